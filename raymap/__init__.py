@@ -1,0 +1,1 @@
+"""Concept Entanglement Maps for personalized text-to-image models."""

@@ -1,0 +1,1 @@
+"""The plain classes that Ray actors are made of."""

@@ -1,0 +1,1 @@
+"""From score files to map and statistics: polars and scipy, no torch, no Ray."""

@@ -1,0 +1,57 @@
+"""Reduces a run folder's scores to map.arrow and statistics.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import yaml
+
+from raymap.analysis.maps import entanglement_map, noise_floor, read_noise, read_scores
+from raymap.analysis.summary import summarize
+from raymap.store.folder import arrow_bytes, as_json, write_atomically
+from raymap.store.schema import MAP, stamped
+
+
+def merge_noise(parts: Path, target: Path) -> None:
+    """Join the noise parts of all blocks into one `noise.arrow`, in the order of blocks."""
+    tables = [pa.ipc.open_file(path).read_all() for path in sorted(parts.glob("*.arrow"))]
+    write_atomically(target, arrow_bytes(pa.concat_tables(tables)))
+
+
+def reduce_run(folder: Path) -> dict[str, Any]:
+    """Write map.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
+
+    Raises:
+        InputError: when the folder lacks them or they break the contract.
+    """
+    scores, noise = read_scores(folder), read_noise(folder)
+    floor = noise_floor(noise)
+    cells = entanglement_map(scores, floor, _prompts(folder))
+    with pa.ipc.open_file(next(iter(sorted((folder / "scores").glob("*.arrow"))))) as file:
+        digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
+    write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
+    statistics = summarize(cells, noise, floor, digest)
+    write_atomically(folder / "statistics.json", as_json(statistics))
+    return statistics
+
+
+def _prompts(folder: Path) -> dict[str, str]:
+    path = folder / "study.yaml"
+    if not path.exists():
+        return {}
+    return {p["id"]: p["text"] for p in yaml.safe_load(path.read_text(encoding="utf-8"))["prompts"]}
+
+
+def read_map(folder: Path) -> pl.DataFrame:
+    """Return a run folder's map (schema MAP)."""
+    return pl.read_ipc(folder / "map.arrow")
+
+
+def read_statistics(folder: Path) -> dict[str, Any]:
+    """Return a run folder's statistics."""
+    content: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,143 @@
+"""The command line: parses, calls, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from raymap.errors import RaymapError
+
+app = typer.Typer(
+    name="raymap",
+    help="Concept Entanglement Maps: what personalizing a text-to-image model does to all the other prompts.\n\n"
+    "Exit codes: 0 done, 2 bad input, 3 ended incomplete (the same command resumes), 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Output = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<study name>]", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
+Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
+Folder = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+@app.command()
+def demo(output: Output = None) -> None:
+    """Train three adapters on drawn subjects, draw the map, write the report: no network, no arguments."""
+    _offline()
+    from raymap.demo import demo_study
+
+    target = output or Path("runs/demo")
+    _execute(demo_study(target / "references"), target, dry_run=False)
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="A study, YAML.")],
+    output: Output = None,
+    dry_run: DryRun = False,
+    limit: Limit = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
+    from raymap.study import load_study
+
+    loaded = load_study(study, tuple(overrides or ()), limit)
+    if loaded.base == loaded.clip == loaded.lpips == "embedded":
+        _offline()
+    _execute(loaded, output or Path("runs") / loaded.name, dry_run)
+
+
+@app.command()
+def stats(folder: Folder) -> None:
+    """Write map.arrow and statistics.json anew from scores/ and noise.arrow."""
+    from raymap.analysis.reduce import reduce_run
+
+    _print_summary(reduce_run(folder))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write report/index.html anew from scores/ and noise.arrow."""
+    from raymap.analysis.reduce import reduce_run
+    from raymap.report.page import render
+
+    reduce_run(folder)
+    console.print(f"report: {render(folder)}", soft_wrap=True)
+
+
+def _offline() -> None:
+    """Keep the model libraries from asking a hub: nothing here needs one."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _execute(study: Any, output: Path, dry_run: bool) -> None:
+    from raymap.progress import Progress
+    from raymap.report.page import report_path
+    from raymap.run import describe, prepare, run
+
+    if "://" in str(output):
+        from raymap.errors import InputError
+
+        raise InputError(f"--output {output}", "is no local path", "give a folder")
+    prepared = prepare(study)
+    console.print(describe(prepared), highlight=False, soft_wrap=True)
+    if dry_run:
+        return
+    with Progress(console) as progress:
+        statistics = run(prepared, output, progress)
+    _print_summary(statistics)
+    console.print(f"report: {report_path(output)}", soft_wrap=True)
+
+
+def _print_summary(statistics: dict[str, Any]) -> None:
+    """Print the map's summary: adapters, noise floor, control, fragile and robust prompts."""
+    table = Table(title="Entanglement by adapter (non-target prompts)", title_justify="left")
+    for name in ("adapter", "E_sem", "signed", "E_per", "E", "above τ_sem", "above τ_per"):
+        table.add_column(name, justify="left" if name == "adapter" else "right")
+    for a in statistics["adapters"]:
+        table.add_row(
+            a["adapter"],
+            _estimate(a["e_sem"], 4),
+            f"{a['e_sem_signed']['value']:+.4f}",
+            _estimate(a["e_per"], 3),
+            f"{a['e']['value']:.3f}",
+            f"{a['above_tau_sem']}/{a['e_sem']['n']}",
+            f"{a['above_tau_per']}/{a['e_per']['n']}",
+        )
+    console.print(table)
+    floor = statistics["noise_floor"]
+    if floor["pairs"]:
+        taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
+        console.print(f"noise floor ({floor['pairs']} seed pairs): {taus}", highlight=False)
+    control = statistics["identity_control"]
+    if control["present"]:
+        zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
+        console.print(f"identity control: {'exactly zero' if control['exact'] else zero}", highlight=False)
+    for key, label in (("most_fragile", "most fragile"), ("most_robust", "most robust")):
+        rows = ", ".join(f"{r['prompt']} ({r['e_sem']:.3f})" for r in statistics[key][:3])
+        console.print(f"{label}: {rows}", highlight=False)
+
+
+def _estimate(e: dict[str, Any], digits: int) -> str:
+    low_high = f" [{e['low']:.{digits}f}, {e['high']:.{digits}f}]" if e["low"] is not None else ""
+    return f"{e['value']:.{digits}f}{low_high}"
+
+
+def main() -> None:
+    """Run the command line; a RaymapError becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except RaymapError as error:
+        Console(stderr=True).print(f"raymap: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,55 @@
+"""Loads a base model: `embedded`, a local diffusers folder, or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from raymap.embedded.model import PIPELINE
+from raymap.errors import InputError
+
+
+def resolve(base: str) -> Path:
+    """Return the folder of a base, fetching a hub id once.
+
+    Raises:
+        InputError: when it is neither embedded, nor a diffusers folder, nor to be had from the hub.
+    """
+    if base == "embedded":
+        return PIPELINE
+    folder = Path(base)
+    if (folder / "model_index.json").is_file():
+        return folder
+    if folder.exists() or base.startswith((".", "/")):
+        raise InputError(f"base: {base}", "is no diffusers folder (no model_index.json)", "give its path or hub id")
+    try:
+        return Path(StableDiffusionPipeline.download(base, use_safetensors=True))
+    except Exception as error:
+        problem = f"cannot be had from the model hub ({type(error).__name__})"
+        raise InputError(f"base: {base}", problem, "check the id and the network, or give a folder") from error
+
+
+@cache
+def digest(folder: Path) -> str:
+    """Return the SHA-256 over all files of a base's folder: names and contents, in order of name."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """Load a pipeline for drawing or training: every module in eval mode, nothing asks for gradients."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
+        module.eval().requires_grad_(False)
+    return pipeline.to(device)

@@ -1,0 +1,49 @@
+"""Command line of the rebuild: each part alone, or all of them in order."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from rich.console import Console
+
+from raymap.embedded.build import clip, data, lpips_backbone, unet, vae
+
+PICTURES = 40_000
+STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 6_000}
+PARTS = tuple(STEPS)
+
+
+def main() -> None:
+    """Train the parts asked for and write their weights into the output folder."""
+    parser = argparse.ArgumentParser(prog="python -m raymap.embedded.build", description=main.__doc__)
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, "all"])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "weights")
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="pictures and checkpoints")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
+    args = parser.parse_args()
+    parts = PARTS if "all" in args.parts else [p for p in PARTS if p in args.parts]
+    train = data.load(args.work, "train", PICTURES)
+    for part in parts:
+        start = time.perf_counter()
+        steps = round(STEPS[part] * args.scale)
+        pipeline = args.output / "pipeline"
+        if part == "vae":
+            vae.train(train, steps, pipeline / "vae")
+        elif part == "clip":
+            clip.train(train, steps, args.output / "clip")
+        elif part == "lpips":
+            lpips_backbone.train(train, steps, args.output / "lpips")
+        else:
+            latents = vae.encode(AutoencoderKL.from_pretrained(pipeline / "vae"), train.pixels)
+            unet.train(latents, train.captions, steps, pipeline, args.work / "unet.pt")
+        Console().print(
+            f"{part}: {steps} steps in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads"
+        )
+
+
+if __name__ == "__main__":
+    main()

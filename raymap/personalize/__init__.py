@@ -1,0 +1,1 @@
+"""Personalization: reference images go in, adapter folders come out."""

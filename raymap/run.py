@@ -1,0 +1,224 @@
+"""Runs a study: check everything, train what is missing, draw and score what is missing, reduce, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raymap.analysis.reduce import merge_noise, reduce_run
+from raymap.diffusion import base as bases
+from raymap.diffusion.adapters import LORA_FILE, check_lora
+from raymap.errors import IncompleteRunError, InputError
+from raymap.personalize.adapter import CARD, AdapterOrder, info_of, is_trained, orders, read_adapter
+from raymap.personalize.references import check_references
+from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
+from raymap.progress import Progress
+from raymap.report.page import render
+from raymap.schedule import Schedule
+from raymap.scoring.names import check_judges
+from raymap.store.folder import RunFolder, as_json, write_atomically
+from raymap.study import Study
+
+VERSIONED = (
+    "raymap",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "open-clip-torch",
+    "lpips",
+    "ray",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose every input was looked at: what to train, what was brought along, for which base."""
+
+    study: Study
+    base: Path
+    base_sha256: str
+    orders: tuple[AdapterOrder, ...]
+    brought: tuple[tuple[AdapterInfo, Path], ...]
+
+    @property
+    def images(self) -> int:
+        """Images the whole study holds, base included."""
+        models = 1 + len(self.orders) + len(self.brought)
+        return models * len(self.study.prompts) * len(self.study.seeds)
+
+
+def prepare(study: Study) -> Prepared:
+    """Look at everything the study names: base, judges, reference images, adapters brought along.
+
+    Raises:
+        InputError: the first thing that cannot be used. Nothing has been started or written by then.
+    """
+    check_judges(study.clip, study.lpips)
+    folder = bases.resolve(study.base)
+    base_sha256 = bases.digest(folder)
+    references = {subject.name: check_references(subject) for subject in study.subjects}
+    brought = []
+    for path in study.adapters:
+        info, _ = read_adapter(path, base_sha256)
+        check_lora(path / LORA_FILE, folder)
+        brought.append((info, path))
+    wanted = orders(study, base_sha256, references)
+    names = [o.name for o in wanted] + [info.name for info, _ in brought]
+    for name in names:
+        if names.count(name) > 1 or name == BASE:
+            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
+    return Prepared(study, folder, base_sha256, wanted, tuple(brought))
+
+
+def describe(prepared: Prepared) -> str:
+    """Return what a run would do, in one line."""
+    study = prepared.study
+    models = 1 + len(prepared.orders) + len(prepared.brought)
+    return (
+        f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
+        f"{prepared.images} images; {len(prepared.orders)} adapters to train"
+    )
+
+
+def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
+    """Do what is missing in the run folder, and return the statistics. Running it again resumes.
+
+    Raises:
+        InputError: the folder holds another study, or is in use.
+        IncompleteRunError: some batches failed; what was drawn is kept, mapped and reported.
+    """
+    folder = RunFolder(output)
+    with folder.locked():
+        return _run(prepared, folder, progress)
+
+
+def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    started = time.perf_counter()
+    study = prepared.study
+    untrained = tuple(o for o in prepared.orders if not is_trained(folder.adapter(o.name), o))
+    for info, path in prepared.brought:
+        _bring(path, folder.adapter(info.name))
+    session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+    schedule: Schedule | None = None
+    plan = None if untrained else _plan(prepared, folder)
+    if plan is None or folder.done(plan) != set(plan.units):
+        from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
+
+        with launch.runtime(study.resources):
+            if untrained:
+                session["training_s"] = _train(prepared, untrained, folder, progress)
+            plan = _plan(prepared, folder)
+            _write_study(study, folder, plan)
+            schedule, drawing = _draw(prepared, plan, folder, progress)
+            session |= drawing
+    assert plan is not None
+    if not any(u.adapter != BASE for u in folder.done(plan)):
+        raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
+    progress.note("reducing: map, statistics, report")
+    merge_noise(folder.noise_parts, folder.root / "noise.arrow")
+    statistics = reduce_run(folder.root)
+    session["seconds"] = round(time.perf_counter() - started, 1)
+    _record(folder, study, plan, session if schedule else None)
+    render(folder.root)
+    if schedule is not None and schedule.failed:
+        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
+        raise IncompleteRunError(f"{problem}; the same command tries them again")
+    return statistics
+
+
+def _bring(source: Path, target: Path) -> None:
+    if not (target / CARD).exists():
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (LORA_FILE, CARD):
+            shutil.copyfile(source / name, target / name)
+
+
+def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
+    """Plan the run and refuse a folder that holds another one."""
+    infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
+    infos += [info for info, _ in prepared.brought]
+    plan = make_plan(prepared.study, tuple(infos), {"base": prepared.base_sha256})
+    record = folder.root / "run.json"
+    if record.exists():
+        held = json.loads(record.read_text(encoding="utf-8")).get("digest")
+        if held != plan.digest:
+            raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
+    return plan
+
+
+def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunFolder, progress: Progress) -> float:
+    from raymap.cluster import launch, stream
+
+    start = time.perf_counter()
+    resources = prepared.study.resources
+    steps = sum(o.recipe.steps for o in untrained if o.subject)
+    progress.phase(f"training {len(untrained)} adapters", steps, "steps")
+    stream.train_all(
+        untrained, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers, progress
+    )
+    return round(time.perf_counter() - start, 1)
+
+
+def _write_study(study: Study, folder: RunFolder, plan: Plan) -> None:
+    resolved = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(folder.root / "study.yaml", resolved.encode())
+    if not (folder.root / "run.json").exists():
+        write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
+
+
+def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> tuple[Schedule, dict[str, Any]]:
+    from raymap.actors.generator import GeneratorSpec
+    from raymap.actors.scorer import ScorerSpec
+    from raymap.cluster import launch, stream
+
+    start = time.perf_counter()
+    study = prepared.study
+    done = folder.done(plan)
+    missing: set[Unit] = set(plan.units) - done
+    schedule = Schedule(plan, done)
+    progress.phase("drawing", plan.images(missing), "images")
+    if done:
+        progress.note(f"{plan.images(done)} images are there already")
+    threads = study.resources.threads_per_worker
+    folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
+    generator = GeneratorSpec(prepared.base, folders, study.sampler, plan.batch_size, threads)
+    scorer = ScorerSpec(study.clip, study.lpips, folder.root, plan.digest, study.images == "all", threads)
+    driver = stream.Stream(
+        plan,
+        schedule,
+        folder,
+        launch.start_reducer(folder),
+        lambda: launch.start_worker(generator, scorer, study.resources),
+        progress,
+    )
+    driver.run(study.resources.workers)
+    return schedule, {
+        "drawn": plan.images(missing - schedule.failed),
+        "drawing_s": round(time.perf_counter() - start, 1),
+        "workers": [w.info for w in driver.workers.values() if w.info],
+    }
+
+
+def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None) -> None:
+    """Write run.json: what decided the run, and what each session of it did."""
+    path = folder.root / "run.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record = {
+        "study": study.name,
+        "digest": plan.digest,
+        "images": plan.images(folder.done(plan)),
+        "versions": {name: version(name) for name in VERSIONED},
+        "adapters": {a.name: a.sha256 for a in plan.adapters},
+        "sessions": [*before.get("sessions", ()), *([session] if session else ())],
+    }
+    write_atomically(path, as_json(record))

@@ -1,0 +1,1 @@
+"""The judges: CLIP (did the meaning shift?) and LPIPS (did the picture shift?)."""

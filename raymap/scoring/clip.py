@@ -1,0 +1,66 @@
+"""CLIP scores: raw cosines between prompts and images, one an image, never averaged, never clamped at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from raymap.embedded.model import load_clip
+from raymap.errors import InputError
+
+Preprocess = Callable[[Image.Image], torch.Tensor]
+
+
+class ClipScorer:
+    """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and tokenizer.
+
+    `name` is `embedded` or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`.
+    """
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        if name == "embedded":
+            model, preprocess, tokenizer = load_clip()
+        else:
+            model, preprocess, tokenizer = _pretrained(name)
+        self.device = device
+        self.model: Any = model.to(device).eval()
+        self.preprocess: Any = preprocess
+        self._tokenizer: Any = tokenizer
+        self._texts: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def text_features(self, prompts: list[str]) -> torch.Tensor:
+        """Return unit vectors (N, D) on the CPU; every prompt is encoded alone and once."""
+        for prompt in prompts:
+            if prompt not in self._texts:
+                tokens = self._tokenizer([prompt]).to(self.device)
+                self._texts[prompt] = self.model.encode_text(tokens, normalize=True).float().cpu()
+        return torch.cat([self._texts[p] for p in prompts])
+
+    @torch.no_grad()
+    def image_features(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return unit vectors (N, D) on the CPU for pictures uint8 (N, H, W, 3)."""
+        batch = torch.stack([self.preprocess(Image.fromarray(p)) for p in pixels]).to(self.device)
+        features: torch.Tensor = self.model.encode_image(batch, normalize=True).float().cpu()
+        return features
+
+    def cosines(self, prompts: list[str], pixels: np.ndarray) -> np.ndarray:
+        """Return a = cos(CLIP_text(prompt), CLIP_image(picture)), float32 (N,), in [-1, 1]."""
+        return (self.text_features(prompts) * self.image_features(pixels)).sum(1).numpy()
+
+
+def _pretrained(name: str) -> tuple[Any, Any, Any]:
+    architecture, _, tag = name.partition("/")
+    if tag == "openai" and not architecture.endswith("-quickgelu"):
+        architecture += "-quickgelu"
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
+    except Exception as error:
+        problem = f"cannot be fetched ({type(error).__name__})"
+        raise InputError(f"clip: {name}", problem, "check the network or use embedded") from error
+    return model, preprocess, open_clip.get_tokenizer(architecture)

@@ -1,0 +1,22 @@
+"""Which judges exist: looked up without loading or fetching any."""
+
+from __future__ import annotations
+
+import open_clip
+
+from raymap.errors import InputError
+
+LPIPS_NETS = ("alex", "vgg", "squeeze")
+
+
+def check_judges(clip: str, lpips: str) -> None:
+    """Check the names of a study's CLIP and LPIPS models.
+
+    Raises:
+        InputError: a name that is neither `embedded` nor known to open_clip or lpips.
+    """
+    architecture, _, tag = clip.partition("/")
+    if clip != "embedded" and tag not in open_clip.list_pretrained_tags_by_model(architecture):
+        raise InputError(f"clip: {clip}", "is no pretrained open_clip model", "write ARCHITECTURE/TAG or embedded")
+    if lpips != "embedded" and lpips not in LPIPS_NETS:
+        raise InputError(f"lpips: {lpips}", "is no LPIPS net", f"use embedded or one of {', '.join(LPIPS_NETS)}")

@@ -1,0 +1,67 @@
+"""The Arrow schemas of a run folder: the contract between drawing and analysis."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+VERSION = "1"
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
+
+
+_ADAPTER = [
+    _field("adapter", pa.string(), "name of the adapter"),
+    _field("method", pa.string(), "lora | textual_inversion | custom_diffusion | identity"),
+    _field("subject", pa.string(), "name of the subject"),
+    _field("subject_category", pa.string(), "face | object | style | control"),
+]
+
+SCORES = pa.schema(
+    [
+        *_ADAPTER,
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("prompt_category", pa.string(), "people | animals | objects | scenes | styles | abstract"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("clip_base", pa.float32(), "cosine of prompt and base image, -1 to 1"),
+        _field("clip_adapted", pa.float32(), "cosine of prompt and adapted image, -1 to 1"),
+        _field("lpips", pa.float32(), "LPIPS of base and adapted image, from 0"),
+        _field("base_sha256", pa.string(), "SHA-256 of the base image's uint8 pixels"),
+        _field("adapted_sha256", pa.string(), "SHA-256 of the adapted image's uint8 pixels"),
+        _field("drawn", pa.bool_(), "false: identical to the base image by proof, not drawn"),
+        _field("device", pa.string(), "type of device that drew the pair"),
+    ]
+)
+
+NOISE = pa.schema(
+    [
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("prompt_category", pa.string(), "category of the prompt"),
+        _field("seed_a", pa.int64(), "seed of the one base image"),
+        _field("seed_b", pa.int64(), "seed of the other base image"),
+        _field("e_sem", pa.float32(), "absolute difference of their CLIP cosines"),
+        _field("e_per", pa.float32(), "LPIPS between them"),
+    ]
+)
+
+MAP = pa.schema(
+    [
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("prompt", pa.string(), "text of the prompt"),
+        _field("prompt_category", pa.string(), "category of the prompt"),
+        *_ADAPTER,
+        _field("target", pa.bool_(), "whether the prompt is of the subject's own category"),
+        _field("e_sem", pa.float64(), "mean over seeds of |clip_adapted - clip_base|"),
+        _field("e_sem_signed", pa.float64(), "mean over seeds of clip_adapted - clip_base"),
+        _field("e_per", pa.float64(), "mean over seeds of LPIPS"),
+        _field("n_seeds", pa.int64(), "number of seeds averaged"),
+        _field("above_tau_sem", pa.bool_(), "e_sem above the noise floor's 95th percentile", nullable=True),
+        _field("above_tau_per", pa.bool_(), "e_per above the noise floor's 95th percentile", nullable=True),
+    ]
+)
+
+
+def stamped(schema: pa.Schema, digest: str) -> pa.Schema:
+    """Return the schema with the run's digest and the contract's version in its metadata."""
+    return schema.with_metadata({"raymap.digest": digest, "raymap.schema": VERSION})

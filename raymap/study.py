@@ -1,0 +1,255 @@
+"""A study: what is asked. A YAML file goes in, one validated, frozen `Study` comes out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from raymap.errors import InputError
+
+PromptCategory = Literal["people", "animals", "objects", "scenes", "styles", "abstract"]
+SubjectCategory = Literal["face", "object", "style"]
+CATEGORIES: tuple[PromptCategory, ...] = ("people", "animals", "objects", "scenes", "styles", "abstract")
+OWN_CATEGORY: dict[str, PromptCategory] = {"face": "people", "object": "objects", "style": "styles"}
+"""The prompt category that a subject category counts as its own (its *target* prompts)."""
+
+SUITES = Path(__file__).parent / "suites"
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(_Frozen):
+    """One prompt of the suite; `id` is its place in the suite, zero-padded."""
+
+    id: str
+    text: str
+    category: PromptCategory
+
+
+class Subject(_Frozen):
+    """One thing to personalize for, from 3 to 6 reference images in most studies.
+
+    `class_word` is what the thing is called; `instance_prompt` overrides the caption it is trained under.
+    """
+
+    name: Name
+    category: SubjectCategory
+    class_word: Annotated[str, Field(min_length=1)]
+    references: Annotated[tuple[Path, ...], Field(min_length=1)]
+    instance_prompt: str | None = None
+
+
+class LoraRecipe(_Frozen):
+    """DreamBooth-LoRA training: the defaults are diffusers' `train_dreambooth_lora.py` example for SD 1.5.
+
+    `steps` are optimizer steps, `learning_rate` is constant, `alpha` defaults to the rank.
+    """
+
+    rank: Positive = 4
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    trigger: Annotated[str, Field(min_length=1)] = "sks"
+    steps: Positive = 500
+    batch_size: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    seed: Annotated[StrictInt, Field(ge=0)] = 0
+
+    def instance_prompt(self, subject: Subject) -> str:
+        """Return the caption the subject's references are trained under."""
+        return subject.instance_prompt or f"a photo of {self.trigger} {subject.class_word}"
+
+
+class Methods(_Frozen):
+    """The personalization methods every subject is trained with."""
+
+    lora: LoraRecipe | None = None
+
+
+class SamplerSettings(_Frozen):
+    """How images are drawn: the base's own scheduler, `steps` denoising steps, guidance scale."""
+
+    steps: Positive = 20
+    guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+
+
+class Resources(_Frozen):
+    """Workers and what each gets. `threads_per_worker` decides last bits on a CPU, so it is in the digest."""
+
+    workers: Positive = 2
+    threads_per_worker: Positive = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+
+
+class Study(_Frozen):
+    """Everything that decides a run. See docs/study.md for the file's keys."""
+
+    name: Name
+    base: Annotated[str, Field(min_length=1)] = "embedded"
+    clip: str = "embedded"
+    lpips: str = "embedded"
+    sampler: SamplerSettings = SamplerSettings()
+    seeds: tuple[Annotated[StrictInt, Field(ge=0)], ...]
+    prompts: tuple[Prompt, ...]
+    subjects: tuple[Subject, ...] = ()
+    methods: Methods = Methods(lora=LoraRecipe())
+    adapters: tuple[Path, ...] = ()
+    identity_control: bool = True
+    batch_size: Positive = 16
+    images: Literal["all", "report"] = "report"
+    resources: Resources = Resources()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_of_seeds(cls, value: Any) -> Any:
+        return tuple(range(value)) if type(value) is int else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.seeds) < 2:
+            raise ValueError("seeds: at least 2 are needed for a noise floor; write `seeds: 3`")
+        if not self.subjects and not self.adapters:
+            raise ValueError("subjects: nothing to measure; give `subjects:` to train or `adapters:` to load")
+        for key, values in (
+            ("seeds", self.seeds),
+            ("prompts", [p.text for p in self.prompts]),
+            ("subjects", [s.name for s in self.subjects]),
+        ):
+            twice = [v for v, n in Counter(values).items() if n > 1]
+            if twice:
+                raise ValueError(f"{key}: {twice[0]!r} stands twice; delete one")
+        return self
+
+
+def load_study(path: Path, overrides: tuple[str, ...] = (), limit: int | None = None) -> Study:
+    """Read a study; paths in it are relative to its folder.
+
+    Args:
+        path: the YAML file.
+        overrides: `key=value` pairs; dots in the key descend (`sampler.steps=10`), the value is YAML.
+        limit: keep only that many prompts, taken in turn from the categories.
+
+    Raises:
+        InputError: one line a complaint, each naming the file, the key and what to do.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"cannot be read ({error})", "give the path of a YAML study") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(str(path), f"is not YAML ({problem})", "correct the syntax there") from error
+    if not isinstance(raw, dict):
+        raise InputError(str(path), "holds no keys", "see docs/study.md for what a study holds")
+    for pair in overrides:
+        _override(raw, pair)
+    return build_study(raw, str(path), path.parent, limit)
+
+
+def _override(raw: dict[str, Any], pair: str) -> None:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {pair}", "has no value", "write --set key=value")
+    *parents, last = key.split(".")
+    at: Any = raw
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise InputError(f"--set {pair}", f"{parent!r} is not a group of keys", "name a key that exists")
+    at[last] = yaml.safe_load(value)
+
+
+def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | None = None) -> Study:
+    """Validate the keys of a study; `source` names it in complaints, `folder` anchors its relative paths.
+
+    Raises:
+        InputError: one line a complaint.
+    """
+    raw = dict(raw)
+    suite = raw.pop("suite", None)
+    if (suite is None) == ("prompts" not in raw):
+        raise InputError(f"{source}: prompts", "needs exactly one of `suite:` and `prompts:`", "give one")
+    raw["prompts"] = _prompts(suite if suite is not None else raw["prompts"], source, folder)
+    if limit is not None:
+        raw["prompts"] = _limited(raw["prompts"], limit)
+    for subject in raw.get("subjects") or ():
+        if isinstance(subject, dict) and isinstance(subject.get("references"), list):
+            subject["references"] = [folder / str(r) for r in subject["references"]]
+    if isinstance(raw.get("adapters"), list):
+        raw["adapters"] = [folder / str(a) for a in raw["adapters"]]
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(*_complaint(error, source)) from None
+
+
+def _complaint(error: ValidationError, source: str) -> tuple[str, str, str]:
+    lines = []
+    for entry in error.errors():
+        key = ".".join(str(part) for part in entry["loc"])
+        message = re.sub(r"^Value error, ", "", entry["msg"])
+        if entry["type"] == "extra_forbidden":
+            message = "is no key of a study"
+        elif entry["type"] == "missing":
+            message = "is missing"
+        shown = repr(entry["input"]) if not isinstance(entry["input"], dict | list | tuple | Study) else ""
+        lines.append(" ".join(part for part in (f"{key}:" if key else "", message, f"(got {shown})" if shown else "")
+                              if part))  # fmt: skip
+    return source, " | ".join(lines), "correct it (docs/study.md lists every key)"
+
+
+def _prompts(given: Any, source: str, folder: Path) -> list[dict[str, str]]:
+    if isinstance(given, str):
+        path = SUITES / f"{given}.yaml"
+        if not path.exists():
+            path = folder / given
+        if not path.exists():
+            names = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
+            raise InputError(f"{source}: suite", f"{given!r} is no suite", f"use one of {names}, or a path")
+        source, given = str(path), yaml.safe_load(path.read_text(encoding="utf-8"))
+    if isinstance(given, dict):
+        given = [{"text": text, "category": category} for category, texts in given.items() for text in texts or ()]
+    if not isinstance(given, list) or not given:
+        raise InputError(f"{source}: prompts", "is empty", "list prompts by category: `people: [a man in a hat]`")
+    prompts = []
+    for k, entry in enumerate(given):
+        where = f"{source}: prompt {k + 1}"
+        if not isinstance(entry, dict) or not {"text", "category"} <= entry.keys():
+            raise InputError(where, f"{entry!r} lacks text or category", "write {text: …, category: …}")
+        text = entry["text"].strip() if isinstance(entry["text"], str) else ""
+        if not text:
+            raise InputError(where, "is empty", "give its text or delete it")
+        if entry["category"] not in CATEGORIES:
+            problem = f"unknown category {entry['category']!r} of {text!r}"
+            raise InputError(where, problem, f"use one of {', '.join(CATEGORIES)}")
+        prompts.append({"id": f"p{k:03d}", "text": text, "category": entry["category"]})
+    return prompts
+
+
+def _limited(prompts: list[dict[str, str]], limit: int) -> list[dict[str, str]]:
+    if limit < 1:
+        raise InputError("--limit", f"{limit} prompts", "give a number from 1")
+    rank: Counter[str] = Counter()
+    turns = []
+    for p in prompts:
+        turns.append(rank[p["category"]])
+        rank[p["category"]] += 1
+    chosen = sorted(sorted(range(len(prompts)), key=lambda k: (turns[k], k))[:limit])
+    return [prompts[k] for k in chosen]
