@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lpips
 import open_clip
-import torch
 from safetensors.torch import load_file
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -16,7 +16,7 @@ CLIP_NAME = "raymap-embedded"
 LPIPS = WEIGHTS / "lpips" / "lpips_squeeze.safetensors"
 
 
-def load_clip() -> tuple[torch.nn.Module, object, object]:
+def load_clip() -> tuple[Any, Any, Any]:
     """Return the embedded CLIP through open_clip: (model in eval mode, image preprocessing, tokenizer)."""
     open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
     model, _, preprocess = open_clip.create_model_and_transforms(

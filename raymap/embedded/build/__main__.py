@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from rich.console import Console
@@ -38,11 +40,26 @@ def main() -> None:
         elif part == "lpips":
             lpips_backbone.train(train, steps, args.output / "lpips")
         else:
-            latents = vae.encode(AutoencoderKL.from_pretrained(pipeline / "vae"), train.pixels)
-            unet.train(latents, train.captions, steps, pipeline, args.work / "unet.pt")
+            unet.train(
+                latents(pipeline / "vae", args.work, train.pixels),
+                train.captions,
+                steps,
+                pipeline,
+                args.work / "unet.pt",
+            )
         Console().print(
             f"{part}: {steps} steps in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads"
         )
+
+
+def latents(autoencoder: Path, work: Path, pixels: np.ndarray) -> torch.Tensor:
+    """Return the pictures' latents, kept in the work folder under the digest of the autoencoder's weights."""
+    weights = (autoencoder / "diffusion_pytorch_model.safetensors").read_bytes()
+    path = work / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"
+    if not path.exists():
+        torch.save(vae.encode(AutoencoderKL.from_pretrained(autoencoder), pixels), path)
+    encoded: torch.Tensor = torch.load(path, weights_only=True)
+    return encoded
 
 
 if __name__ == "__main__":

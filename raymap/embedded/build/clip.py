@@ -85,7 +85,7 @@ def train(split: Split, steps: int, folder: Path, seed: int = 0) -> nn.Module:
     state = model.state_dict()
     positions = whole.positional_embedding.detach().clone()
     positions[:WORDS] = state["positional_embedding"]
-    whole.load_state_dict(state | {"positional_embedding": positions, "attn_mask": whole.attn_mask})
+    whole.load_state_dict(state | {"positional_embedding": positions})
     whole.eval()
     save_model(whole.half(), str(folder / "open_clip_model.safetensors"))
     return whole.float()

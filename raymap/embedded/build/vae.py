@@ -83,5 +83,8 @@ def train(split: Split, steps: int, folder: Path, seed: int = 0) -> AutoencoderK
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: np.ndarray) -> torch.Tensor:
     """Return scaled latent means, float32 (N, 4, H/4, W/4), for pictures uint8 (N, H, W, 3)."""
-    parts = [vae.encode(to_model(pixels[k : k + 64])).latent_dist.mode() for k in range(0, len(pixels), 64)]
-    return torch.cat(parts) * float(vae.config["scaling_factor"])
+    vae = vae.to(memory_format=torch.channels_last)
+    starts = track(range(0, len(pixels), 64), "encoding pictures")
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [vae.encode(to_model(pixels[k : k + 64])).latent_dist.mode() for k in starts]
+    return torch.cat(parts).float() * float(vae.config["scaling_factor"])

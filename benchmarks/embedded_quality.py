@@ -1,0 +1,162 @@
+"""How well the embedded base draws what a held-out caption says, by judges with and without learned parts.
+
+    python benchmarks/embedded_quality.py [--captions 300] [--sheet sheet.png]
+
+Rendered pictures of the same captions stand beside the drawn ones: they are the ceiling of each judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from raymap.diffusion.base import load
+from raymap.diffusion.sampling import PromptEmbeddings, draw
+from raymap.embedded.build.data import pictures
+from raymap.embedded.model import PIPELINE
+from raymap.embedded.pen import PALETTE
+from raymap.embedded.world import CATEGORIES, HUES, Picture, scenes
+from raymap.scoring.clip import ClipScorer
+from raymap.study import SamplerSettings
+
+BATCH = 20
+CHOICES = 10
+GRID = 8
+TEMPLATE_RENDERS = 16
+
+
+def drawn(captions: list[str], sampler: SamplerSettings) -> np.ndarray:
+    """Draw one picture a caption, uint8 (N, 64, 64, 3), seeds counting from 0."""
+    pipeline = load(PIPELINE)
+    embeddings = PromptEmbeddings(pipeline)
+    parts = []
+    for k in track(range(0, len(captions), BATCH), "drawing"):
+        chunk = captions[k : k + BATCH]
+        parts.append(draw(pipeline, embeddings, chunk, tuple(range(k, k + len(chunk))), sampler, BATCH))
+    return np.concatenate(parts)
+
+
+def rivals(names: list[str], rng: np.random.Generator) -> list[np.ndarray]:
+    """Return, for each name, the positions of nine that differ from it."""
+    return [
+        rng.choice([j for j, other in enumerate(names) if other != name], CHOICES - 1, replace=False) for name in names
+    ]
+
+
+def matched_by_clip(clip: ClipScorer, pixels: np.ndarray, captions: list[str]) -> np.ndarray:
+    """Return whether each picture's own caption scores highest among ten, bool (N,)."""
+    cosines = (clip.image_features(pixels) @ clip.text_features(captions).T).numpy()
+    others = rivals(captions, np.random.default_rng(0))
+    return np.array([cosines[k, k] > cosines[k, rest].max() for k, rest in enumerate(others)])
+
+
+def dominant_hue(pixels: np.ndarray) -> str:
+    """Return which of the palette's hues most of the picture's vivid pixels are nearest to; no learned part."""
+    hsv = np.asarray(Image.fromarray(pixels).convert("HSV")).reshape(-1, 3).astype(float) / 255
+    vivid = pixels.reshape(-1, 3)[(hsv[:, 1] > 0.35) & (hsv[:, 2] > 0.25)].astype(float)
+    if not len(vivid):
+        return ""
+    shades = [np.array(PALETTE[h], float) * f for h in HUES for f in (1.0, 0.8)]
+    nearest = np.linalg.norm(vivid[:, None] - np.array(shades), axis=-1).argmin(1) // 2
+    return HUES[int(np.bincount(nearest, minlength=len(HUES)).argmax())]
+
+
+def coarse(pixels: np.ndarray) -> np.ndarray:
+    """Return a picture's layout: its mean colour on an 8x8 grid, centred, float (192,)."""
+    side = pixels.shape[0] // GRID
+    grid = pixels.reshape(GRID, side, GRID, side, 3).mean((1, 3)).ravel()
+    return grid - grid.mean()
+
+
+def matched_by_layout(pixels: np.ndarray, motifs: list[Picture]) -> np.ndarray:
+    """Return whether each scene correlates best with the mean render of its own caption, among ten."""
+    rng = np.random.default_rng(1)
+    templates = [np.mean([coarse(m.render(rng)) for _ in range(TEMPLATE_RENDERS)], 0) for m in motifs]
+    captions = [m.caption for m in motifs]
+    hits = []
+    for k, rest in enumerate(rivals(captions, rng)):
+        own = coarse(pixels[k])
+        scores = [np.corrcoef(own, templates[j])[0, 1] for j in (k, *rest)]
+        hits.append(int(np.argmax(scores)) == 0)
+    return np.array(hits)
+
+
+def held_out_scenes(n: int) -> list[Picture]:
+    """Return `n` scenes without a guest, whatever their split: there are too few to hold many out."""
+    rng = np.random.default_rng(2)
+    found: dict[str, Picture] = {}
+    while len(found) < n:
+        motif = scenes(rng)
+        if " with " not in motif.caption:
+            found.setdefault(motif.caption, motif)
+    return list(found.values())
+
+
+def contact_sheet(pixels: np.ndarray, columns: int, path: Path) -> None:
+    """Save pictures as rows of one picture, magnified twice."""
+    rows = [np.concatenate(list(pixels[k : k + columns]), 1) for k in range(0, len(pixels), columns)]
+    sheet = Image.fromarray(np.concatenate(rows))
+    sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
+
+
+def main() -> None:
+    """Print the figures; save a contact sheet when asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--captions", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=SamplerSettings().steps)
+    parser.add_argument("--guidance-scale", type=float, default=SamplerSettings().guidance_scale)
+    parser.add_argument("--sheet", type=Path)
+    args = parser.parse_args()
+    sampler = SamplerSettings(steps=args.steps, guidance_scale=args.guidance_scale)
+    per_category = args.captions // len(CATEGORIES)
+    motifs = [p for k, c in enumerate(CATEGORIES) for p in pictures(c, per_category, seed=900 + k, held=True)]
+    colored = [p for p in pictures("objects", 8 * args.captions, seed=950, held=True) if p.hue][: args.captions // 3]
+    views = held_out_scenes(min(40, args.captions))
+    everything = [*motifs, *colored, *views]
+    start = time.perf_counter()
+    pixels = drawn([p.caption for p in everything], sampler)
+    seconds = time.perf_counter() - start
+    rng = np.random.default_rng(3)
+    rendered = np.stack([p.render(rng) for p in everything])
+    clip = ClipScorer("embedded")
+    a, b = len(motifs), len(motifs) + len(colored)
+    judges: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        f"own caption among {CHOICES}, embedded CLIP": lambda x: matched_by_clip(
+            clip, x[:a], [p.caption for p in motifs]
+        ),
+        "named colour is the dominant one": lambda x: np.array(
+            [dominant_hue(q) == p.hue for q, p in zip(x[a:b], colored, strict=True)]
+        ),
+        f"scene layout among {CHOICES}, correlation": lambda x: matched_by_layout(x[b:], views),
+    }
+    table = Table(title=f"{len(everything)} pictures, {sampler.steps} steps, guidance {sampler.guidance_scale}")
+    for name in ("judge", "pictures", "drawn", "rendered (ceiling)"):
+        table.add_column(name)
+    console = Console(width=110)
+    for name, judge in judges.items():
+        ours, ceiling = judge(pixels), judge(rendered)
+        table.add_row(name, str(len(ours)), f"{ours.mean():.1%}", f"{ceiling.mean():.1%}")
+        if "CLIP" in name:
+            for k, category in enumerate(CATEGORIES):
+                part = slice(k * per_category, (k + 1) * per_category)
+                table.add_row(
+                    f"  {category}", str(per_category), f"{ours[part].mean():.1%}", f"{ceiling[part].mean():.1%}"
+                )
+    console.print(table)
+    console.print(f"{len(everything) / seconds:.2f} images/s in batches of {BATCH}")
+    if args.sheet:
+        step = max(1, per_category // 10)
+        chosen = [k * per_category + j * step for k in range(len(CATEGORIES)) for j in range(10)]
+        contact_sheet(pixels[chosen], 10, args.sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Plans and schedules are pure: what is drawn together, in which order, and what happens to lost work."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan, noise_pairs
+from raymap.schedule import RETRIES, Schedule
+from raymap.study import Study, load_study
+from tests.conftest import small_study
+
+ADAPTERS = tuple(AdapterInfo(f"a{k}", "lora", f"s{k}", "object", "0" * 64) for k in range(3))
+
+
+def plan_of(study: Study) -> Plan:
+    return make_plan(study, ADAPTERS, {"base": "b"})
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Study:
+    return load_study(small_study(tmp_path))
+
+
+@pytest.mark.parametrize(("seeds", "batch"), [(2, 4), (3, 4), (5, 16), (10, 4), (7, 7), (2, 2)])
+def test_every_prompt_and_seed_is_planned_once_in_one_batch_shape(tmp_path: Path, seeds: int, batch: int) -> None:
+    study = load_study(small_study(tmp_path, seeds=seeds, batch_size=batch))
+    plan = plan_of(study)
+    items = [item for block in plan.blocks for item in block.items]
+    assert sorted((i.prompt_id, i.seed) for i in items) == sorted(
+        itertools.product((p.id for p in study.prompts), study.seeds)
+    )
+    assert all(len(block.items) <= batch for block in plan.blocks)
+
+
+@pytest.mark.parametrize(("seeds", "batch"), [(2, 4), (3, 4), (6, 8), (10, 4), (10, 16)])
+def test_noise_pairs_join_two_seeds_of_one_prompt(tmp_path: Path, seeds: int, batch: int) -> None:
+    plan = plan_of(load_study(small_study(tmp_path, seeds=seeds, batch_size=batch)))
+    pairs = [(b.items[i], b.items[j]) for b in plan.blocks for i, j in b.pairs]
+    assert all(one.prompt_id == other.prompt_id and one.seed != other.seed for one, other in pairs)
+    assert len(pairs) == 7 * (1 if seeds == 2 else 3 if seeds in (3, 6) or batch >= seeds else len(noise_pairs(batch)))
+
+
+def test_six_seeds_or_more_give_disjoint_noise_pairs() -> None:
+    assert noise_pairs(2) == ((0, 1),)
+    assert noise_pairs(3) == ((0, 1), (0, 2), (1, 2))
+    assert noise_pairs(10) == ((0, 1), (2, 3), (4, 5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seeds": 3}, {"sampler": {"steps": 4, "guidance_scale": 3.0}}, {"batch_size": 6}, {"name": "small"}],
+)
+def test_the_digest_changes_with_whatever_decides_a_pixel(
+    tmp_path: Path, small: Study, change: dict[str, object]
+) -> None:
+    other = load_study(small_study(tmp_path, **change))
+    same = change == {"name": "small"}
+    assert (plan_of(other).digest == plan_of(small).digest) is same
+
+
+def test_the_digest_ignores_what_decides_no_pixel(tmp_path: Path, small: Study) -> None:
+    other = load_study(small_study(tmp_path, images="report", resources={"workers": 1}))
+    assert plan_of(other).digest == plan_of(small).digest
+
+
+def test_a_schedule_hands_out_every_unit_once_and_a_block_to_one_worker(small: Study) -> None:
+    plan = plan_of(small)
+    order = []
+    schedule = Schedule(plan, set())
+    live = [0, 1]
+    while live:
+        for worker in list(live):
+            unit = schedule.next_for(worker)
+            if unit is None:
+                live.remove(worker)
+            else:
+                order.append((worker, unit))
+    assert sorted(u for _, u in order) == sorted(plan.units)
+    for block in plan.blocks:
+        mine = [(w, u.adapter) for w, u in order if u.block == block.index]
+        assert len({w for w, _ in mine}) == 1
+        assert mine[0][1] == BASE
+
+
+def test_a_resumed_block_gets_its_base_batch_back_first(small: Study) -> None:
+    plan = plan_of(small)
+    done = {u for u in plan.units if u.block == 0 and u.adapter != "a2"} | {u for u in plan.units if u.block > 0}
+    schedule = Schedule(plan, done)
+    assert [schedule.next_for(0), schedule.next_for(0), schedule.next_for(0)] == [Unit(0, BASE), Unit(0, "a2"), None]
+
+
+def test_whole_blocks_go_before_started_ones(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, {Unit(0, BASE), Unit(0, "a0")})
+    first = schedule.next_for(0)
+    assert first is not None
+    assert first.block == 1
+
+
+def test_a_lost_worker_loses_no_unit(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    first, second = schedule.next_for(0), schedule.next_for(0)
+    assert first is not None
+    assert second is not None
+    schedule.finish(first)
+    assert schedule.lose(0, [second]) == []
+    rest = []
+    while (unit := schedule.next_for(1)) is not None:
+        rest.append(unit)
+    assert set(rest) | {first} == set(plan.units)
+    assert rest[0] == Unit(first.block, BASE)
+
+
+def test_a_unit_whose_workers_keep_dying_is_given_up(small: Study) -> None:
+    schedule = Schedule(plan_of(small), set())
+    given_up: list[Unit] = []
+    for worker in range(RETRIES + 1):
+        unit = schedule.next_for(worker)
+        assert unit is not None
+        given_up += schedule.lose(worker, [unit])
+    assert given_up == [Unit(0, BASE)]
+    assert given_up[0] in schedule.failed
+
+
+def test_a_failed_base_batch_takes_its_block_with_it(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    base = schedule.next_for(0)
+    assert base is not None
+    schedule.fail(base)
+    assert schedule.failed == {u for u in plan.units if u.block == base.block}
+    following = schedule.next_for(0)
+    assert following is not None
+    assert following.block != base.block

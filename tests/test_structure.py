@@ -1,0 +1,49 @@
+"""House rules that a reader may rely on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import raymap
+
+PACKAGE = Path(raymap.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_ray_is_imported_only_where_actors_are_launched_and_streamed() -> None:
+    using = {p.relative_to(PACKAGE).as_posix() for p in MODULES if "ray" in imports(p)}
+    assert using == {"cluster/launch.py", "cluster/stream.py"}
+
+
+def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, raymap.analysis.reduce, raymap.report.page\n"
+        "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys(), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_no_module_grows_beyond_four_hundred_lines() -> None:
+    long = {p.name: n for p in MODULES if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_the_lock_file_pins_by_hash_and_names_no_registry() -> None:
+    lock = (PACKAGE.parent / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index-url" not in lock
+    pins = [line for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))]
+    assert lock.count("--hash=sha256:") >= len(pins) > 100
