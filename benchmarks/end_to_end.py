@@ -47,7 +47,7 @@ def write_study(path: Path, **keys: Any) -> Path:
 def plain(study_path: Path, adapters: list[Path]) -> tuple[int, float]:
     """Draw and score the study one image at a time; return images and seconds, models loaded before the clock."""
     study = load_study(study_path)
-    pipeline = StableDiffusionPipeline.from_pretrained(PIPELINE, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(PIPELINE, dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     clip, preprocess, tokenizer = load_clip()
     metric = load_lpips()

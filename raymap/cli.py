@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from raymap.errors import RaymapError
+from raymap.errors import InputError, RaymapError
 
 app = typer.Typer(
     name="raymap",
@@ -20,9 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
-Output = Annotated[Path | None, typer.Option(help="Run folder. [default: runs/<study name>]", show_default=False)]
+Output = Annotated[str | None, typer.Option(help="Run folder. [default: runs/<study name>]", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
 Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
@@ -35,7 +36,7 @@ def demo(output: Output = None) -> None:
     _offline()
     from raymap.demo import demo_study
 
-    target = output or Path("runs/demo")
+    target = _local(output or "runs/demo")
     _execute(demo_study(target / "references"), target, dry_run=False)
 
 
@@ -50,10 +51,11 @@ def run(
     """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
     from raymap.study import load_study
 
+    target = None if output is None else _local(output)
     loaded = load_study(study, tuple(overrides or ()), limit)
     if loaded.base == loaded.clip == loaded.lpips == "embedded":
         _offline()
-    _execute(loaded, output or Path("runs") / loaded.name, dry_run)
+    _execute(loaded, target or Path("runs") / loaded.name, dry_run)
 
 
 @app.command()
@@ -79,15 +81,17 @@ def _offline() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def _local(output: str) -> Path:
+    if "://" in output:
+        raise InputError(f"--output {output}", "is no local path", "give a folder")
+    return Path(output)
+
+
 def _execute(study: Any, output: Path, dry_run: bool) -> None:
     from raymap.progress import Progress
     from raymap.report.page import report_path
     from raymap.run import describe, prepare, run
 
-    if "://" in str(output):
-        from raymap.errors import InputError
-
-        raise InputError(f"--output {output}", "is no local path", "give a folder")
     prepared = prepare(study)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
     if dry_run:

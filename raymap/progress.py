@@ -54,6 +54,7 @@ class Progress:
         """Begin a countable phase, such as drawing `total` images."""
         self._name, self._unit, self._total, self._done = name, unit, total, 0
         self._started = self._last_line = time.monotonic()
+        self._now = "starting workers"
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(name, total=total, rate="", now="")
@@ -93,6 +94,7 @@ class Progress:
             self._bars.update(self._task, completed=self._done, rate=rate, now=workers + self._now)
         if not self.console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
-            left = f"{(self._total - self._done) * elapsed / self._done:.0f} s left, " if self._done else ""
-            line = f"{self._name}: {self._done}/{self._total} {self._unit}, {rate}, {left}{workers}{self._now}"
+            left = f"{(self._total - self._done) * elapsed / self._done:.0f} s left" if self._done else ""
+            parts = [f"{self._done}/{self._total} {self._unit}", rate, left, workers.rstrip(", "), self._now]
+            line = f"{self._name}: {', '.join(part for part in parts if part)}"
             self.console.print(line, highlight=False)

@@ -47,7 +47,7 @@ def digest(folder: Path) -> str:
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """Load a pipeline for drawing or training: every module in eval mode, nothing asks for gradients."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        folder, dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae):

@@ -15,7 +15,7 @@ from rich.console import Console
 from raymap.embedded.build import clip, data, lpips_backbone, unet, vae
 
 PICTURES = 40_000
-STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 6_000}
+STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 2_600, "decoder": 3_000}
 PARTS = tuple(STEPS)
 
 
@@ -35,6 +35,8 @@ def main() -> None:
         pipeline = args.output / "pipeline"
         if part == "vae":
             vae.train(train, steps, pipeline / "vae")
+        elif part == "decoder":
+            vae.train_decoder(train, steps, pipeline / "vae")
         elif part == "clip":
             clip.train(train, steps, args.output / "clip")
         elif part == "lpips":
@@ -53,11 +55,12 @@ def main() -> None:
 
 
 def latents(autoencoder: Path, work: Path, pixels: np.ndarray) -> torch.Tensor:
-    """Return the pictures' latents, kept in the work folder under the digest of the autoencoder's weights."""
-    weights = (autoencoder / "diffusion_pytorch_model.safetensors").read_bytes()
+    """Return the pictures' latents, kept in the work folder under the digest of the encoder's weights."""
+    model = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
+    weights = b"".join(w.numpy().tobytes() for w in model.encoder.state_dict().values())
     path = work / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"
     if not path.exists():
-        torch.save(vae.encode(AutoencoderKL.from_pretrained(autoencoder), pixels), path)
+        torch.save(vae.encode(model, pixels), path)
     encoded: torch.Tensor = torch.load(path, weights_only=True)
     return encoded
 

@@ -19,8 +19,8 @@ def blur(pixels: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray
 
 
 def shift(pixels: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
-    """Move the picture by one and a half pixels a level (the border repeats)."""
-    move = round(1.5 * level)
+    """Move the picture down by three pixels a level (the border repeats)."""
+    move = 3 * level
     return np.pad(pixels, ((0, 0), (move, 0), (0, 0)), mode="edge")[:, : pixels.shape[1]]
 
 

@@ -44,15 +44,39 @@ def _slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(split: Split, steps: int, folder: Path, seed: int = 0) -> AutoencoderKL:
-    """Train on world pictures with one dead-leaves picture in six, and save into `folder`.
+    """Train the whole autoencoder and save it into `folder`, its scaling factor set to give unit variance."""
+    torch.manual_seed(seed)
+    vae = new()
+    _fit(vae, list(vae.parameters()), split, steps, seed)
+    vae.eval().requires_grad_(False)
+    latents = encode(vae, split.pixels[:2_000])
+    vae.register_to_config(scaling_factor=float(vae.config["scaling_factor"]) / latents.std().item())
+    vae.half().save_pretrained(folder)
+    return vae.float()
+
+
+def train_decoder(split: Split, steps: int, folder: Path, seed: int = 1) -> AutoencoderKL:
+    """Go on with the decoder alone: pictures get sharper, latents (and what was trained on them) stay the same."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae.requires_grad_(False)
+    weights = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    for weight in weights:
+        weight.requires_grad_(True)
+    _fit(vae, weights, split, steps, seed)
+    vae.half().save_pretrained(folder)
+    return vae.float()
+
+
+def _fit(vae: AutoencoderKL, weights: list[nn.Parameter], split: Split, steps: int, seed: int) -> None:
+    """Train `weights` on crops of world pictures, one in six of dead leaves.
 
     The loss is L1 on pixels and on their slopes plus a small KL term.
     """
-    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     extra = leaves(4_000, seed=77)
-    vae = new().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=1e-4)
+    vae.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(weights, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps, pct_start=0.08)
     for _ in track(range(steps), "training the autoencoder"):
         real = split.pixels[rng.integers(len(split.pixels), size=BATCH - BATCH // 6)]
@@ -70,14 +94,9 @@ def train(split: Split, steps: int, folder: Path, seed: int = 0) -> AutoencoderK
         loss = loss + KL_WEIGHT * posterior.kl().float().mean() / (4 * (CROP // 4) ** 2)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-    vae.eval().requires_grad_(False)
-    latents = encode(vae, split.pixels[:2_000])
-    vae.register_to_config(scaling_factor=float(vae.config["scaling_factor"]) / latents.std().item())
-    vae.save_pretrained(folder)
-    return vae
 
 
 @torch.no_grad()
