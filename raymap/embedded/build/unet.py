@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,6 @@ def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    # transformers loads in the dtype its configuration names, diffusers in float32: let a plain load agree.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
