@@ -96,8 +96,12 @@ def _execute(study: Any, output: Path, dry_run: bool) -> None:
     console.print(describe(prepared), highlight=False, soft_wrap=True)
     if dry_run:
         return
-    with Progress(console) as progress:
-        statistics = run(prepared, output, progress)
+    try:
+        with Progress(console) as progress:
+            statistics = run(prepared, output, progress)
+    except KeyboardInterrupt:  # caught here, because typer would end with 1
+        console.print("interrupted; the same command goes on")
+        raise typer.Exit(130) from None
     _print_summary(statistics)
     console.print(f"report: {report_path(output)}", soft_wrap=True)
 
@@ -143,5 +147,3 @@ def main() -> None:
     except RaymapError as error:
         Console(stderr=True).print(f"raymap: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None

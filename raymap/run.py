@@ -23,7 +23,7 @@ from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
 from raymap.progress import Progress
 from raymap.report.page import render
 from raymap.schedule import Schedule
-from raymap.scoring.names import check_judges
+from raymap.scoring.names import check_judges, judge_digests
 from raymap.store.folder import RunFolder, as_json, write_atomically
 from raymap.study import Study
 
@@ -107,7 +107,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     study = prepared.study
     untrained = tuple(o for o in prepared.orders if not is_trained(folder.adapter(o.name), o))
     for info, path in prepared.brought:
-        _bring(path, folder.adapter(info.name))
+        _bring(info, path, folder.adapter(info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
     plan = None if untrained else _plan(prepared, folder)
@@ -136,8 +136,13 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     return statistics
 
 
-def _bring(source: Path, target: Path) -> None:
-    if not (target / CARD).exists():
+def _bring(info: AdapterInfo, source: Path, target: Path, base_sha256: str) -> None:
+    """Copy an adapter into the run folder, the card last."""
+    if (target / CARD).exists():
+        held, _ = read_adapter(target, base_sha256)
+        if held != info:
+            raise InputError(str(target), f"is not the adapter that {source} holds", "give another --output")
+    else:
         target.mkdir(parents=True, exist_ok=True)
         for name in (LORA_FILE, CARD):
             shutil.copyfile(source / name, target / name)
@@ -147,7 +152,11 @@ def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
     """Plan the run and refuse a folder that holds another one."""
     infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
     infos += [info for info, _ in prepared.brought]
-    plan = make_plan(prepared.study, tuple(infos), {"base": prepared.base_sha256})
+    plan = make_plan(
+        prepared.study,
+        tuple(infos),
+        {"base": prepared.base_sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
+    )
     record = folder.root / "run.json"
     if record.exists():
         held = json.loads(record.read_text(encoding="utf-8")).get("digest")
@@ -191,7 +200,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         progress.note(f"{plan.images(done)} images are there already")
     threads = study.resources.threads_per_worker
     folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
-    generator = GeneratorSpec(prepared.base, folders, study.sampler, plan.batch_size, threads)
+    generator = GeneratorSpec(prepared.base, folders, study.sampler, plan.batch_size, threads, study.resources.device)
     scorer = ScorerSpec(study.clip, study.lpips, folder.root, plan.digest, study.images == "all", threads)
     driver = stream.Stream(
         plan,

@@ -97,6 +97,11 @@ class Resources(_Frozen):
     threads_per_worker: Positive = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
 
+    @property
+    def device(self) -> str:
+        """The type of device that workers compute on."""
+        return "cuda" if self.gpus_per_worker else "cpu"
+
 
 class Study(_Frozen):
     """Everything that decides a run. See docs/study.md for the file's keys."""
@@ -106,7 +111,7 @@ class Study(_Frozen):
     clip: str = "embedded"
     lpips: str = "embedded"
     sampler: SamplerSettings = SamplerSettings()
-    seeds: tuple[Annotated[StrictInt, Field(ge=0)], ...]
+    seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**63)], ...]
     prompts: tuple[Prompt, ...]
     subjects: tuple[Subject, ...] = ()
     methods: Methods = Methods(lora=LoraRecipe())

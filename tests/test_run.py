@@ -204,3 +204,16 @@ def test_a_batch_that_cannot_be_scored_is_a_failure_not_a_number(finished: Path,
     assert [(f["block"], f["adapter"]) for f in failures] == [(0, "overflow")]
     assert "non-finite" in failures[0]["problem"]
     assert set(scores_of(output)["adapter"]) == {"identity-lora"}
+
+
+def test_an_interrupted_run_says_so_and_ends_with_130(study: Path, tmp_path: Path) -> None:
+    command = raymap_command("run", study, "--output", tmp_path / "run")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    while "training" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, rest
+    assert "the same command goes on" in rest

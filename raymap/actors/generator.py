@@ -25,6 +25,7 @@ class GeneratorSpec:
     sampler: SamplerSettings
     batch_size: int
     threads: int
+    device: str
 
 
 class Generator:
@@ -33,8 +34,7 @@ class Generator:
     def __init__(self, spec: GeneratorSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.pipeline = load(spec.base, self.device)
+        self.pipeline = load(spec.base, spec.device)
         self.store = AdapterStore(self.pipeline.unet)
         for name, folder in spec.adapters.items():
             self.store.add(name, read_lora(folder / LORA_FILE, self.pipeline.unet))
@@ -42,8 +42,8 @@ class Generator:
 
     def ready(self) -> dict[str, Any]:
         """Return what run.json records of a worker: device type and name, threads."""
-        name = torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
-        return {"device": self.device, "name": name, "threads": self.spec.threads}
+        name = torch.cuda.get_device_name() if self.spec.device == "cuda" else "cpu"
+        return {"device": self.spec.device, "name": name, "threads": self.spec.threads}
 
     def draw(self, block: Block, adapter: str) -> np.ndarray:
         """Draw a block by the base (`adapter` is "base") or under an adapter, uint8 (N, H, W, 3)."""

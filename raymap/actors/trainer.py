@@ -18,9 +18,9 @@ from raymap.personalize.references import read_reference
 class Trainer:
     """One base model on one device, personalized again and again from its pristine weights."""
 
-    def __init__(self, base: Path, threads: int) -> None:
+    def __init__(self, base: Path, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
-        self.pipeline = load(base, "cuda" if torch.cuda.is_available() else "cpu")
+        self.pipeline = load(base, device)
 
     def train(self, order: AdapterOrder, folder: Path) -> Iterator[Step]:
         """Train an order into its adapter folder, yielding progress; the card is written last."""

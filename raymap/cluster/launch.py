@@ -27,7 +27,6 @@ def runtime(resources: Resources) -> Iterator[None]:
     """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one."""
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"num_cpus": max(os.cpu_count() or 1, resources.workers), "include_dashboard": False}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
         yield
@@ -79,4 +78,4 @@ def start_reducer(folder: RunFolder) -> Any:
 def start_trainer(base: Path, resources: Resources) -> Any:
     """Start a trainer with a worker's share of the machine."""
     actor = ray.remote(Trainer).options(num_cpus=resources.threads_per_worker, num_gpus=resources.gpus_per_worker)
-    return actor.remote(base, resources.threads_per_worker)
+    return actor.remote(base, resources.threads_per_worker, resources.device)

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Worker
-from raymap.errors import RaymapError
+from raymap.errors import IncompleteRunError
 from raymap.personalize.adapter import AdapterOrder
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
@@ -36,7 +36,7 @@ def train_all(
     """Train all orders, as many at once as there are workers; progress counts optimizer steps.
 
     Raises:
-        RaymapError: when a training fails; the adapters that are finished stay.
+        IncompleteRunError: when a training fails; the adapters that are finished stay.
     """
     waiting = list(orders)
     idle = [start() for _ in range(min(workers, len(waiting)))]
@@ -58,7 +58,7 @@ def train_all(
                 progress.now(f"trained {order.name}")
                 continue
             except RayError as error:
-                raise RaymapError(f"adapter {order.name}: training failed ({_cause(error)})") from error
+                raise IncompleteRunError(f"adapter {order.name}: training failed ({_cause(error)})") from error
             progress.trained(step.done - before)
             running[steps] = (trainer, order, step.done)
     for trainer in idle:
@@ -88,7 +88,7 @@ class Stream:
         """Draw, score and commit everything that is waiting.
 
         Raises:
-            RaymapError: when workers cannot be started.
+            IncompleteRunError: when workers cannot be started.
         """
         for _ in range(workers):
             self._add_worker()
@@ -115,11 +115,11 @@ class Stream:
         try:
             worker.info = ray.get(ref)
         except RayTaskError as error:
-            raise RaymapError(f"a worker cannot start: {_cause(error)}") from error
+            raise IncompleteRunError(f"a worker cannot start: {_cause(error)}") from error
         except RayError as error:
             self._failed_starts += 1
             if self._failed_starts > WORKER_STARTS:
-                raise RaymapError(f"workers do not start: {_cause(error)}") from error
+                raise IncompleteRunError(f"workers do not start: {_cause(error)}") from error
             self._replace(number)
         else:
             self._failed_starts = 0

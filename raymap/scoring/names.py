@@ -1,9 +1,12 @@
-"""Which judges exist: looked up without loading or fetching any."""
+"""Which judges exist, and which weights the embedded ones have: looked up without loading or fetching any."""
 
 from __future__ import annotations
 
+import hashlib
+
 import open_clip
 
+from raymap.embedded.model import CLIP, LPIPS
 from raymap.errors import InputError
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
@@ -20,3 +23,10 @@ def check_judges(clip: str, lpips: str) -> None:
         raise InputError(f"clip: {clip}", "is no pretrained open_clip model", "write ARCHITECTURE/TAG or embedded")
     if lpips != "embedded" and lpips not in LPIPS_NETS:
         raise InputError(f"lpips: {lpips}", "is no LPIPS net", f"use embedded or one of {', '.join(LPIPS_NETS)}")
+
+
+def judge_digests(clip: str, lpips: str) -> dict[str, str]:
+    """Return SHA-256 digests of the embedded judges that a study uses: a run must not mix two versions of one."""
+    files = {"clip": CLIP / "open_clip_model.safetensors", "lpips": LPIPS}
+    used = {"clip": clip == "embedded", "lpips": lpips == "embedded"}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if used[name]}
