@@ -72,6 +72,5 @@ def test_prompts_are_escaped(finished: Path, tmp_path: Path) -> None:
 
 
 def test_shades_run_from_dark_to_light() -> None:
-    assert shade(0.0, 1.0) == "rgb(0,0,4)"
-    assert shade(1.0, 1.0) == shade(7.0, 1.0) == "rgb(252,253,191)"
-    assert shade(0.3, 0.0) == "rgb(0,0,4)"
+    assert shade(0.0, 1.0) == shade(0.3, 0.0) == ("rgb(0,0,4)", "#fff")
+    assert shade(1.0, 1.0) == shade(7.0, 1.0) == ("rgb(252,253,191)", "#000")

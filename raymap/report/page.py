@@ -24,12 +24,13 @@ _RAMP = (
 )  # fmt: skip
 
 
-def shade(value: float, top: float) -> str:
-    """Return a CSS colour for `value` between 0 and `top`."""
+def shade(value: float, top: float) -> tuple[str, str]:
+    """Return CSS colours for `value` between 0 and `top`: of the cell, and of text that is readable on it."""
     at = min(max(value / top, 0.0), 1.0) * (len(_RAMP) - 1) if top > 0 else 0.0
     low = min(int(at), len(_RAMP) - 2)
-    mixed = (round(a + (b - a) * (at - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
-    return "rgb({},{},{})".format(*mixed)
+    mixed = [round(a + (b - a) * (at - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True)]
+    luma = 0.299 * mixed[0] + 0.587 * mixed[1] + 0.114 * mixed[2]  # Rec. 601
+    return "rgb({},{},{})".format(*mixed), "#000" if luma > 110 else "#fff"
 
 
 def report_path(root: Path) -> Path:
@@ -83,7 +84,8 @@ def _heatmap(cells: pl.DataFrame, column: str, name: str) -> dict[str, Any]:
                 cell = values.get((prompt["prompt_id"], adapter))
                 value = None if cell is None else cell[column]
                 tau = None if cell is None else cell[f"above_tau_{column[2:]}"]
-                row.append({"value": value, "color": "none" if value is None else shade(value, top), "above": tau})
+                color, ink = ("none", "inherit") if value is None else shade(value, top)
+                row.append({"value": value, "color": color, "ink": ink, "above": tau})
             rows.append({"prompt": prompt["prompt"], "category": category, "cells": row})
     return {"name": name, "column": column, "adapters": adapters, "rows": rows, "top": top}
 
