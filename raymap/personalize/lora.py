@@ -102,6 +102,7 @@ def train_lora(
 
 def save_lora(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Write the attached LoRA as `pytorch_lora_weights.safetensors`, alpha in its metadata, and detach it."""
+    folder.mkdir(parents=True, exist_ok=True)
     collated = _collate_lora_metadata({"unet": pipeline.unet})["unet_lora_adapter_metadata"]
     # Equal weights give equal files: peft's set of targets is sorted, and a single metadata entry has one order
     # (several, as diffusers' own writer leaves them, are shuffled anew in every process).
