@@ -21,6 +21,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from raymap.embedded.build import vae
+
 BATCH = 48
 PEAK_LR = 1.2e-3
 WARMUP = 200
@@ -158,7 +160,4 @@ def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
     # transformers loads in the dtype its configuration names, diffusers in float32: let a plain load agree.
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    # diffusers notes the folder that the autoencoder was read from: a path of the building machine, so no part of it.
-    config = folder / "vae" / "config.json"
-    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
-    config.write_text(json.dumps(kept, indent=2) + "\n")
+    vae.forget_origin(folder / "vae")

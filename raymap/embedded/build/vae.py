@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,15 @@ def train_decoder(split: Split, steps: int, folder: Path, seed: int = 1) -> Auto
         weight.requires_grad_(True)
     _fit(vae, weights, split, steps, seed)
     vae.half().save_pretrained(folder)
+    forget_origin(folder)
     return vae.float()
+
+
+def forget_origin(folder: Path) -> None:
+    """Drop the folder that a saved autoencoder was read from: a path of the building machine, so no part of it."""
+    config = folder / "config.json"
+    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
+    config.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def _fit(vae: AutoencoderKL, weights: list[nn.Parameter], split: Split, steps: int, seed: int) -> None:
