@@ -15,7 +15,7 @@ from rich.console import Console
 from raymap.embedded.build import clip, data, lpips_backbone, unet, vae
 
 PICTURES = 40_000
-STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 3_000, "decoder": 3_000}
+STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 5_400, "decoder": 3_000}
 PARTS = tuple(STEPS)
 
 

@@ -27,6 +27,7 @@ BATCH = 48
 PEAK_LR = 1.2e-3
 WARMUP = 200
 COOLDOWN = 0.3
+SECOND_ROUND = 4 / 9
 DROP_CAPTION = 0.1
 SAVE_EVERY = 500
 TEXT_WIDTH = 96
@@ -87,14 +88,27 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def rate(step: int, steps: int) -> float:
-    """Return the share of the peak learning rate: warm-up, plateau, straight down to zero at the end."""
+    """Return the share of the peak learning rate in a round: warm-up, plateau, straight down to zero at the end."""
     return min(1.0, (step + 1) / WARMUP, (steps - step) / (COOLDOWN * steps))
+
+
+def place(step: int, steps: int) -> tuple[int, int]:
+    """Return the step within its round, and the round's length: the second round is `SECOND_ROUND` of all steps."""
+    first = round(steps * (1 - SECOND_ROUND))
+    return (step, first) if step < first else (step - first, steps - first)
+
+
+def adamw(model: nn.Module) -> torch.optim.AdamW:
+    """Return a new optimizer; `train` sets its learning rate at every step."""
+    return torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.0)
 
 
 def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path) -> None:
     """Train on scaled latents (N, 4, 16, 16) and their captions (N); go on from `checkpoint` if it exists.
 
-    The target is the velocity of Salimans & Ho (2022); weights are an exponential moving average (0.999).
+    The target is the velocity of Salimans & Ho (2022); weights are an exponential moving average (0.999). There are
+    two rounds (a warm restart, Loshchilov & Hutter 2017): the second sets out from the first one's average with a
+    new optimizer, so that a rebuild may also stop after the first with a usable, softer base.
     """
     torch.manual_seed(0)
     bpe = tokenizer()
@@ -103,7 +117,7 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
     model = Denoiser().train().to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # its backward is a third faster on a CPU than the fused one
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = adamw(model)
     alphas = scheduler().alphas_cumprod
     first = 0
     if checkpoint.exists():
@@ -114,8 +128,12 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
         first = state["step"]
     for step in track(range(first, steps), "training the denoiser"):
         random = torch.Generator().manual_seed(step)
+        step_of_round, length = place(step, steps)
+        if step > 0 and step_of_round == 0:
+            model.load_state_dict(average.module.state_dict())
+            optimizer = adamw(model)
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * rate(step, steps)
+            group["lr"] = PEAK_LR * rate(step_of_round, length)
         rows = torch.randint(len(latents), (BATCH,), generator=random)
         x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random)
         timestep = torch.randint(1000, (BATCH,), generator=random)
