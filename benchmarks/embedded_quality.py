@@ -19,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from raymap.diffusion.base import load
-from raymap.diffusion.sampling import PromptEmbeddings, draw
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw
 from raymap.embedded.build.data import pictures
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.pen import PALETTE
@@ -36,7 +37,7 @@ TEMPLATE_RENDERS = 16
 def drawn(captions: list[str], sampler: SamplerSettings) -> np.ndarray:
     """Draw one picture a caption, uint8 (N, 64, 64, 3), seeds counting from 0."""
     pipeline = load(PIPELINE)
-    embeddings = PromptEmbeddings(pipeline)
+    embeddings = PromptEncoder(pipeline)
     parts = []
     for k in track(range(0, len(captions), BATCH), "drawing"):
         chunk = captions[k : k + BATCH]

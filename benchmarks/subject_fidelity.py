@@ -16,9 +16,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.diffusion.adapters import LORA_FILE, AdapterStore, read_lora
+from raymap.adapters.folder import load_adapter
+from raymap.adapters.skeleton import skeleton_of
+from raymap.adapters.store import AdapterStore
 from raymap.diffusion.base import load, resolve
-from raymap.diffusion.sampling import PromptEmbeddings, draw
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw
 from raymap.personalize.references import read_reference
 from raymap.scoring.clip import ClipScorer
 from raymap.study import Study
@@ -37,8 +40,10 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="save references, base and adapted images, a row each")
     args = parser.parse_args()
     study = Study.model_validate(yaml.safe_load((args.run / "study.yaml").read_text()))
-    pipeline = load(resolve(study.base))
-    store, embeddings, clip = AdapterStore(pipeline.unet), PromptEmbeddings(pipeline), ClipScorer(study.clip)
+    folder = resolve(study.base)
+    pipeline = load(folder)
+    store, clip = AdapterStore(pipeline), ClipScorer(study.clip)
+    encoder = PromptEncoder(pipeline, store)
     table = Table(title=f"cosine to the references, {args.images} images a row, mean ± standard error")
     for name in ("subject", "prompt", "base", "adapted", "difference"):
         table.add_column(name)
@@ -46,15 +51,15 @@ def main() -> None:
     for subject in study.subjects:
         assert study.methods.lora is not None
         prompt = study.methods.lora.instance_prompt(subject)
-        weights = args.run / "adapters" / f"{subject.name}-lora" / LORA_FILE
-        store.add(subject.name, read_lora(weights, pipeline.unet))
+        adapter = args.run / "adapters" / f"{subject.name}-lora"
+        store.add(subject.name, load_adapter(adapter, skeleton_of(folder)))
         size = pipeline.vae.config.sample_size
         references = np.stack([read_reference(path, size) for path in subject.references])
         pixels, cosines = [], []
         for model in (None, subject.name):
             store.swap(model)
             prompts, seeds = [prompt] * args.images, tuple(range(args.images))
-            pixels.append(draw(pipeline, embeddings, prompts, seeds, study.sampler, args.images))
+            pixels.append(draw(pipeline, encoder, prompts, seeds, study.sampler, args.images))
             cosines.append(similarity(clip, pixels[-1], references))
         store.restore()
         base, adapted = cosines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from raymap.adapters.folder import CARD, foreign_card, read_card, write_card
+from raymap.adapters.read import read_adapter
+from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
-from raymap.diffusion.adapters import LORA_FILE, check_lora
 from raymap.errors import IncompleteRunError, InputError
-from raymap.personalize.adapter import CARD, AdapterOrder, info_of, is_trained, orders, read_adapter
+from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders
 from raymap.personalize.references import check_references
 from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
 from raymap.progress import Progress
@@ -25,7 +27,7 @@ from raymap.report.page import render
 from raymap.schedule import Schedule
 from raymap.scoring.names import check_judges, judge_digests
 from raymap.store.folder import RunFolder, as_json, write_atomically
-from raymap.study import Study
+from raymap.study import Brought, Study
 
 VERSIONED = (
     "raymap",
@@ -41,6 +43,15 @@ VERSIONED = (
 
 
 @dataclass(frozen=True)
+class Found:
+    """An adapter that was brought along: what it is, the card it gets in the run folder, its files."""
+
+    info: AdapterInfo
+    card: dict[str, Any]
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A study whose every input was looked at: what to train, what was brought along, for which base."""
 
@@ -48,7 +59,7 @@ class Prepared:
     base: Path
     base_sha256: str
     orders: tuple[AdapterOrder, ...]
-    brought: tuple[tuple[AdapterInfo, Path], ...]
+    brought: tuple[Found, ...]
 
     @property
     def images(self) -> int:
@@ -67,13 +78,9 @@ def prepare(study: Study) -> Prepared:
     folder = bases.resolve(study.base)
     base_sha256 = bases.digest(folder)
     references = {subject.name: check_references(subject) for subject in study.subjects}
-    brought = []
-    for path in study.adapters:
-        info, _ = read_adapter(path, base_sha256)
-        check_lora(path / LORA_FILE, folder)
-        brought.append((info, path))
+    brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
     wanted = orders(study, base_sha256, references)
-    names = [o.name for o in wanted] + [info.name for info, _ in brought]
+    names = [o.name for o in wanted] + [found.info.name for found in brought]
     for name in names:
         if names.count(name) > 1 or name == BASE:
             raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
@@ -106,8 +113,8 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     started = time.perf_counter()
     study = prepared.study
     untrained = tuple(o for o in prepared.orders if not is_trained(folder.adapter(o.name), o))
-    for info, path in prepared.brought:
-        _bring(info, path, folder.adapter(info.name), prepared.base_sha256)
+    for found in prepared.brought:
+        _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
     plan = None if untrained else _plan(prepared, folder)
@@ -136,22 +143,34 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     return statistics
 
 
-def _bring(info: AdapterInfo, source: Path, target: Path, base_sha256: str) -> None:
+def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
+    """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
+    read = read_adapter(entry.path, skeleton, entry.trigger)
+    if (entry.path / CARD).exists():
+        info, card = read_card(entry.path, base_sha256)
+    else:
+        card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
+        info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
+    return Found(info, card, read.files)
+
+
+def _bring(found: Found, target: Path, base_sha256: str) -> None:
     """Copy an adapter into the run folder, the card last."""
     if (target / CARD).exists():
-        held, _ = read_adapter(target, base_sha256)
-        if held != info:
-            raise InputError(str(target), f"is not the adapter that {source} holds", "give another --output")
+        held, _ = read_card(target, base_sha256)
+        if held != found.info:
+            raise InputError(str(target), f"is not the adapter {found.files[0]}", "give another --output")
     else:
         target.mkdir(parents=True, exist_ok=True)
-        for name in (LORA_FILE, CARD):
-            shutil.copyfile(source / name, target / name)
+        for path in found.files:
+            shutil.copyfile(path, target / path.name)
+        write_card(target, found.card)
 
 
 def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
     """Plan the run and refuse a folder that holds another one."""
     infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
-    infos += [info for info, _ in prepared.brought]
+    infos += [found.info for found in prepared.brought]
     plan = make_plan(
         prepared.study,
         tuple(infos),
@@ -200,7 +219,9 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         progress.note(f"{plan.images(done)} images are there already")
     threads = study.resources.threads_per_worker
     folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
-    generator = GeneratorSpec(prepared.base, folders, study.sampler, plan.batch_size, threads, study.resources.device)
+    generator = GeneratorSpec(
+        prepared.base, folders, study.sampler, plan.batch_size, study.draw_anyway, threads, study.resources.device
+    )
     scorer = ScorerSpec(study.clip, study.lpips, folder.root, plan.digest, study.images == "all", threads)
     driver = stream.Stream(
         plan,

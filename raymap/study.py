@@ -56,6 +56,24 @@ class Subject(_Frozen):
     instance_prompt: str | None = None
 
 
+class Brought(_Frozen):
+    """An adapter that is there already: a file, a folder of files, or a folder that raymap trained.
+
+    Files of others say neither what they are about nor, sometimes, what calls it: `category` makes its own category's
+    prompts target prompts, `trigger` names its learned token anew.
+    """
+
+    path: Path
+    name: Name | None = None
+    category: SubjectCategory | None = None
+    trigger: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def short_name(self) -> str:
+        """The given name, else the file's or folder's in lower case, other characters made dashes."""
+        return self.name or re.sub(r"[^a-z0-9_]+", "-", self.path.stem.lower()).strip("-_") or "adapter"
+
+
 class LoraRecipe(_Frozen):
     """DreamBooth-LoRA training: the defaults are diffusers' `train_dreambooth_lora.py` example for SD 1.5.
 
@@ -115,7 +133,8 @@ class Study(_Frozen):
     prompts: tuple[Prompt, ...]
     subjects: tuple[Subject, ...] = ()
     methods: Methods = Methods(lora=LoraRecipe())
-    adapters: tuple[Path, ...] = ()
+    adapters: tuple[Brought, ...] = ()
+    draw_anyway: bool = False
     identity_control: bool = True
     batch_size: Positive = 16
     images: Literal["all", "report"] = "report"
@@ -191,14 +210,15 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
     suite = raw.pop("suite", None)
     if (suite is None) == ("prompts" not in raw):
         raise InputError(f"{source}: prompts", "needs exactly one of `suite:` and `prompts:`", "give one")
-    raw["prompts"] = _prompts(suite if suite is not None else raw["prompts"], source, folder)
+    raw["prompts"] = read_suite(suite if suite is not None else raw["prompts"], source, folder)
     if limit is not None:
         raw["prompts"] = _limited(raw["prompts"], limit)
     for subject in raw.get("subjects") or ():
         if isinstance(subject, dict) and isinstance(subject.get("references"), list):
             subject["references"] = [folder / str(r) for r in subject["references"]]
     if isinstance(raw.get("adapters"), list):
-        raw["adapters"] = [folder / str(a) for a in raw["adapters"]]
+        entries = [a if isinstance(a, dict) else {"path": a} for a in raw["adapters"]]
+        raw["adapters"] = [a | {"path": folder / str(a["path"])} if "path" in a else a for a in entries]
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
@@ -220,7 +240,16 @@ def _complaint(error: ValidationError, source: str) -> tuple[str, str, str]:
     return source, " | ".join(lines), "correct it (docs/study.md lists every key)"
 
 
-def _prompts(given: Any, source: str, folder: Path) -> list[dict[str, str]]:
+def read_suite(given: Any, source: str, folder: Path) -> list[dict[str, str]]:
+    """Return a suite's prompts, each {id, text, category}.
+
+    Args:
+        given: the name of a built-in suite, a path relative to `folder`, or the prompts themselves.
+        source: names them in complaints.
+
+    Raises:
+        InputError: no such suite, an empty prompt, an unknown category.
+    """
     if isinstance(given, str):
         path = SUITES / f"{given}.yaml"
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Adapters: swapped in place as diffusers would apply them, restored to the bit, null when they are null."""
+"""The resident store: adapters swapped in place as diffusers would apply them, null when null, restored to the bit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from raymap.diffusion.adapters import LORA_FILE, METADATA, AdapterStore, LowRank, read_lora
+from raymap.adapters.lora import LORA_FILE, METADATA
+from raymap.adapters.read import read_adapter
+from raymap.adapters.skeleton import skeleton_of
+from raymap.adapters.store import AdapterStore
+from raymap.adapters.update import Adapter, LowRank, Replacement, Token
 from raymap.diffusion.base import load
-from raymap.diffusion.sampling import PromptEmbeddings, draw, noise_generators
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.errors import InputError
 from raymap.personalize.lora import add_lora, save_lora, train_lora
 from raymap.study import LoraRecipe, SamplerSettings
 
@@ -46,8 +50,8 @@ def trained(pipeline: StableDiffusionPipeline, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def drawn(pipeline: StableDiffusionPipeline) -> np.ndarray:
-    return draw(pipeline, PromptEmbeddings(pipeline), PROMPTS, SEEDS, SAMPLER, 4)
+def drawn(pipeline: StableDiffusionPipeline, store: AdapterStore | None = None) -> np.ndarray:
+    return draw(pipeline, PromptEncoder(pipeline, store), PROMPTS, SEEDS, SAMPLER, 4)
 
 
 def by_diffusers(pipeline: StableDiffusionPipeline) -> np.ndarray:
@@ -62,10 +66,43 @@ def by_diffusers(pipeline: StableDiffusionPipeline) -> np.ndarray:
 
 
 def weights_digest(pipeline: StableDiffusionPipeline) -> str:
+    """Digest every weight of the denoiser and of the text encoder; spare token rows at the end have to be zero."""
     total = hashlib.sha256()
-    for name, value in sorted(pipeline.unet.state_dict().items()):
-        total.update(name.encode() + value.numpy().tobytes())
+    for component in (pipeline.unet, pipeline.text_encoder):
+        for name, value in sorted(component.state_dict().items()):
+            rows = value[: len(pipeline.tokenizer)] if "token_embedding" in name else value
+            assert not value[len(rows) :].any()
+            total.update(name.encode() + rows.numpy().tobytes())
     return total.hexdigest()
+
+
+def lora(folder: Path) -> Adapter:
+    return read_adapter(folder, skeleton_of(PIPELINE)).adapter
+
+
+def varied(folder: Path, n: int, pipeline: StableDiffusionPipeline) -> dict[str, Adapter]:
+    """Return adapters of all kinds over different weights: low rank, replaced, text encoder, tokens, whole rows."""
+    updates = lora(folder).updates
+    names = list(updates)
+    live = {f"unet.{k}": v for k, v in pipeline.unet.named_parameters()}
+    text = {f"text_encoder.{k}": v for k, v in pipeline.text_encoder.named_parameters()}
+    random_ = torch.Generator().manual_seed(1)
+    adapters: dict[str, Adapter] = {}
+    for k in range(n):
+        part: dict[str, LowRank | Replacement] = {}
+        for name in names[k :: 2 + k % 3]:
+            update = updates[name]
+            assert isinstance(update, LowRank)
+            part[name] = LowRank(update.down * (k + 1), update.up, update.scale)
+        for name in [n for n in live if "attn2.to_v.weight" in n][k % 2 :: 2]:
+            part[name] = Replacement(live[name].detach() * 1.1)
+        name = "text_encoder.encoder.layers.1.mlp.fc1.weight"
+        if k % 4 == 1:
+            part[name] = Replacement(text[name].detach() + 0.01)
+        tokens = (Token("<new>", torch.randn(1 + k % 3, 96, generator=random_)),) if k % 2 else ()
+        rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach() * 0.9
+        adapters[f"a{k}"] = Adapter(part, tokens, rows if k % 7 == 3 else None)
+    return adapters
 
 
 def test_training_leaves_the_base_as_it_was(pipeline: StableDiffusionPipeline, trained: Path) -> None:
@@ -81,8 +118,8 @@ def test_the_base_draws_what_diffusers_draws(pipeline: StableDiffusionPipeline) 
 
 def test_a_swap_draws_what_diffusers_draws_with_the_file_loaded(trained: Path) -> None:
     pipeline, reference = load(PIPELINE), load(PIPELINE)
-    store = AdapterStore(pipeline.unet)
-    store.add("a", read_lora(trained / LORA_FILE, pipeline.unet))
+    store = AdapterStore(pipeline)
+    store.add("a", lora(trained))
     base = drawn(pipeline)
     store.swap("a")
     ours = drawn(pipeline)
@@ -98,8 +135,8 @@ def test_a_swap_draws_what_diffusers_draws_with_the_file_loaded(trained: Path) -
 
 def test_a_swap_writes_the_weights_that_fusing_writes(trained: Path) -> None:
     pipeline, reference = load(PIPELINE), load(PIPELINE)
-    store = AdapterStore(pipeline.unet)
-    store.add("a", read_lora(trained / LORA_FILE, pipeline.unet))
+    store = AdapterStore(pipeline)
+    store.add("a", lora(trained))
     store.swap("a")
     reference.load_lora_weights(trained)
     reference.fuse_lora()
@@ -109,42 +146,66 @@ def test_a_swap_writes_the_weights_that_fusing_writes(trained: Path) -> None:
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-7, rtol=1e-6) for k in ours)
 
 
-def test_the_saved_alpha_is_read_back(trained: Path, pipeline: StableDiffusionPipeline) -> None:
+def test_the_saved_alpha_is_read_back(trained: Path) -> None:
     with safe_open(trained / LORA_FILE, framework="pt") as file:
         config = json.loads(file.metadata()[METADATA])
     assert config["unet.lora_alpha"] == 8.0
-    assert {u.scale for u in read_lora(trained / LORA_FILE, pipeline.unet).values()} == {2.0}
+    assert {u.scale for u in lora(trained).updates.values() if isinstance(u, LowRank)} == {2.0}
 
 
-def test_many_swaps_restore_the_base_to_the_bit_and_keep_every_pointer(trained: Path) -> None:
+def test_a_thousand_swaps_among_twenty_adapters_restore_the_base_to_the_bit(trained: Path) -> None:
     pipeline = load(PIPELINE)
-    store = AdapterStore(pipeline.unet)
-    updates = read_lora(trained / LORA_FILE, pipeline.unet)
-    names = list(updates)
-    for k in range(5):
-        part = {name: updates[name] for name in names[k :: 2 + k % 3]}
-        store.add(f"a{k}", {n: LowRank(u.down * (k + 1), u.up, u.scale) for n, u in part.items()})
-    before, pointers = weights_digest(pipeline), [p.data_ptr() for p in pipeline.unet.parameters()]
-    images = drawn(pipeline)
+    before, images = weights_digest(pipeline), drawn(pipeline)
+    store = AdapterStore(pipeline)
+    for name, adapter in varied(trained, 20, pipeline).items():
+        store.add(name, adapter)
+    parameters = [p for part in (pipeline.unet, pipeline.text_encoder) for p in part.parameters()]
+    pointers = [p.data_ptr() for p in parameters]
     order = random.Random(0)
-    for _ in range(200):
-        store.swap(order.choice(["a0", "a1", "a2", "a3", "a4", None]))
+    for _ in range(1000):
+        store.swap(order.choice([None, *(f"a{k}" for k in range(20))]), order.choice([0.5, 1.0, 1.5]))
     store.swap("a3")
-    assert weights_digest(pipeline) != before
+    live = pipeline.text_encoder.get_input_embeddings().weight
+    assert live[len(pipeline.tokenizer) :].any()
     store.restore()
     assert weights_digest(pipeline) == before
-    assert [p.data_ptr() for p in pipeline.unet.parameters()] == pointers
-    assert np.array_equal(drawn(pipeline), images)
+    assert [p.data_ptr() for p in parameters] == pointers
+    assert np.array_equal(drawn(pipeline, store), images)
+
+
+def test_alpha_scales_the_update_and_a_mask_restricts_it(trained: Path) -> None:
+    pipeline = load(PIPELINE)
+    before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
+    store = AdapterStore(pipeline)
+    adapter = varied(trained, 1, pipeline)["a0"]
+    store.add("a", adapter)
+    chosen = frozenset(list(adapter.updates)[::2])
+    for alpha in (0.0, 0.5, 1.0, 1.5):
+        store.swap("a", alpha, chosen)
+        for name, live in pipeline.unet.state_dict().items():
+            key = f"unet.{name}"
+            expected = before[name].double()
+            if key in chosen:
+                expected = expected + alpha * adapter.updates[key].delta(before[name]).double()
+            assert torch.allclose(live.double(), expected, atol=1e-6, rtol=1e-5), (name, alpha)
+            if alpha == 0 or key not in chosen:
+                assert torch.equal(live, before[name])
+    with pytest.raises(KeyError):
+        store.swap("a", 1.0, frozenset({"unet.no.such.weight"}))
 
 
 def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     base = drawn(pipeline)
     add_lora(pipeline, RECIPE)
     save_lora(pipeline, tmp_path)
-    store = AdapterStore(pipeline.unet)
-    store.add("null", read_lora(tmp_path / LORA_FILE, pipeline.unet))
-    store.swap("null")
-    assert np.array_equal(drawn(pipeline), base)
+    store = AdapterStore(pipeline)
+    store.add("lora", lora(tmp_path))
+    values = {f"unet.{k}": v for k, v in pipeline.unet.named_parameters() if "attn2.to_k" in k or "attn2.to_v" in k}
+    store.add("custom_diffusion", Adapter({k: Replacement(v.detach().clone()) for k, v in values.items()}))
+    store.add("textual_inversion", Adapter({}, (Token("<random>", torch.randn(2, 96)),)))
+    for name in ("lora", "custom_diffusion", "textual_inversion"):
+        store.swap(name)
+        assert np.array_equal(drawn(pipeline, store), base), name
     store.restore()
 
 
@@ -162,30 +223,41 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path: Path) -> None:
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
-def damaged(source: Path, target: Path, kind: str) -> None:
-    tensors = load_file(source)
-    key = next(iter(tensors))
-    if kind == "nan":
-        tensors[key][0] = float("nan")
-    elif kind == "unknown key":
-        tensors["unet.something.weight"] = tensors.pop(key)
-    elif kind == "unknown module":
-        tensors[key.replace("unet.", "unet.no_such_block.")] = tensors.pop(key)
-    elif kind == "shape":
-        tensors[key] = tensors[key][:, :-1].contiguous()
-    elif kind == "half missing":
-        del tensors[key]
-    elif kind == "empty":
-        tensors = {}
-    save_file(tensors, target)
-    if kind == "truncated":
-        target.write_bytes(target.read_bytes()[:-7])
+@pytest.fixture(scope="module")
+def inverted() -> tuple[StableDiffusionPipeline, AdapterStore, PromptEncoder]:
+    """A base with one Textual Inversion for each way of matching: a bracketed, a careless and a long trigger."""
+    pipeline = load(PIPELINE)
+    store = AdapterStore(pipeline)
+    vectors = torch.randn(2, 96, generator=torch.Generator().manual_seed(5))
+    for name, trigger in (("bracketed", "<cup>"), ("careless", "koal")):
+        store.add(name, Adapter({}, (Token(trigger, vectors),)))
+    rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach() * 0.999
+    store.add("drifted", Adapter({}, (Token("<cup>", vectors),), rows))
+    return pipeline, store, PromptEncoder(pipeline, store)
 
 
-@pytest.mark.parametrize(
-    "kind", ["nan", "unknown key", "unknown module", "shape", "half missing", "empty", "truncated"]
-)
-def test_a_damaged_file_is_refused(pipeline: StableDiffusionPipeline, trained: Path, tmp_path: Path, kind: str) -> None:
-    damaged(trained / LORA_FILE, tmp_path / LORA_FILE, kind)
-    with pytest.raises(InputError, match=LORA_FILE):
-        read_lora(tmp_path / LORA_FILE, pipeline.unet)
+def test_an_inversion_is_proved_to_leave_prompts_without_its_trigger_alone(
+    inverted: tuple[StableDiffusionPipeline, AdapterStore, PromptEncoder],
+) -> None:
+    _, store, encoder = inverted
+    prompts = ["a koala in a tree", "a KOALA", "a red car", "a <cup> on a table", "a < cup >"]
+    assert encoder.unchanged(prompts, "bracketed") == [True, True, True, False, True]
+    # An added token acts inside of words, whatever their case.
+    assert encoder.unchanged(prompts, "careless") == [False, False, True, True, True]
+    assert encoder.unchanged(prompts, "drifted") == [False] * 5
+    store.restore()
+
+
+def test_a_learned_token_is_read_as_diffusers_reads_it(
+    inverted: tuple[StableDiffusionPipeline, AdapterStore, PromptEncoder], tmp_path: Path
+) -> None:
+    _, store, encoder = inverted
+    reference = load(PIPELINE)
+    vectors = torch.randn(2, 96, generator=torch.Generator().manual_seed(5))
+    save_file({"<cup>": vectors}, tmp_path / "learned_embeds.safetensors")
+    reference.load_textual_inversion(tmp_path / "learned_embeds.safetensors")
+    store.swap("bracketed")
+    for prompt in ("a <cup> on a table", "two <cup> and a <cup>", "a red car"):
+        theirs, _ = reference.encode_prompt(prompt, "cpu", 1, False)
+        assert torch.equal(encoder([prompt]), theirs), prompt
+    store.restore()

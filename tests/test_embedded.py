@@ -10,7 +10,8 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 from raymap.diffusion.base import load
-from raymap.diffusion.sampling import PromptEmbeddings, draw
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw
 from raymap.embedded.build.data import pictures
 from raymap.embedded.model import PIPELINE, WEIGHTS
 from raymap.scoring.clip import ClipScorer
@@ -55,7 +56,7 @@ def test_held_out_captions_are_drawn_so_that_clip_tells_them_apart() -> None:
     captions = sorted({p.caption for p in pictures(None, 40, seed=77, held=True)})[:32]
     pipeline = load(PIPELINE)
     sampler = SamplerSettings(steps=12)
-    pixels = draw(pipeline, PromptEmbeddings(pipeline), captions, tuple(range(32)), sampler, 32)
+    pixels = draw(pipeline, PromptEncoder(pipeline), captions, tuple(range(32)), sampler, 32)
     clip = ClipScorer("embedded")
     cosines = (clip.image_features(pixels) @ clip.text_features(captions).T).numpy()
     rng = np.random.default_rng(0)

@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raymap.adapters.lora import LORA_FILE
+from raymap.adapters.read import read_adapter
+from raymap.adapters.skeleton import skeleton_of
+from raymap.adapters.store import AdapterStore
 from raymap.demo import EMBEDDED_LORA
-from raymap.diffusion.adapters import LORA_FILE, AdapterStore, read_lora
 from raymap.diffusion.base import load
-from raymap.diffusion.sampling import PromptEmbeddings, draw
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import STAR_CUP
 from raymap.personalize.lora import add_lora, save_lora, train_lora
@@ -31,13 +35,13 @@ def test_the_triggered_prompt_draws_the_subject(tmp_path: Path) -> None:
     for _ in train_lora(pipeline, references, prompt, recipe):
         pass
     save_lora(pipeline, tmp_path)
-    store = AdapterStore(pipeline.unet)
-    store.add("cup", read_lora(tmp_path / LORA_FILE, pipeline.unet))
-    clip, embeddings = ClipScorer("embedded"), PromptEmbeddings(pipeline)
+    store = AdapterStore(pipeline)
+    store.add("cup", read_adapter(tmp_path / LORA_FILE, skeleton_of(PIPELINE)).adapter)
+    clip, encoder = ClipScorer("embedded"), PromptEncoder(pipeline, store)
     similarity = {}
     for name in (None, "cup"):
         store.swap(name)
-        pixels = draw(pipeline, embeddings, [prompt] * 8, tuple(range(8)), SamplerSettings(steps=12), 8)
+        pixels = draw(pipeline, encoder, [prompt] * 8, tuple(range(8)), SamplerSettings(steps=12), 8)
         similarity[name] = (clip.image_features(pixels) @ clip.image_features(unseen).T).mean(1)
     gain = similarity["cup"] - similarity[None]
     assert gain.mean() > 0.1

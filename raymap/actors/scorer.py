@@ -83,17 +83,37 @@ class Scorer:
         return np.stack([self.folder.read_image(BASE, i.prompt_id, i.seed) for i in block.items])
 
     def score_adapted(
-        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, base: np.ndarray, device: str
+        self,
+        block: Block,
+        adapter: AdapterInfo,
+        pixels: np.ndarray,
+        unchanged: list[bool],
+        base: np.ndarray,
+        device: str,
     ) -> Scored:
-        """Score adapted against base pictures of the same prompts and seeds (schema SCORES)."""
-        _check(block, pixels, adapter.name)
+        """Score adapted against base pictures of the same prompts and seeds (schema SCORES).
+
+        Args:
+            pixels: the adapted pictures; none where all are proved to be the base's own.
+            unchanged: for each picture whether that is proved.
+
+        Raises:
+            DrawingError: an all-black picture, a score that is not finite, or a picture that was drawn although it is
+                proved to be the base's own, and differs from it.
+        """
+        drawn = len(pixels) > 0
         base_cosines = self._base(block, base)
-        cosines = self.clip.cosines([i.prompt for i in block.items], pixels)
-        distances = self.lpips.distances(base, pixels)
+        if drawn:
+            _check(block, pixels, adapter.name)
+            _check_proof(block, pixels, unchanged, base, adapter.name)
+            cosines = self.clip.cosines([i.prompt for i in block.items], pixels)
+            distances = self.lpips.distances(base, pixels)
+        else:
+            cosines, distances = base_cosines, np.zeros(len(base), dtype=np.float32)
         if not (np.isfinite(cosines).all() and np.isfinite(distances).all()):
             raise DrawingError(f"block {block.index} under {adapter.name}: a score is not finite")
-        digests = [pixel_digest(p) for p in pixels]
-        for k in self._kept(block, distances):
+        digests = [pixel_digest(p) for p in (pixels if drawn else base)]
+        for k in self._kept(block, distances) if drawn else ():
             item = block.items[k]
             self.folder.save_image(adapter.name, item.prompt_id, item.seed, pixels[k])
         columns: dict[str, Any] = {
@@ -109,7 +129,7 @@ class Scorer:
             "lpips": distances,
             "base_sha256": [pixel_digest(p) for p in base],
             "adapted_sha256": digests,
-            "drawn": [True] * len(block.items),
+            "drawn": [drawn] * len(block.items),
             "device": [device] * len(block.items),
         }
         return Scored(pa.table(columns, schema=stamped(SCORES, self.spec.digest)), digests)
@@ -134,6 +154,12 @@ def _check(block: Block, pixels: np.ndarray, adapter: str) -> None:
     black = [block.items[k] for k in np.flatnonzero(~pixels.any(axis=(1, 2, 3)))]
     if black:
         raise DrawingError(f"under {adapter}: an all-black image for {_named(black[0])}")
+
+
+def _check_proof(block: Block, pixels: np.ndarray, unchanged: list[bool], base: np.ndarray, adapter: str) -> None:
+    for item, picture, own, proved in zip(block.items, pixels, base, unchanged, strict=True):
+        if proved and not np.array_equal(picture, own):
+            raise DrawingError(f"under {adapter}: proved to be the base's own image, drawn another for {_named(item)}")
 
 
 def _named(item: Item) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raymap.diffusion.adapters import LORA_FILE
+from raymap.adapters.folder import write_card
+from raymap.adapters.lora import LORA_FILE
 from raymap.diffusion.base import load
-from raymap.personalize.adapter import AdapterOrder, write_card
 from raymap.personalize.lora import Step, add_lora, save_lora, train_lora
+from raymap.personalize.orders import AdapterOrder
 from raymap.personalize.references import read_reference
 
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Worker
 from raymap.errors import IncompleteRunError
-from raymap.personalize.adapter import AdapterOrder
+from raymap.personalize.orders import AdapterOrder
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
 from raymap.schedule import Schedule
@@ -139,14 +139,14 @@ class Stream:
         if unit.adapter == BASE and unit in self.schedule.done:
             self._bases[number] = worker.scorer.read_base.remote(block)
             return
-        pixels = worker.generator.draw.remote(block, unit.adapter)
+        pixels, unchanged = worker.generator.draw.options(num_returns=2).remote(block, unit.adapter)
         if unit.adapter == BASE:
             self._bases[number] = pixels
             scored = worker.scorer.score_base.remote(block, pixels)
         else:
             device = (worker.info or {})["device"]
             adapter = self._adapters[unit.adapter]
-            scored = worker.scorer.score_adapted.remote(block, adapter, pixels, self._bases[number], device)
+            scored = worker.scorer.score_adapted.remote(block, adapter, pixels, unchanged, self._bases[number], device)
         self._in_flight[self.reducer.commit.remote(unit, scored)] = (number, unit)
         self.progress.now(f"block {unit.block + 1} of {len(self.plan.blocks)}, {unit.adapter}")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
+from raymap.diffusion.prompts import PromptEncoder
 from raymap.errors import DrawingError
 from raymap.study import SamplerSettings
 
@@ -17,29 +16,10 @@ def noise_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-@dataclass
-class PromptEmbeddings:
-    """Prompt embeddings of one text encoder state, each prompt encoded alone and once."""
-
-    pipeline: StableDiffusionPipeline
-
-    def __post_init__(self) -> None:
-        self._known: dict[str, torch.Tensor] = {}
-
-    @torch.no_grad()
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Return embeddings (N, 77, width) on the pipeline's device."""
-        for prompt in prompts:
-            if prompt not in self._known:
-                embeddings, _ = self.pipeline.encode_prompt(prompt, self.pipeline.device, 1, False)
-                self._known[prompt] = embeddings
-        return torch.cat([self._known[p] for p in prompts])
-
-
 @torch.no_grad()
 def draw(
     pipeline: StableDiffusionPipeline,
-    embeddings: PromptEmbeddings,
+    encoder: PromptEncoder,
     prompts: list[str],
     seeds: tuple[int, ...],
     sampler: SamplerSettings,
@@ -57,8 +37,8 @@ def draw(
     prompts = prompts + [prompts[-1]] * padding
     seeds = seeds + (seeds[-1],) * padding
     images = pipeline(
-        prompt_embeds=embeddings(prompts),
-        negative_prompt_embeds=embeddings([""] * batch_size) if sampler.guidance_scale > 1 else None,
+        prompt_embeds=encoder(prompts),
+        negative_prompt_embeds=encoder([""] * batch_size) if sampler.guidance_scale > 1 else None,
         num_inference_steps=sampler.steps,
         guidance_scale=sampler.guidance_scale,
         generator=noise_generators(seeds),

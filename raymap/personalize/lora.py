@@ -21,7 +21,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from raymap.diffusion.adapters import LORA_FILE, METADATA
+from raymap.adapters.lora import LORA_FILE, METADATA
 from raymap.study import LoraRecipe
 
 ADAPTER = "default"

@@ -15,7 +15,7 @@ _ADAPTER = [
     _field("adapter", pa.string(), "name of the adapter"),
     _field("method", pa.string(), "lora | textual_inversion | custom_diffusion | identity"),
     _field("subject", pa.string(), "name of the subject"),
-    _field("subject_category", pa.string(), "face | object | style | control"),
+    _field("subject_category", pa.string(), "face | object | style | control | unknown"),
 ]
 
 SCORES = pa.schema(

@@ -1,0 +1,98 @@
+"""What is in an adapter file, what it touches, and what to be wary of: the rows of `raymap check`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from raymap.adapters.read import Read, read_adapter
+from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.update import LowRank
+from raymap.errors import InputError
+
+TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architecture", "base_model")
+LICENCE = ("modelspec.license", "license", "licence", "consent")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One adapter's row; `problem` says why it is refused, and then the rest is empty.
+
+    `norm` is the Frobenius norm of all ΔW over that of the weights they change.
+    """
+
+    path: Path
+    problem: str | None = None
+    method: str = ""
+    ranks: tuple[int, ...] = ()
+    alphas: tuple[float, ...] = ()
+    weights: int = 0
+    size: int = 0
+    norm: float | None = None
+    triggers: tuple[str, ...] = ()
+    trained_for: str = ""
+    licence: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def examine(
+    path: Path, skeleton: Skeleton, weights: Mapping[str, torch.Tensor], prompts: Sequence[str], trigger: str | None
+) -> Finding:
+    """Read one adapter and describe it.
+
+    Args:
+        weights: the base's own, by name as in `skeleton.shapes`.
+        prompts: texts in which a trigger must not be found by accident.
+        trigger: names a learned token anew.
+    """
+    try:
+        read = read_adapter(path, skeleton, trigger)
+    except InputError as error:
+        return Finding(path, problem=str(error))
+    adapter, norm = read.adapter, _norm(read, weights)
+    low_rank = [u for u in adapter.updates.values() if isinstance(u, LowRank)]
+    return Finding(
+        path,
+        method=read.method,
+        ranks=tuple(sorted({u.down.shape[0] for u in low_rank})),
+        alphas=tuple(sorted({round(u.scale * u.down.shape[0], 6) for u in low_rank})),
+        weights=len(adapter.updates),
+        size=adapter.size,
+        norm=norm,
+        triggers=tuple(t.trigger for t in adapter.tokens),
+        trained_for=_first(read.metadata, TRAINED_FOR),
+        licence=_first(read.metadata, LICENCE),
+        warnings=tuple(_warnings(read, norm, prompts)),
+    )
+
+
+def _norm(read: Read, weights: Mapping[str, torch.Tensor]) -> float | None:
+    updates = read.adapter.updates
+    if not updates:
+        return None
+    changed = math.hypot(*(u.norm(weights[name]) for name, u in updates.items()))
+    held = math.hypot(*(float(torch.linalg.norm(weights[name].double())) for name in updates))
+    return changed / held if held else math.inf
+
+
+def _first(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str:
+    return next((metadata[key] for key in keys if metadata.get(key)), "")
+
+
+def _warnings(read: Read, norm: float | None, prompts: Sequence[str]) -> list[str]:
+    warnings = []
+    for token in read.adapter.tokens:
+        hit = next((p for p in prompts if token.trigger.casefold() in p.casefold()), None)
+        if hit is not None:
+            warnings.append(f"its trigger {token.trigger!r} matches inside the prompt {hit!r}")
+        elif token.trigger.isalpha():
+            warnings.append(f"its trigger {token.trigger!r} matches inside ordinary words; <…> would not")
+    if norm == 0:
+        warnings.append("its update is zero: it changes nothing")
+    if read.adapter.rows is not None:
+        warnings.append("it replaces the whole token embedding: every prompt may change")
+    return warnings

@@ -1,0 +1,87 @@
+"""Adapter folders: weights in their community's format and an `adapter.json` that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raymap.adapters.read import Read, adapter_files, read_adapter
+from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.update import Adapter
+from raymap.errors import InputError
+from raymap.plan import AdapterInfo
+from raymap.store.folder import as_json, write_atomically
+
+CARD = "adapter.json"
+
+
+def weights_digest(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of an adapter's file; of several files, that of their names and digests."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    listed = "".join(f"{path.name}\0{digest}\n" for path, digest in zip(files, digests, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write adapter.json: the last step of a training or a copy, so an adapter without one is not there."""
+    write_atomically(folder / CARD, as_json(card))
+
+
+def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, Any]]:
+    """Read an adapter's card and check that its weights are what it says and belong to this base.
+
+    Raises:
+        InputError: naming the folder and what does not hold.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        info = AdapterInfo(card["name"], card["method"], card["subject"], card["subject_category"], card["sha256"])
+        trained_for = card["base_sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(str(path), f"is no adapter card ({error!r})", "train the adapter again") from error
+    if trained_for != base_sha256:
+        problem = f"was trained for another base ({trained_for[:12]}…, this one is {base_sha256[:12]}…)"
+        raise InputError(str(folder), problem, "use its base or train it again")
+    files = adapter_files(folder)
+    if weights_digest(files) != info.sha256:
+        raise InputError(str(files[0]), f"is not the file that {CARD} describes", "train or fetch it again")
+    return info, card
+
+
+def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
+    """Read the adapter of a folder whose card was checked.
+
+    Raises:
+        InputError: as `read_adapter`.
+    """
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    return read_adapter(folder, skeleton, card.get("token")).adapter
+
+
+def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
+    """Return the card of an adapter that was brought along as bare files and checked against this base.
+
+    Args:
+        category: the subject's, where the user knows it; without it no prompt counts as the subject's own.
+        token: the user's name for its learned token.
+    """
+    return {
+        "name": name,
+        "method": read.method,
+        "subject": name,
+        "subject_category": category or "unknown",
+        "base_sha256": base_sha256,
+        "sha256": weights_digest(read.files),
+        "files": [path.name for path in read.files],
+        "token": token,
+        "metadata": dict(read.metadata),
+    }

@@ -1,0 +1,73 @@
+"""Textual Inversion files: diffusers, A1111/Civitai and kohya layouts -> new tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from raymap.adapters.container import Container
+from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.update import Token
+from raymap.errors import InputError
+
+INVERSION_FILE = "learned_embeds.safetensors"
+ROWS_FILE = "token_embedding.safetensors"
+ROWS_KEY = "token_embedding.weight"
+"""A whole token embedding, written where a training let other rows drift (`restore_rows: false`)."""
+MAX_VECTORS = 75
+
+
+def is_inversion(file: Container) -> bool:
+    """Return whether a file is laid out as a Textual Inversion (for any base)."""
+    keys = file.entries.keys()
+    if keys & {"string_to_param", "emb_params", "clip_l", "clip_g"}:
+        return True
+    tensors = all(isinstance(v, torch.Tensor) and v.dim() <= 2 for v in file.entries.values())
+    return tensors and 1 <= len(keys) <= 16 and not any(key.endswith((".weight", ".bias")) for key in keys)
+
+
+def read_inversion(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[Token, ...]:
+    """Turn a Textual Inversion file into tokens.
+
+    The trigger is the one given, else the file's own (diffusers: its key; A1111: its name; kohya keeps none: the
+    file's name, as in A1111's interface).
+
+    Raises:
+        InputError: vectors of another width, no vector, or a trigger that is an ordinary token.
+    """
+    entries = file.entries
+    if entries.keys() & {"clip_l", "clip_g"}:
+        raise InputError(str(file.path), "is a Textual Inversion for SDXL (clip_l, clip_g)", "use an SDXL base")
+    if "string_to_param" in entries:
+        vectors = entries["string_to_param"]
+        if not isinstance(vectors, dict) or len(vectors) != 1:
+            raise InputError(str(file.path), "string_to_param holds not one embedding", "fetch it again")
+        named = {str(entries.get("name") or file.path.stem): next(iter(vectors.values()))}
+    elif "emb_params" in entries:
+        named = {file.path.stem: entries["emb_params"]}
+    else:
+        named = dict(entries)
+    if trigger is not None and len(named) == 1:
+        named = {trigger: next(iter(named.values()))}
+    return tuple(token(name, value, file, skeleton) for name, value in named.items())
+
+
+def token(trigger: str, value: object, file: Container, skeleton: Skeleton) -> Token:
+    """Check one learned token.
+
+    Raises:
+        InputError: as `read_inversion`.
+    """
+    where = str(file.path)
+    if not isinstance(value, torch.Tensor) or value.dim() not in (1, 2):
+        raise InputError(where, f"{trigger!r} is no embedding", "give a Textual Inversion of one text encoder")
+    vectors = value.reshape(-1, value.shape[-1]) if value.numel() else value
+    if not 1 <= len(vectors) <= MAX_VECTORS or value.shape[-1] != skeleton.text_width:
+        problem = f"{trigger!r} is {tuple(value.shape)}, the base's embeddings are {skeleton.text_width} wide"
+        raise InputError(where, problem, "use the base it was trained for")
+    if not trigger.strip() or trigger != trigger.strip():
+        raise InputError(where, f"its trigger {trigger!r} is blank or padded", "name another with `trigger:`")
+    found = Token(trigger, vectors)
+    if taken := [name for name in found.names if name in skeleton.vocabulary]:
+        problem = f"its trigger {taken[0]!r} is an ordinary token of the base"
+        raise InputError(where, problem, "name another with `trigger:`")
+    return found

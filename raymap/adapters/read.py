@@ -1,0 +1,159 @@
+"""Reads an adapter, a file or a folder, whatever its layout, and checks all of it against a base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymap.adapters.container import SUFFIXES, Container, open_file
+from raymap.adapters.custom_diffusion import is_custom_diffusion, read_custom_diffusion
+from raymap.adapters.inversion import ROWS_KEY, is_inversion, read_inversion
+from raymap.adapters.lora import is_lora, read_lora
+from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.update import Adapter, merged
+from raymap.errors import InputError
+
+WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
+
+
+@dataclass(frozen=True)
+class Read:
+    """An adapter with the files it came from and what their headers say."""
+
+    adapter: Adapter
+    method: str
+    files: tuple[Path, ...]
+    metadata: Mapping[str, str]
+
+
+def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None) -> Read:
+    """Read an adapter file, or all adapter files of a folder as one adapter.
+
+    Args:
+        trigger: names a single learned token anew.
+
+    Raises:
+        InputError: naming the file and what does not hold: an unreadable or foreign file, a key that is not used,
+            a shape that does not fit, a value that is not finite, or nothing that would change the base.
+    """
+    files = adapter_files(path)
+    parts, methods = [], set()
+    metadata: dict[str, str] = {}
+    for file in files:
+        container = _floats(open_file(file))
+        method, part = _parse(container, skeleton, trigger)
+        parts.append(part)
+        methods.add(method)
+        metadata |= container.metadata
+    try:
+        adapter = merged(parts)
+    except ValueError as error:
+        raise InputError(str(path), str(error), "give one adapter a folder") from error
+    if not adapter.updates and not adapter.tokens and adapter.rows is None:
+        raise InputError(str(path), "holds nothing that touches the base", "fetch it again")
+    return Read(adapter, _method(methods, path), files, metadata)
+
+
+def adapter_files(path: Path) -> tuple[Path, ...]:
+    """Return the adapter files of a path: itself, or those in a folder; of two with one stem the safetensors.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise InputError(str(path), "does not exist", "give an adapter file or its folder")
+    found: dict[str, Path] = {}
+    for suffix in SUFFIXES:
+        for file in sorted(path.glob(f"*{suffix}")):
+            found.setdefault(file.stem, file)
+    if not found:
+        raise InputError(str(path), "holds no adapter file", f"give one that ends in {', '.join(SUFFIXES)}")
+    return tuple(sorted(found.values()))
+
+
+def _floats(file: Container) -> Container:
+    """Return the container with all tensors float32.
+
+    Raises:
+        InputError: for a tensor of another kind, or one that is not finite.
+    """
+    for key, value in _tensors(file.entries):
+        bookkeeping = key.partition(".")[0] == "string_to_token"  # A1111 keeps a token id there, an integer
+        if not (value.is_floating_point() or bookkeeping) or value.is_sparse or value.is_quantized:
+            raise InputError(str(file.path), f"{key} holds {value.dtype}, no plain floats", "fetch it again")
+        if not torch.isfinite(value.float()).all():
+            raise InputError(str(file.path), f"{key} holds non-finite values", "train or fetch it again")
+    return replace(file, entries=_as_float(file.entries))
+
+
+def _tensors(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    for key, value in entries.items():
+        if isinstance(value, torch.Tensor):
+            yield prefix + str(key), value
+        elif isinstance(value, dict):
+            yield from _tensors(value, f"{prefix}{key}.")
+
+
+def _as_float(entries: Mapping[str, Any]) -> dict[str, Any]:
+    floats: dict[str, Any] = {}
+    for key, value in entries.items():
+        if isinstance(value, torch.Tensor):
+            floats[key] = value.detach().float()
+        else:
+            floats[key] = _as_float(value) if isinstance(value, dict) else value
+    return floats
+
+
+def _parse(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[str, Adapter]:
+    keys = list(file.entries)
+    if not keys:
+        raise InputError(str(file.path), "holds no tensors", "fetch it again")
+    if keys == [ROWS_KEY]:
+        return "textual_inversion", Adapter({}, rows=_rows(file, skeleton))
+    if is_custom_diffusion(file):
+        return "custom_diffusion", read_custom_diffusion(file, skeleton, trigger)
+    if any(key.startswith(WHOLE) for key in keys):
+        raise InputError(str(file.path), "is a whole checkpoint, no adapter", "give the adapter's own file")
+    if is_lora(keys):
+        return "lora", Adapter(read_lora(file, skeleton, _peft_config(file.path)))
+    if is_inversion(file):
+        return "textual_inversion", Adapter({}, read_inversion(file, skeleton, trigger))
+    problem = f"is of no known layout (first key: {keys[0]!r})"
+    raise InputError(str(file.path), problem, "give a LoRA, Textual Inversion or Custom Diffusion file")
+
+
+def _rows(file: Container, skeleton: Skeleton) -> torch.Tensor:
+    rows = file.entries[ROWS_KEY]
+    expected = (len(skeleton.vocabulary), skeleton.text_width)
+    if not isinstance(rows, torch.Tensor) or rows.shape != expected:
+        raise InputError(str(file.path), f"is no token embedding of {expected}", "use the base it was trained for")
+    return rows
+
+
+def _peft_config(path: Path) -> dict[str, Any] | None:
+    config = path.parent / "adapter_config.json"
+    if not path.name.startswith("adapter_model") or not config.is_file():
+        return None
+    try:
+        held = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(str(config), f"is no JSON ({error})", "fetch it again") from error
+    if not isinstance(held, dict):
+        raise InputError(str(config), "is no JSON object", "fetch it again")
+    return held
+
+
+def _method(methods: set[str], path: Path) -> str:
+    """Custom Diffusion brings its modifier token as a file of Textual Inversion's layout."""
+    if "custom_diffusion" in methods and "lora" not in methods:
+        return "custom_diffusion"
+    if len(methods) > 1:
+        raise InputError(str(path), f"mixes files of {' and '.join(sorted(methods))}", "give one adapter a folder")
+    return methods.pop()

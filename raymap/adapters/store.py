@@ -1,0 +1,145 @@
+"""The resident store: all adapters of a run beside the base whose weights they change."""
+
+from __future__ import annotations
+
+import copy
+import unicodedata
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from raymap.adapters.skeleton import COMPONENTS, parameters
+from raymap.adapters.update import Adapter, Token, Update
+
+EMBEDDING = "text_encoder.token_embedding"
+State = tuple[str, float, frozenset[str] | None] | None
+
+
+class AdapterStore:
+    """All adapters resident on the base's device, one at a time in force.
+
+    A swap writes W0 + α·ΔW into the live weights, from pristine copies of W0: pointers stay, nothing is recompiled,
+    and `restore` brings W0 back bit for bit (fusing and unfusing does not). New tokens are written into spare rows
+    at the end of the token embedding, which grows when an adapter is added, never on a swap.
+    """
+
+    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+        self._pipeline = pipeline
+        self._live: dict[str, nn.Parameter] = dict(parameters({c: getattr(pipeline, c) for c in COMPONENTS}))
+        self._embedding = pipeline.text_encoder.get_input_embeddings()
+        self._tokenizer = pipeline.tokenizer
+        self._first = len(pipeline.tokenizer)
+        self._adapters: dict[str, Adapter] = {}
+        self._tokenizers: dict[str, Any] = {}
+        self._pristine: dict[str, torch.Tensor] = {}
+        self._changed: set[str] = set()
+        self._state: State = None
+
+    @property
+    def active(self) -> str | None:
+        """The name of the adapter in force; None is the base."""
+        return self._state[0] if self._state else None
+
+    @property
+    def text_state(self) -> State:
+        """What decides a prompt's embeddings: None where the text side is the base's own."""
+        return self._state if self._state and self._adapters[self._state[0]].touches_text else None
+
+    def touches_denoiser(self, name: str) -> bool:
+        """Return whether an adapter writes denoiser weights."""
+        return self._adapters[name].touches_denoiser
+
+    @torch.no_grad()
+    def add(self, name: str, adapter: Adapter) -> None:
+        """Make an adapter resident. The base has to be in force.
+
+        Raises:
+            RuntimeError: while an adapter is in force, or for a name that is taken.
+        """
+        if self._state is not None or name in self._adapters:
+            raise RuntimeError(f"{name}: restore the base before adding" if self._state else f"{name} is taken")
+        device = self._embedding.weight.device
+        for key in adapter.updates:
+            if key not in self._pristine:
+                self._pristine[key] = self._live[key].detach().clone()
+        if adapter.rows is not None and EMBEDDING not in self._pristine:
+            self._pristine[EMBEDDING] = self._embedding.weight[: self._first].detach().clone()
+        self._grow(sum(len(t.vectors) for t in adapter.tokens))
+        updates: dict[str, Update] = {key: update.to(device) for key, update in adapter.updates.items()}
+        tokens = tuple(Token(t.trigger, t.vectors.to(device)) for t in adapter.tokens)
+        rows = None if adapter.rows is None else adapter.rows.to(device)
+        self._adapters[name] = Adapter(updates, tokens, rows)
+
+    @torch.no_grad()
+    def swap(self, name: str | None, alpha: float = 1.0, only: frozenset[str] | None = None) -> None:
+        """Make `name` the adapter in force; None restores the base.
+
+        Args:
+            alpha: scales the update of every weight: 0 is the base, 1 the adapter as trained. New tokens have no
+                base value and are not scaled.
+            only: names of the weights to write (`unet.….weight`); None is all of them.
+
+        Raises:
+            KeyError: for a name that was never added, or a weight that it doesn't update.
+        """
+        state = None if name is None else (name, alpha, only)
+        if state == self._state:
+            return
+        adapter = Adapter({}) if name is None else self._adapters[name]
+        if only is not None and (unknown := only - adapter.updates.keys()):
+            raise KeyError(min(unknown))
+        wanted = {key: u for key, u in adapter.updates.items() if only is None or key in only}
+        for key in self._changed - wanted.keys():
+            self._target(key).copy_(self._pristine[key])
+        for key, update in wanted.items():
+            update.write(self._pristine[key], self._live[key], alpha)
+        if adapter.rows is not None:
+            self._target(EMBEDDING).copy_(torch.lerp(self._pristine[EMBEDDING], adapter.rows, alpha))
+        spare = self._embedding.weight[self._first :]
+        spare.zero_()
+        if adapter.tokens:
+            vectors = torch.cat([t.vectors for t in adapter.tokens])
+            spare[: len(vectors)] = vectors.to(spare.dtype)
+        self._changed = set(wanted) | ({EMBEDDING} if adapter.rows is not None else set())
+        self._state = state
+
+    def restore(self) -> None:
+        """Bring the base back, bit for bit."""
+        self.swap(None)
+
+    def tokenizer(self, prompt: str) -> Any:
+        """Return the tokenizer that reads a prompt under the adapter in force.
+
+        An added token acts wherever it stands in a prompt, inside of words too; where no trigger stands in it, the
+        base's own tokenizer gives the same ids, and the costly copy with added tokens is not made.
+        """
+        tokens = self._adapters[self._state[0]].tokens if self._state else ()
+        if not self._state or not any(_folded(name) in _folded(prompt) for t in tokens for name in t.names):
+            return self._tokenizer
+        name = self._state[0]
+        if name not in self._tokenizers:
+            extended = copy.deepcopy(self._tokenizer)
+            names = [n for t in tokens for n in t.names]
+            if extended.add_tokens(names) != len(names) or extended.convert_tokens_to_ids(names[0]) != self._first:
+                raise RuntimeError(f"{name}: the tokenizer does not take {names}")
+            self._tokenizers[name] = extended
+        return self._tokenizers[name]
+
+    def _target(self, key: str) -> torch.Tensor:
+        return self._embedding.weight[: self._first] if key == EMBEDDING else self._live[key]
+
+    def _grow(self, rows: int) -> None:
+        weight = self._embedding.weight
+        missing = self._first + rows - len(weight)
+        if missing > 0:
+            grown = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
+            self._embedding.weight = nn.Parameter(grown, requires_grad=weight.requires_grad)
+            self._embedding.num_embeddings = len(grown)
+            self._live.update(parameters({"text_encoder": self._pipeline.text_encoder}))
+
+
+def _folded(text: str) -> str:
+    """Fold case, width and spaces away: wherever a tokenizer could find a trigger, folded texts contain it too."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
