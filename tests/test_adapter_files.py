@@ -210,7 +210,7 @@ def keys_and_values(pipeline: StableDiffusionPipeline, factor: float) -> Tensors
 def test_custom_diffusion_draws_what_its_attention_processor_draws(
     pipeline: StableDiffusionPipeline, skeleton: Skeleton, tmp_path: Path
 ) -> None:
-    """Non-identity weights: diffusers' `load_attn_procs` leaves the base as it is, so its processors are set by hand."""
+    """Non-identity weights, and processors set by hand: diffusers' `load_attn_procs` leaves the base as it is."""
     weights = keys_and_values(pipeline, 0.05)
     save_file({key_of(k): v for k, v in weights.items()}, tmp_path / "pytorch_custom_diffusion_weights.safetensors")
     save_file({"<new1>": VECTORS[0].clone()}, tmp_path / "<new1>.safetensors")
