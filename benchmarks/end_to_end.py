@@ -24,9 +24,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.demo import EMBEDDED_LORA
 from raymap.embedded.model import PIPELINE, load_clip, load_lpips
 from raymap.embedded.subjects import STAR_CUP, THERMAL
+from raymap.recipes import EMBEDDED
 from raymap.study import load_study
 
 
@@ -104,7 +104,7 @@ def main() -> None:
             for s in (STAR_CUP, THERMAL)
         ]
         common = {"suite": "embedded", "seeds": args.seeds, "identity_control": False, "batch_size": 16}
-        recipe = {"lora": EMBEDDED_LORA | {"steps": 30}}
+        recipe = {"lora": EMBEDDED["lora"] | {"steps": 30}}
         training = write_study(root / "train.yaml", name="train", subjects=subjects, methods=recipe, **common)
         raymap("run", training, "--output", root / "train", "--limit", 1)
         adapters = sorted((root / "train" / "adapters").iterdir())

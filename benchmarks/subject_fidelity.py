@@ -2,12 +2,13 @@
 
     python benchmarks/subject_fidelity.py RUN [--images 16] [--sheet sheet.png]
 
-Base and adapted images have the same instance prompt (trigger included) and the same seeds.
+The adapted model draws the caption it was trained under, the base the same with the class word for the trigger.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.adapters.folder import load_adapter
+from raymap.adapters.folder import CARD, load_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.diffusion.base import load, resolve
@@ -45,18 +46,20 @@ def main() -> None:
     store, clip = AdapterStore(pipeline), ClipScorer(study.clip)
     encoder = PromptEncoder(pipeline, store)
     table = Table(title=f"cosine to the references, {args.images} images a row, mean ± standard error")
-    for name in ("subject", "prompt", "base", "adapted", "difference"):
+    for name in ("adapter", "prompt", "base", "adapted", "difference"):
         table.add_column(name)
     rows = []
-    for subject in study.subjects:
-        assert study.methods.lora is not None
-        prompt = study.methods.lora.instance_prompt(subject)
-        adapter = args.run / "adapters" / f"{subject.name}-lora"
-        store.add(subject.name, load_adapter(adapter, skeleton_of(folder)))
-        size = pipeline.vae.config.sample_size
-        references = np.stack([read_reference(path, size) for path in subject.references])
+    subjects = {subject.name: subject for subject in study.subjects}
+    size = pipeline.vae.config.sample_size
+    for path in sorted((args.run / "adapters").iterdir()):
+        card = json.loads((path / CARD).read_text())
+        if card["subject"] not in subjects:
+            continue
+        store.add(path.name, load_adapter(path, skeleton_of(folder)))
+        references = np.stack([read_reference(p, size) for p in subjects[card["subject"]].references])
+        plain = card["instance_prompt"].replace(card["phrase"], card["class_word"])
         pixels, cosines = [], []
-        for model in (None, subject.name):
+        for model, prompt in ((None, plain), (path.name, card["instance_prompt"])):
             store.swap(model)
             prompts, seeds = [prompt] * args.images, tuple(range(args.images))
             pixels.append(draw(pipeline, encoder, prompts, seeds, study.sampler, args.images))
@@ -64,7 +67,7 @@ def main() -> None:
         store.restore()
         base, adapted = cosines
         cells = [f"{x.mean():.3f} ± {x.std() / len(x) ** 0.5:.3f}" for x in (base, adapted, adapted - base)]
-        table.add_row(subject.name, prompt, *cells)
+        table.add_row(path.name, card["instance_prompt"], *cells)
         shown = references[np.arange(8) % len(references)]
         rows += [np.concatenate(list(part[:8]), 1) for part in (shown, *pixels)]
     Console(width=120).print(table)

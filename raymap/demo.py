@@ -26,10 +26,6 @@ def demo_study(references: Path) -> Study:
         "suite": "embedded-quick",
         "seeds": SEEDS,
         "subjects": subjects,
-        "methods": {"lora": EMBEDDED_LORA},
+        "methods": {"lora": "embedded-lora"},
     }
     return build_study(raw, "demo", references)
-
-
-EMBEDDED_LORA = {"steps": 150, "batch_size": 4, "learning_rate": 1e-3}
-"""LoRA settings that suit the embedded base: it is small, so it takes larger and fewer steps than SD 1.5."""

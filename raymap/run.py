@@ -80,6 +80,8 @@ def prepare(study: Study) -> Prepared:
     references = {subject.name: check_references(subject) for subject in study.subjects}
     brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
     wanted = orders(study, base_sha256, references)
+    for order in wanted:
+        order.check(skeleton_of(folder))
     names = [o.name for o in wanted] + [found.info.name for found in brought]
     for name in names:
         if names.count(name) > 1 or name == BASE:
@@ -189,7 +191,7 @@ def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunF
 
     start = time.perf_counter()
     resources = prepared.study.resources
-    steps = sum(o.recipe.steps for o in untrained if o.subject)
+    steps = sum(o.steps for o in untrained)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
     stream.train_all(
         untrained, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers, progress
@@ -220,7 +222,14 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     threads = study.resources.threads_per_worker
     folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
     generator = GeneratorSpec(
-        prepared.base, folders, study.sampler, plan.batch_size, study.draw_anyway, threads, study.resources.device
+        prepared.base,
+        folders,
+        study.sampler,
+        plan.batch_size,
+        triggered=study.protocol == "triggered",
+        draw_anyway=study.draw_anyway,
+        threads=threads,
+        device=study.resources.device,
     )
     scorer = ScorerSpec(study.clip, study.lpips, folder.root, plan.digest, study.images == "all", threads)
     driver = stream.Stream(

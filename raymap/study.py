@@ -14,11 +14,13 @@ from pydantic import (
     Field,
     StrictInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from raymap.errors import InputError
+from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Positive, Recipe, preset
 
 PromptCategory = Literal["people", "animals", "objects", "scenes", "styles", "abstract"]
 SubjectCategory = Literal["face", "object", "style"]
@@ -28,7 +30,6 @@ OWN_CATEGORY: dict[str, PromptCategory] = {"face": "people", "object": "objects"
 
 SUITES = Path(__file__).parent / "suites"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Positive = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Frozen(BaseModel):
@@ -74,31 +75,30 @@ class Brought(_Frozen):
         return self.name or re.sub(r"[^a-z0-9_]+", "-", self.path.stem.lower()).strip("-_") or "adapter"
 
 
-class LoraRecipe(_Frozen):
-    """DreamBooth-LoRA training: the defaults are diffusers' `train_dreambooth_lora.py` example for SD 1.5.
-
-    `steps` are optimizer steps, `learning_rate` is constant, `alpha` defaults to the rank.
-    """
-
-    rank: Positive = 4
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    trigger: Annotated[str, Field(min_length=1)] = "sks"
-    steps: Positive = 500
-    batch_size: Positive = 1
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
-
-    def instance_prompt(self, subject: Subject) -> str:
-        """Return the caption the subject's references are trained under."""
-        return subject.instance_prompt or f"a photo of {self.trigger} {subject.class_word}"
-
-
 class Methods(_Frozen):
-    """The personalization methods every subject is trained with."""
+    """The personalization methods every subject is trained with; a recipe may be given as a preset's name."""
 
+    textual_inversion: InversionRecipe | None = None
     lora: LoraRecipe | None = None
+    custom_diffusion: CustomDiffusionRecipe | None = None
+
+    @field_validator("textual_inversion", "lora", "custom_diffusion", mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any, info: ValidationInfo) -> Any:
+        method: Any = info.field_name
+        if isinstance(value, str):
+            return preset(value, method)
+        if isinstance(value, dict) and "preset" in value:
+            return preset(value["preset"], method) | {k: v for k, v in value.items() if k != "preset"}
+        return value
+
+    @property
+    def recipes(self) -> dict[Method, Recipe]:
+        """The recipes that are asked for, by method."""
+        given: dict[Method, Recipe | None] = {
+            "textual_inversion": self.textual_inversion, "lora": self.lora, "custom_diffusion": self.custom_diffusion,
+        }  # fmt: skip
+        return {method: recipe for method, recipe in given.items() if recipe is not None}
 
 
 class SamplerSettings(_Frozen):
@@ -134,6 +134,7 @@ class Study(_Frozen):
     subjects: tuple[Subject, ...] = ()
     methods: Methods = Methods(lora=LoraRecipe())
     adapters: tuple[Brought, ...] = ()
+    protocol: Literal["plain", "triggered"] = "plain"
     draw_anyway: bool = False
     identity_control: bool = True
     batch_size: Positive = 16
@@ -149,6 +150,8 @@ class Study(_Frozen):
     def _consistent(self) -> Self:
         if len(self.seeds) < 2:
             raise ValueError("seeds: at least 2 are needed for a noise floor; write `seeds: 3`")
+        if self.subjects and not self.methods.recipes:
+            raise ValueError("methods: no method to train the subjects with; write `methods: {lora: reference-lora}`")
         if not self.subjects and not self.adapters:
             raise ValueError("subjects: nothing to measure; give `subjects:` to train or `adapters:` to load")
         for key, values in (

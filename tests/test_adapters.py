@@ -23,8 +23,9 @@ from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.personalize.lora import add_lora, save_lora, train_lora
-from raymap.study import LoraRecipe, SamplerSettings
+from raymap.personalize.methods import train_lora
+from raymap.recipes import LoraRecipe
+from raymap.study import SamplerSettings
 
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow"]
 SEEDS = (3, 5, 7)
@@ -43,10 +44,8 @@ def trained(pipeline: StableDiffusionPipeline, tmp_path_factory: pytest.TempPath
     """A LoRA trained for a few steps on noise, with alpha 8 at rank 4 (so that losing alpha would show)."""
     folder = tmp_path_factory.mktemp("lora")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    add_lora(pipeline, RECIPE)
-    losses = [step.loss for step in train_lora(pipeline, images, "a photo of sks cup", RECIPE)]
+    losses = [step.loss for step in train_lora(pipeline, images, "a photo of sks cup", "", RECIPE, folder)]
     assert len(losses) == 2
-    save_lora(pipeline, folder)
     return folder
 
 
@@ -196,8 +195,7 @@ def test_alpha_scales_the_update_and_a_mask_restricts_it(trained: Path) -> None:
 
 def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     base = drawn(pipeline)
-    add_lora(pipeline, RECIPE)
-    save_lora(pipeline, tmp_path)
+    assert not list(train_lora(pipeline, None, "", "", RECIPE, tmp_path))
     store = AdapterStore(pipeline)
     store.add("lora", lora(tmp_path))
     values = {f"unet.{k}": v for k, v in pipeline.unet.named_parameters() if "attn2.to_k" in k or "attn2.to_v" in k}
@@ -215,9 +213,8 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path: Path) -> None:
     digests, losses = [], []
     for k in range(2):
         pipeline = load(PIPELINE)
-        add_lora(pipeline, recipe)
-        losses = [step.loss for step in train_lora(pipeline, images, "a photo of sks cup", recipe)]
-        save_lora(pipeline, tmp_path / str(k))
+        steps = train_lora(pipeline, images, "a photo of sks cup", "", recipe, tmp_path / str(k))
+        losses = [step.loss for step in steps]
         digests.append((tmp_path / str(k) / LORA_FILE).read_bytes())
     assert digests[0] == digests[1]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymap.adapters.folder import load_adapter
+from raymap.adapters.folder import load_adapter, read_phrase
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.diffusion.base import load
@@ -23,13 +23,15 @@ from raymap.study import SamplerSettings
 class GeneratorSpec:
     """What a generator needs to know; `adapters` maps names to adapter folders.
 
-    `draw_anyway` draws images that are proved to be the base's own, too.
+    `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
+    proved to be the base's own, too.
     """
 
     base: Path
     adapters: dict[str, Path]
     sampler: SamplerSettings
     batch_size: int
+    triggered: bool
     draw_anyway: bool
     threads: int
     device: str
@@ -45,6 +47,8 @@ class Generator:
         self.store = AdapterStore(self.pipeline)
         for name, folder in spec.adapters.items():
             self.store.add(name, load_adapter(folder, skeleton_of(spec.base)))
+        cards = {name: read_phrase(folder) for name, folder in spec.adapters.items()}
+        self.phrases = cards if spec.triggered else {}
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
     def ready(self) -> dict[str, Any]:
@@ -64,7 +68,10 @@ class Generator:
             self.store.swap(None)
             unchanged = [False] * len(prompts)
         else:
-            unchanged = self.encoder.unchanged(prompts, adapter)
+            phrase = self.phrases.get(adapter)
+            adapted = [f"{phrase} {prompt}" for prompt in prompts] if phrase else prompts
+            unchanged = self.encoder.unchanged(prompts, adapter, adapted)
+            prompts = adapted
         if all(unchanged) and not self.spec.draw_anyway:
             return np.empty((0, 0, 0, 3), dtype=np.uint8), unchanged
         seeds = tuple(item.seed for item in block.items)

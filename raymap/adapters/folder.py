@@ -67,6 +67,12 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
     return read_adapter(folder, skeleton, card.get("token")).adapter
 
 
+def read_phrase(folder: Path) -> str | None:
+    """Return what calls the adapter's subject in a prompt: its trigger, for the `triggered` protocol."""
+    phrase = json.loads((folder / CARD).read_text(encoding="utf-8")).get("phrase")
+    return None if phrase is None else str(phrase)
+
+
 def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
     """Return the card of an adapter that was brought along as bare files and checked against this base.
 
@@ -83,5 +89,6 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
         "sha256": weights_digest(read.files),
         "files": [path.name for path in read.files],
         "token": token,
+        "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
         "metadata": dict(read.metadata),
     }

@@ -51,18 +51,21 @@ class PromptEncoder:
             self._known[key] = Encoded(tuple(ids), embedding)
         return self._known[key]
 
-    def unchanged(self, prompts: list[str], adapter: str) -> list[bool]:
+    def unchanged(self, prompts: list[str], adapter: str, adapted: list[str] | None = None) -> list[bool]:
         """Return for each prompt whether an adapter provably leaves its images as they are.
 
         The proof: the denoiser is untouched, and token ids and embeddings of the prompt and of the empty prompt are
         bit-equal to the base's. The adapter is in force afterwards.
+
+        Args:
+            adapted: the prompts that the adapter draws, where they aren't the base's.
         """
         if self._store.touches_denoiser(adapter):
             self._store.swap(adapter)
             return [False] * len(prompts)
         encoded = []
-        for state in (None, adapter):
+        for state, texts in ((None, prompts), (adapter, adapted or prompts)):
             self._store.swap(state)
-            encoded.append([self.encode(prompt) for prompt in ["", *prompts]])
+            encoded.append([self.encode(prompt) for prompt in ["", *texts]])
         equal = [own.equals(adapted) for own, adapted in zip(*encoded, strict=True)]
         return [equal[0] and same for same in equal[1:]]

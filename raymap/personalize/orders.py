@@ -4,52 +4,144 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from diffusers import StableDiffusionPipeline
+
 from raymap.adapters.folder import CARD, read_card, weights_digest
+from raymap.adapters.read import adapter_files
+from raymap.adapters.skeleton import Skeleton
 from raymap.errors import InputError
+from raymap.personalize.methods import train_custom_diffusion, train_inversion, train_lora
+from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from raymap.personalize.training import Step
 from raymap.plan import AdapterInfo
-from raymap.study import LoraRecipe, Study, Subject
+from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Recipe
+from raymap.study import Study, Subject
 
 CONTROL = "identity"
+PLAIN_WORD = "object"
 
 
 @dataclass(frozen=True)
 class AdapterOrder:
-    """An adapter that a study wants trained; `subject` is None for the identity control (B = 0)."""
+    """An adapter that a study wants trained by a method; `subject` is None for the method's null adapter."""
 
     name: str
-    method: str
-    recipe: LoraRecipe
+    trained_by: Method
+    recipe: Recipe
     base_sha256: str
     subject: Subject | None = None
     reference_sha256: tuple[tuple[str, str], ...] = ()
 
     @property
+    def method(self) -> str:
+        """The method as scores and maps name it: null adapters are controls."""
+        return self.trained_by if self.subject else CONTROL
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps the order takes."""
+        return self.recipe.steps if self.subject else 0
+
+    @property
+    def class_word(self) -> str:
+        return self.subject.class_word if self.subject else PLAIN_WORD
+
+    @property
+    def phrase(self) -> str:
+        """What calls the subject in a prompt: its trigger, with the class word where the method trains so."""
+        trigger = getattr(self.recipe, "trigger", "")
+        if isinstance(self.recipe, InversionRecipe):
+            return trigger.replace("{subject}", self.subject.name if self.subject else CONTROL)
+        return f"{trigger} {self.class_word}"
+
+    @property
+    def caption(self) -> str:
+        """The caption the references are trained under (Textual Inversion: the first of its templates)."""
+        if self.subject and self.subject.instance_prompt:
+            return self.subject.instance_prompt
+        if isinstance(self.recipe, InversionRecipe):
+            return self.templates[0].replace("{}", self.phrase)
+        return f"photo of a {self.phrase}" if self.trained_by == "custom_diffusion" else f"a photo of {self.phrase}"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Textual Inversion's captions, by the subject's category unless the recipe gives its own."""
+        given = self.recipe.templates if isinstance(self.recipe, InversionRecipe) else None
+        style = self.subject is not None and self.subject.category == "style"
+        return given or (STYLE_TEMPLATES if style else OBJECT_TEMPLATES)
+
+    @property
+    def initializer(self) -> str:
+        """The word whose row a learned token starts from."""
+        return getattr(self.recipe, "initializer", None) or self.class_word.split()[-1]
+
+    @property
+    def class_prompt(self) -> str:
+        """The prompt of the pictures that the base draws for prior preservation."""
+        return self.class_word if self.trained_by == "custom_diffusion" else f"a photo of {self.class_word}"
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything that decides the weights."""
         asked = {
-            "method": self.method,
+            "method": self.trained_by,
             "recipe": self.recipe.model_dump(),
-            "prompt": self.recipe.instance_prompt(self.subject) if self.subject else None,
+            "caption": self.caption if self.subject else None,
+            "templates": self.templates if self.trained_by == "textual_inversion" else None,
+            "class": [self.class_prompt, self.initializer],
             "references": self.reference_sha256,
             "base": self.base_sha256,
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def card(self, weights: Path, losses: list[tuple[int, float]]) -> dict[str, Any]:
+    def check(self, skeleton: Skeleton) -> None:
+        """Check that the base has the words the order needs: a single-token initializer, a trigger that is new.
+
+        Raises:
+            InputError: naming the subject, the word and what to give instead.
+        """
+        if self.trained_by == "lora":
+            return
+        where = f"methods.{self.trained_by}"
+        if skeleton.single_token(self.initializer) is None:
+            problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
+            raise InputError(where, problem, "give `initializer:` a word that is one")
+        trigger = self.phrase.split()[0] if self.trained_by == "custom_diffusion" else self.phrase
+        if trigger in skeleton.vocabulary:
+            problem = f"the trigger {trigger!r} is an ordinary token of the base"
+            raise InputError(where, problem, "give another `trigger:`, say in angle brackets")
+
+    def train(self, pipeline: StableDiffusionPipeline, images: np.ndarray | None, folder: Path) -> Iterator[Step]:
+        """Train by the order's method into a folder (the card is not written yet)."""
+        recipe = self.recipe
+        if isinstance(recipe, InversionRecipe):
+            yield from train_inversion(pipeline, images, self.phrase, self.initializer, self.templates, recipe, folder)
+        elif isinstance(recipe, CustomDiffusionRecipe):
+            yield from train_custom_diffusion(pipeline, images, self.caption, self.class_prompt, recipe, folder)
+        elif isinstance(recipe, LoraRecipe):
+            yield from train_lora(pipeline, images, self.caption, self.class_prompt, recipe, folder)
+
+    def card(self, folder: Path, losses: list[tuple[int, float]]) -> dict[str, Any]:
         """Return what adapter.json holds."""
+        files = adapter_files(folder)
         return {
             "name": self.name,
             "method": self.method,
+            "trained_by": self.trained_by,
             "subject": self.subject.name if self.subject else CONTROL,
             "subject_category": self.subject.category if self.subject else "control",
             "class_word": self.subject.class_word if self.subject else None,
-            "instance_prompt": self.recipe.instance_prompt(self.subject) if self.subject else None,
+            "phrase": self.phrase,
+            "instance_prompt": self.caption if self.subject else None,
             "base_sha256": self.base_sha256,
-            "sha256": weights_digest([weights]),
+            "sha256": weights_digest(files),
+            "files": [path.name for path in files],
             "training_digest": self.digest,
             "recipe": self.recipe.model_dump(),
             "references": dict(self.reference_sha256),
@@ -58,20 +150,22 @@ class AdapterOrder:
 
 
 def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]) -> tuple[AdapterOrder, ...]:
-    """Return the adapters a study wants trained: every subject by every method, then the identity control.
+    """Return the adapters a study wants trained: every subject by every method, then each method's null adapter.
 
     Args:
         references: subject name -> file name -> SHA-256, as `check_references` returns them.
     """
-    wanted = []
-    recipe = study.methods.lora
-    for subject in study.subjects:
-        if recipe is None:
-            break
-        digests = tuple(references[subject.name].items())
-        wanted.append(AdapterOrder(f"{subject.name}-lora", "lora", recipe, base_sha256, subject, digests))
+    recipes = study.methods.recipes
+    wanted = [
+        AdapterOrder(
+            f"{subject.name}-{method}", method, recipe, base_sha256, subject, tuple(references[subject.name].items())
+        )
+        for subject in study.subjects
+        for method, recipe in recipes.items()
+    ]
     if study.identity_control:
-        wanted.append(AdapterOrder(f"{CONTROL}-lora", CONTROL, recipe or LoraRecipe(), base_sha256))
+        nulls: dict[Method, Recipe] = recipes if study.subjects else {"lora": LoraRecipe()}
+        wanted += [AdapterOrder(f"{CONTROL}-{m}", m, recipe, base_sha256) for m, recipe in nulls.items()]
     return tuple(wanted)
 
 

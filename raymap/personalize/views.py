@@ -1,0 +1,88 @@
+"""Training views of a subject: its references, flipped or rescaled, encoded by the VAE once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+ENCODE_BATCH = 8
+RESCALED_VIEWS = 64
+
+
+@dataclass(frozen=True)
+class Views:
+    """Encoded pictures: latent means and deviations (N, 4, h, w), scaled; captions to choose from, for each picture.
+
+    `masks` (N, 1, h, w), where present, are 1 where the picture is the subject's and 0 where it was padded.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    captions: tuple[tuple[str, ...], ...]
+    masks: torch.Tensor | None = None
+
+    def sample(self, rows: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        """Draw latents of the given rows from their distributions, (len(rows), 4, h, w)."""
+        spread = torch.randn((len(rows), *self.mean.shape[1:]), generator=random)
+        return self.mean[rows] + self.std[rows] * spread.to(self.mean.device)
+
+
+@torch.no_grad()
+def encode(
+    pipeline: StableDiffusionPipeline,
+    images: np.ndarray,
+    captions: tuple[tuple[str, ...], ...],
+    masks: np.ndarray | None = None,
+) -> Views:
+    """Encode pictures, uint8 (N, H, W, 3); masks are float (N, h, w) of the latents' size."""
+    parts = []
+    for start in range(0, len(images), ENCODE_BATCH):
+        x = torch.tensor(images[start : start + ENCODE_BATCH]).permute(0, 3, 1, 2).float().to(pipeline.device)
+        parts.append(pipeline.vae.encode(x / 127.5 - 1).latent_dist)
+    factor = pipeline.vae.config.scaling_factor
+    mean, std = (torch.cat([getattr(p, name) for p in parts]) * factor for name in ("mean", "std"))
+    held = None if masks is None else torch.tensor(masks, dtype=torch.float32, device=mean.device)[:, None]
+    return Views(mean, std, captions, held)
+
+
+def flipped(images: np.ndarray) -> np.ndarray:
+    """Return the pictures and their mirror images, (2N, H, W, 3)."""
+    return np.concatenate([images, images[:, :, ::-1]])
+
+
+def rescaled(images: np.ndarray, caption: str, seed: int) -> tuple[np.ndarray, tuple[tuple[str, ...], ...], np.ndarray]:
+    """Return Custom Diffusion's views of the references (Kumari et al. 2023; diffusers' train_custom_diffusion.py).
+
+    Two in three are shrunk to between a third and full size and pasted on gray, the rest enlarged to 1.2 to 1.4 and
+    cut; captions say so below 0.6 and above 1. The reference draws anew at every step; here 64 views are drawn once,
+    so that each is encoded once.
+
+    Returns:
+        pictures (64, H, W, 3), their captions, masks (64, H/8, W/8) that leave out the pasted picture's border.
+    """
+    rng = np.random.default_rng(seed)
+    size = images.shape[1]
+    side = size // 8
+    pictures, masks = [], []
+    captions: list[tuple[str, ...]] = []
+    for k in range(RESCALED_VIEWS):
+        shrink = rng.random() < 0.66
+        scale = int(rng.integers(size // 3, size + 1) if shrink else rng.integers(int(1.2 * size), int(1.4 * size)))
+        image = np.asarray(Image.fromarray(images[k % len(images)]).resize((scale, scale), Image.Resampling.BILINEAR))
+        top, left = rng.integers(0, abs(size - scale) + 1, 2)
+        if scale > size:
+            pictures.append(image[top : top + size, left : left + size])
+            masks.append(np.ones((side, side)))
+            captions.append((f"zoomed in {caption}", f"close up {caption}"))
+            continue
+        canvas, mask = np.full((size, size, 3), 127, dtype=np.uint8), np.zeros((side, side))
+        canvas[top : top + scale, left : left + scale] = image
+        mask[top // 8 + 1 : (top + scale) // 8 - 1, left // 8 + 1 : (left + scale) // 8 - 1] = 1
+        pictures.append(canvas)
+        masks.append(mask if mask.any() else np.ones((side, side)))
+        captions.append((f"a far away {caption}", f"very small {caption}") if scale < 0.6 * size else (caption,))
+    return np.stack(pictures), tuple(captions), np.stack(masks)
