@@ -39,7 +39,7 @@ SHORT: dict[Method, Recipe] = {
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return load(PIPELINE)
 
 
@@ -162,13 +162,13 @@ def test_a_learned_token_is_encoded_as_if_it_were_a_row_of_the_embedding(pipelin
 
 def test_rescaled_views_mask_what_is_padded() -> None:
     images = np.full((2, 64, 64, 3), 200, dtype=np.uint8)
-    pictures, captions, masks = rescaled(images, "photo of a <new1> cup", 0)
+    pictures, captions, masks = rescaled(images, "photo of a <new1> cup", 0, 4)
     assert pictures.shape == (64, 64, 64, 3)
-    assert masks.shape == (64, 8, 8)
+    assert masks.shape == (64, 16, 16)
     shrunk = [k for k in range(64) if (pictures[k] == 127).any()]
     assert 30 < len(shrunk) < 55
     for k in shrunk:
-        inside = np.kron(masks[k], np.ones((8, 8))).astype(bool)
+        inside = np.kron(masks[k], np.ones((4, 4))).astype(bool)
         assert masks[k].all() or (pictures[k][inside] == 200).all()
     for k in range(64):
         far, near = ("far away" in captions[k][0]), ("zoomed in" in captions[k][0])

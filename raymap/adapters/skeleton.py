@@ -16,6 +16,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 COMPONENTS = ("unet", "text_encoder")
 
 
+def word_id(tokenizer: Any, word: str) -> int | None:
+    """Return the id of a word that is one token, or of a piece of words (Custom Diffusion starts from `ktn`)."""
+    ids = tokenizer(word, add_special_tokens=False).input_ids
+    return int(ids[0]) if len(ids) == 1 else tokenizer.get_vocab().get(word)
+
+
 def parameters(components: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield (`component.parameter`, parameter) of a base's adaptable components."""
     for component, module in components.items():
@@ -45,11 +51,6 @@ class Skeleton:
             if name.startswith("text_encoder."):
                 flat[name.replace("text_encoder.", "text_encoder.text_model.").replace(".", "_")] = name
         return flat
-
-    def single_token(self, word: str) -> int | None:
-        """Return the id of a word that is one token, else None."""
-        ids = self.tokenizer(word, add_special_tokens=False).input_ids
-        return int(ids[0]) if len(ids) == 1 else None
 
 
 @cache

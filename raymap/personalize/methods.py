@@ -137,7 +137,7 @@ def train_custom_diffusion(
             _randomize(tokens, recipe)
         else:
             if recipe.augment:
-                views = encode(pipeline, *rescaled(images, caption, recipe.seed))
+                views = encode(pipeline, *rescaled(images, caption, recipe.seed, pipeline.vae_scale_factor))
             else:
                 views = encode(pipeline, images, ((caption,),) * len(images))
             trained = [*weights.values(), tokens.vectors]

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 
 from raymap.adapters.folder import CARD, read_card, weights_digest
 from raymap.adapters.read import adapter_files
-from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
 from raymap.personalize.methods import train_custom_diffusion, train_inversion, train_lora
 from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
@@ -109,7 +109,7 @@ class AdapterOrder:
         if self.trained_by == "lora":
             return
         where = f"methods.{self.trained_by}"
-        if skeleton.single_token(self.initializer) is None:
+        if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give `initializer:` a word that is one")
         trigger = self.phrase.split()[0] if self.trained_by == "custom_diffusion" else self.phrase

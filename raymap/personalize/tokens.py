@@ -7,6 +7,7 @@ import copy
 import torch
 from diffusers import StableDiffusionPipeline
 
+from raymap.adapters.skeleton import word_id
 from raymap.adapters.update import Token
 from raymap.errors import InputError
 
@@ -35,11 +36,10 @@ class LearnedTokens:
         self._pipeline = pipeline
         self._embedding = pipeline.text_encoder.get_input_embeddings()
         self._first = len(pipeline.tokenizer)
-        ids = pipeline.tokenizer(initializer, add_special_tokens=False).input_ids
-        if len(ids) != 1:
-            problem = f"is {len(ids)} tokens of the base"
-            raise InputError(f"initializer {initializer!r}", problem, "give a word that is one token")
-        start = self._embedding.weight[ids[0]].detach().float()
+        row = word_id(pipeline.tokenizer, initializer)
+        if row is None:
+            raise InputError(f"initializer {initializer!r}", "is not one token of the base", "give a word that is one")
+        start = self._embedding.weight[row].detach().float()
         self.vectors = torch.nn.Parameter(start.repeat(vectors, 1))
         self._trigger = trigger
         self._tokenizer = copy.deepcopy(pipeline.tokenizer)

@@ -54,19 +54,24 @@ def flipped(images: np.ndarray) -> np.ndarray:
     return np.concatenate([images, images[:, :, ::-1]])
 
 
-def rescaled(images: np.ndarray, caption: str, seed: int) -> tuple[np.ndarray, tuple[tuple[str, ...], ...], np.ndarray]:
+def rescaled(
+    images: np.ndarray, caption: str, seed: int, factor: int
+) -> tuple[np.ndarray, tuple[tuple[str, ...], ...], np.ndarray]:
     """Return Custom Diffusion's views of the references (Kumari et al. 2023; diffusers' train_custom_diffusion.py).
 
     Two in three are shrunk to between a third and full size and pasted on gray, the rest enlarged to 1.2 to 1.4 and
     cut; captions say so below 0.6 and above 1. The reference draws anew at every step; here 64 views are drawn once,
     so that each is encoded once.
 
+    Args:
+        factor: picture pixels a latent pixel, along a side.
+
     Returns:
-        pictures (64, H, W, 3), their captions, masks (64, H/8, W/8) that leave out the pasted picture's border.
+        pictures (64, H, W, 3), their captions, masks (64, H/factor, W/factor) that leave out the pasted picture's border.
     """
     rng = np.random.default_rng(seed)
     size = images.shape[1]
-    side = size // 8
+    side = size // factor
     pictures, masks = [], []
     captions: list[tuple[str, ...]] = []
     for k in range(RESCALED_VIEWS):
@@ -81,7 +86,8 @@ def rescaled(images: np.ndarray, caption: str, seed: int) -> tuple[np.ndarray, t
             continue
         canvas, mask = np.full((size, size, 3), 127, dtype=np.uint8), np.zeros((side, side))
         canvas[top : top + scale, left : left + scale] = image
-        mask[top // 8 + 1 : (top + scale) // 8 - 1, left // 8 + 1 : (left + scale) // 8 - 1] = 1
+        rows = slice(top // factor + 1, (top + scale) // factor - 1)
+        mask[rows, left // factor + 1 : (left + scale) // factor - 1] = 1
         pictures.append(canvas)
         masks.append(mask if mask.any() else np.ones((side, side)))
         captions.append((f"a far away {caption}", f"very small {caption}") if scale < 0.6 * size else (caption,))

@@ -1,0 +1,135 @@
+"""Seconds a swap takes, beside diffusers' own ways, on one machine in one run.
+
+    python benchmarks/adapter_swap.py [--size embedded|sd15] [--repeats 5]
+
+A swap goes from one LoRA (rank 4, all attention projections) to another and back to the base, halved. `sd15` is a
+UNet of Stable Diffusion 1.5's size with random weights. A way restores the base when its UNet weights are bit-equal to
+the first afterwards and no LoRA layer is left active.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from raymap.adapters.lora import LORA_FILE
+from raymap.adapters.store import AdapterStore
+from raymap.adapters.update import Adapter, LowRank
+from raymap.diffusion.base import load
+from raymap.embedded.model import PIPELINE
+
+RANK = 4
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def sized(size: str) -> StableDiffusionPipeline:
+    """Return the embedded pipeline, its UNet one of SD 1.5's size where that is asked for."""
+    pipeline = load(PIPELINE)
+    if size == "sd15":
+        pipeline.unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval().requires_grad_(False)
+    return pipeline
+
+
+def random_lora(unet: torch.nn.Module, seed: int) -> dict[str, LowRank]:
+    """Return a rank-4 update of every attention projection."""
+    random = torch.Generator().manual_seed(seed)
+    updates = {}
+    for name, module in unet.named_modules():
+        if name.endswith(TARGETS):
+            out, inner = module.weight.shape
+            down = torch.randn(RANK, inner, generator=random) / inner
+            updates[f"unet.{name}.weight"] = LowRank(down, torch.randn(out, RANK, generator=random), 1.0)
+    return updates
+
+
+def write(updates: dict[str, LowRank], folder: Path) -> Path:
+    """Write updates in diffusers' format."""
+    folder.mkdir()
+    tensors = {}
+    for name, update in updates.items():
+        module = name.removesuffix(".weight")
+        tensors |= {f"{module}.lora.down.weight": update.down, f"{module}.lora.up.weight": update.up}
+    save_file(tensors, folder / LORA_FILE)
+    return folder
+
+
+def timed(there: Callable[[], None], other: Callable[[], None], back: Callable[[], None], repeats: int) -> float:
+    """Return the median seconds of one change, over rounds of there, other, back."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        there()
+        other()
+        back()
+        seconds.append((time.perf_counter() - start) / 3)
+    return statistics.median(seconds[1:])
+
+
+def main() -> None:
+    """Print a row a way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=["embedded", "sd15"], default="embedded")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    pipeline = sized(args.size)
+    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+    loras = [random_lora(pipeline.unet, seed) for seed in (1, 2)]
+
+    def restored() -> bool:
+        plain = {k.replace(".base_layer", ""): v for k, v in pipeline.unet.state_dict().items() if "lora_" not in k}
+        return all(torch.equal(value, plain[name]) for name, value in before.items())
+
+    rows: list[tuple[str, float, bool]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [write(lora, Path(temporary) / f"lora-{k}") for k, lora in enumerate(loras)]
+
+        def loaded(k: int) -> None:
+            pipeline.unload_lora_weights()
+            pipeline.load_lora_weights(folders[k], weight_name=LORA_FILE, adapter_name=f"a{k}")
+
+        def fused(k: int) -> None:
+            pipeline.unfuse_lora()
+            pipeline.fuse_lora(adapter_names=[f"a{k}"])
+
+        store = AdapterStore(pipeline)
+        for k, lora in enumerate(loras):
+            store.add(f"a{k}", Adapter(lora))
+        seconds = timed(lambda: store.swap("a0"), lambda: store.swap("a1"), store.restore, args.repeats)
+        rows.append(("raymap: swap in place", seconds, restored()))
+
+        seconds = timed(lambda: loaded(0), lambda: loaded(1), pipeline.unload_lora_weights, args.repeats)
+        rows.append(("diffusers: load_lora_weights, unload", seconds, restored()))
+
+        for k in (0, 1):
+            pipeline.load_lora_weights(folders[k], weight_name=LORA_FILE, adapter_name=f"a{k}")
+        seconds = timed(
+            lambda: pipeline.set_adapters("a0"),
+            lambda: pipeline.set_adapters("a1"),
+            lambda: pipeline.set_adapters(["a0", "a1"], [0.0, 0.0]),
+            args.repeats,
+        )
+        rows.append(("diffusers: set_adapters (both loaded, layers stay unfused)", seconds, restored()))
+        pipeline.set_adapters("a0")
+        pipeline.fuse_lora(adapter_names=["a0"])
+        seconds = timed(lambda: fused(0), lambda: fused(1), pipeline.unfuse_lora, args.repeats)
+        rows.append(("diffusers: fuse_lora, unfuse_lora", seconds, restored()))
+    table = Table(title=f"{args.size} UNet, {len(loras[0])} updated weights, {torch.get_num_threads()} threads")
+    for name in ("way", "ms a change", "times raymap's", "base restored to the bit"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    for name, seconds, exact in rows:
+        table.add_row(name, f"{1000 * seconds:.1f}", f"{seconds / rows[0][1]:.1f}", "yes" if exact else "no")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
