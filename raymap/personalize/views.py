@@ -67,7 +67,8 @@ def rescaled(
         factor: picture pixels a latent pixel, along a side.
 
     Returns:
-        pictures (64, H, W, 3), their captions, masks (64, H/factor, W/factor) that leave out the pasted picture's border.
+        pictures (64, H, W, 3), their captions, and masks (64, H/factor, W/factor) that leave out padding and the
+        pasted picture's border.
     """
     rng = np.random.default_rng(seed)
     size = images.shape[1]
