@@ -113,7 +113,7 @@ def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_pa
     assert row["lpips"].to_pylist() == [0.0] * 4
     other = pixels.copy()
     other[2, 0, 0, 0] ^= 1
-    with pytest.raises(DrawingError, match="p001.*seed 0"):
+    with pytest.raises(DrawingError, match=r"p001.*seed 0"):
         scorer.score_adapted(BLOCK, INFO, other, unchanged, base, "cpu")
 
 
