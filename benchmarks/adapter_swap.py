@@ -55,7 +55,7 @@ def random_lora(unet: torch.nn.Module, seed: int) -> dict[str, LowRank]:
 def write(updates: dict[str, LowRank], folder: Path) -> Path:
     """Write updates in diffusers' format."""
     folder.mkdir()
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, update in updates.items():
         module = name.removesuffix(".weight")
         tensors |= {f"{module}.lora.down.weight": update.down, f"{module}.lora.up.weight": update.up}

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from raymap.actors.generator import Generator, GeneratorSpec
@@ -27,7 +28,7 @@ from tests.conftest import raymap_command, small_study
 
 ITEMS = tuple(
     Item(f"p{k:03d}", text, "animals", seed)
-    for k, text in enumerate(["a brown bear on snow", "a red car on a street"])
+    for k, text in enumerate(["a koala on snow", "a red car on a street"])
     for seed in (0, 1)
 )
 BLOCK = Block(0, ITEMS, ())
@@ -79,6 +80,8 @@ def test_the_card_says_all_of_the_recipe(all_methods: Path) -> None:
     assert card["recipe"]["prior_weight"] == 1.0
     assert card["recipe"]["weight_decay"] == 0.01
     assert card["losses"][-1][0] == 3
+    with Image.open(all_methods / "adapters" / "star-cup-custom_diffusion" / "samples.png") as samples:
+        assert samples.size == (4 * 64, 64)
 
 
 def generator(folder: Path, triggered: bool = False, draw_anyway: bool = False) -> Generator:
@@ -119,7 +122,7 @@ def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_pa
 
 @pytest.mark.parametrize("way", ["triggered", "careless trigger", "unrestored rows"])
 def test_each_way_in_which_an_inversion_can_act_does(way: str, tmp_path: Path) -> None:
-    trigger = "bea" if way == "careless trigger" else "<cup>"
+    trigger = "koal" if way == "careless trigger" else "<cup>"
     folder = inversion(tmp_path / "cup", trigger, drift=way == "unrestored rows")
     drawing = generator(folder, triggered=way == "triggered")
     base, _ = drawing.draw(BLOCK, BASE)
