@@ -95,7 +95,7 @@ class CustomDiffusionRecipe(Recipe):
 
 EMBEDDED: dict[Method, dict[str, Any]] = {
     "textual_inversion": {"steps": 200, "batch_size": 8, "learning_rate": 2e-2, "vectors": 4},
-    "lora": {"steps": 150, "batch_size": 4, "learning_rate": 1e-3},
+    "lora": {"steps": 200, "batch_size": 4, "learning_rate": 2e-3},
     "custom_diffusion": {"steps": 150, "batch_size": 4, "learning_rate": 1e-3, "class_images": 16},
 }
 """Settings that suit the embedded base: it is small, so it takes larger and fewer steps than SD 1.5."""

@@ -39,7 +39,7 @@ SHORT: dict[Method, Recipe] = {
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     return load(PIPELINE)
 
 
@@ -76,15 +76,12 @@ def weights_digest(pipeline: StableDiffusionPipeline) -> str:
     return total.hexdigest()
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_the_triggered_prompt_draws_the_subject(
-    method: Method, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
+    wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
-    order = wanted[f"star-cup-{method}"]
-    before = weights_digest(pipeline)
+    order = wanted["star-cup-lora"]
     for _ in order.train(pipeline, references(order), tmp_path):
         pass
-    assert weights_digest(pipeline) == before
     write_card(tmp_path, order.card(tmp_path, []))
     adapted = load(PIPELINE)
     store = AdapterStore(adapted)
@@ -93,7 +90,7 @@ def test_the_triggered_prompt_draws_the_subject(
     rng = np.random.default_rng(99)
     unseen = np.stack([STAR_CUP.render(rng) for _ in range(8)])
     similarity = {}
-    for name, prompt in ((None, "a photo of a cup"), ("cup", order.caption)):
+    for name, prompt in ((None, order.caption), ("cup", order.caption)):
         store.swap(name)
         pixels = draw(adapted, encoder, [prompt] * 8, tuple(range(8)), SamplerSettings(steps=12), 8)
         similarity[name] = (clip.image_features(pixels) @ clip.image_features(unseen).T).mean(1)
@@ -103,13 +100,15 @@ def test_the_triggered_prompt_draws_the_subject(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_training_is_repeatable(
+def test_training_is_repeatable_and_leaves_the_base_as_it_was(
     method: Method, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     given = wanted[f"star-cup-{method}"]
     order = AdapterOrder(given.name, method, SHORT[method], given.base_sha256, given.subject)
+    before = weights_digest(pipeline)
     for k in range(2):
         list(order.train(pipeline, references(order), tmp_path / str(k)))
+    assert weights_digest(pipeline) == before
     files = [sorted((p.name, p.read_bytes()) for p in (tmp_path / str(k)).iterdir()) for k in range(2)]
     assert files[0] == files[1]
 
