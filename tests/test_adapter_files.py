@@ -397,4 +397,4 @@ def test_check_prints_a_row_an_adapter_and_refuses_with_a_reason(skeleton: Skele
         shown = "".join(done.stdout.split())
         for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
             assert word in shown, done.stdout
-        assert ("refused:bad" in shown) == (code == 2), done.stdout
+        assert ("refused:" in shown) == (code == 2), done.stdout

@@ -52,7 +52,7 @@ def examine(
     try:
         read = read_adapter(path, skeleton, trigger)
     except InputError as error:
-        return Finding(path, problem=str(error))
+        return Finding(path, problem=str(error).removeprefix(f"{path}: "))
     adapter, norm = read.adapter, _norm(read, weights)
     low_rank = [u for u in adapter.updates.values() if isinstance(u, LowRank)]
     return Finding(
