@@ -79,6 +79,10 @@ def prepare(study: Study) -> Prepared:
     base_sha256 = bases.digest(folder)
     references = {subject.name: check_references(subject) for subject in study.subjects}
     brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
+    for found in brought:
+        if study.protocol == "triggered" and found.card.get("phrase") is None:
+            problem = "has no trigger that `protocol: triggered` could put into a prompt"
+            raise InputError(f"adapter {found.info.name}", problem, "give its entry a `trigger:`")
     wanted = orders(study, base_sha256, references)
     for order in wanted:
         order.check(skeleton_of(folder))

@@ -25,7 +25,9 @@ from raymap.adapters.update import LowRank
 from raymap.diffusion.base import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from tests.conftest import raymap_command
+from raymap.run import prepare
+from raymap.study import load_study
+from tests.conftest import raymap_command, small_study
 
 Tensors = dict[str, torch.Tensor]
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -398,3 +400,17 @@ def test_check_prints_a_row_an_adapter_and_refuses_with_a_reason(skeleton: Skele
         for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
             assert word in shown, done.stdout
         assert ("refused:" in shown) == (code == 2), done.stdout
+
+
+def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(
+    skeleton: Skeleton, tmp_path: Path
+) -> None:
+    written("kohya", skeleton, tmp_path / "nameless.safetensors")
+    entry = {"path": "nameless.safetensors"}
+    for given, refused in ((entry, True), (entry | {"trigger": "sks cup"}, False)):
+        study = load_study(small_study(tmp_path, subjects=None, adapters=[given], protocol="triggered"))
+        if refused:
+            with pytest.raises(InputError, match=r"nameless.*trigger"):
+                prepare(study)
+        else:
+            assert prepare(study).brought[0].card["phrase"] == "sks cup"

@@ -47,8 +47,8 @@ class Generator:
         self.store = AdapterStore(self.pipeline)
         for name, folder in spec.adapters.items():
             self.store.add(name, load_adapter(folder, skeleton_of(spec.base)))
-        cards = {name: read_phrase(folder) for name, folder in spec.adapters.items()}
-        self.phrases = cards if spec.triggered else {}
+        folders = spec.adapters if spec.triggered else {}
+        self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
     def ready(self) -> dict[str, Any]:

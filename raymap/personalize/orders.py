@@ -137,7 +137,7 @@ class AdapterOrder:
             "subject": self.subject.name if self.subject else CONTROL,
             "subject_category": self.subject.category if self.subject else "control",
             "class_word": self.subject.class_word if self.subject else None,
-            "phrase": self.phrase,
+            "phrase": self.phrase if self.subject else None,
             "instance_prompt": self.caption if self.subject else None,
             "base_sha256": self.base_sha256,
             "sha256": weights_digest(files),
