@@ -19,7 +19,7 @@ from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
-from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders
+from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
 from raymap.personalize.references import check_references
 from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
 from raymap.progress import Progress
@@ -191,14 +191,16 @@ def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
 
 
 def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunFolder, progress: Progress) -> float:
+    """Train every group of orders in which one is missing, whole: when a run was broken off changes no bit."""
     from raymap.cluster import launch, stream
 
     start = time.perf_counter()
     resources = prepared.study.resources
-    steps = sum(o.steps for o in untrained)
+    groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
+    steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
     stream.train_all(
-        untrained, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers, progress
+        groups, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers, progress
     )
     return round(time.perf_counter() - start, 1)
 

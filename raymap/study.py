@@ -109,10 +109,14 @@ class SamplerSettings(_Frozen):
 
 
 class Resources(_Frozen):
-    """Workers and what each gets. `threads_per_worker` decides last bits on a CPU, so it is in the digest."""
+    """Workers and what each gets. `threads_per_worker` decides last bits on a CPU, so it is in the digest.
+
+    `train_together` subjects of one method are trained in one batch.
+    """
 
     workers: Positive = 2
     threads_per_worker: Positive = 1
+    train_together: Positive = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
 
     @property

@@ -23,7 +23,7 @@ from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.personalize.methods import train_lora
+from raymap.personalize.methods import Lesson, train_lora
 from raymap.recipes import LoraRecipe
 from raymap.study import SamplerSettings
 
@@ -39,13 +39,16 @@ def pipeline() -> StableDiffusionPipeline:
     return load(PIPELINE)
 
 
+def lesson(images: np.ndarray | None, folder: Path) -> Lesson:
+    return Lesson(images, "sks", ("a photo of sks cup",), "a photo of cup", "cup", folder)
+
+
 @pytest.fixture(scope="module")
 def trained(pipeline: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA trained for a few steps on noise, with alpha 8 at rank 4 (so that losing alpha would show)."""
     folder = tmp_path_factory.mktemp("lora")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    losses = [step.loss for step in train_lora(pipeline, images, "a photo of sks cup", "", RECIPE, folder)]
-    assert len(losses) == 2
+    assert len(list(train_lora(pipeline, (lesson(images, folder),), RECIPE, folder / "checkpoint.pt"))) == 2
     return folder
 
 
@@ -195,7 +198,7 @@ def test_alpha_scales_the_update_and_a_mask_restricts_it(trained: Path) -> None:
 
 def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     base = drawn(pipeline)
-    assert not list(train_lora(pipeline, None, "", "", RECIPE, tmp_path))
+    assert not list(train_lora(pipeline, (lesson(None, tmp_path),), RECIPE, tmp_path / "checkpoint.pt"))
     store = AdapterStore(pipeline)
     store.add("lora", lora(tmp_path))
     values = {f"unet.{k}": v for k, v in pipeline.unet.named_parameters() if "attn2.to_k" in k or "attn2.to_v" in k}
@@ -213,8 +216,8 @@ def test_training_is_repeatable_and_lowers_the_loss(tmp_path: Path) -> None:
     digests, losses = [], []
     for k in range(2):
         pipeline = load(PIPELINE)
-        steps = train_lora(pipeline, images, "a photo of sks cup", "", recipe, tmp_path / str(k))
-        losses = [step.loss for step in steps]
+        taught = lesson(images, tmp_path / str(k))
+        losses = [step.losses[0] for step in train_lora(pipeline, (taught,), recipe, tmp_path / "checkpoint.pt")]
         digests.append((tmp_path / str(k) / LORA_FILE).read_bytes())
     assert digests[0] == digests[1]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])

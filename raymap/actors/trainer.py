@@ -1,22 +1,24 @@
-"""Trains adapters, one after another, on one device."""
+"""Trains adapters, one group after another, on one device."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
-from raymap.adapters.folder import write_card
+from raymap.adapters.folder import CARD, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
-from raymap.personalize.orders import AdapterOrder
+from raymap.personalize.orders import AdapterOrder, train
 from raymap.personalize.references import read_reference
 from raymap.personalize.training import Step
 from raymap.study import SamplerSettings
@@ -32,21 +34,38 @@ class Trainer:
         self.skeleton = skeleton_of(base)
         self.pipeline = load(base, device)
 
-    def train(self, order: AdapterOrder, folder: Path) -> Iterator[Step]:
-        """Train an order into its adapter folder, yielding progress; the card is written last.
+    def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:
+        """Train orders of one method together, each into its adapter folder, yielding progress.
 
-        Beside the weights lies `samples.png`: what the adapted model draws for the subject's own caption.
+        Beside the weights lie `samples.png`, what the adapted model draws for the subject's own caption, and
+        `losses.png`. An adapter's folder appears whole, when all is written; one that is there already stays.
+
+        Args:
+            scratch: holds the checkpoint, from which a training that was broken off goes on; it is deleted at the end.
         """
-        losses, images = [], None
-        if order.subject is not None:
-            size = self.pipeline.vae.config.sample_size
-            images = np.stack([read_reference(path, size) for path in order.subject.references])
-        for step in order.train(self.pipeline, images, folder):
-            losses.append((step.done, step.loss))
+        parts = [scratch / order.name for order in orders]
+        lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
+        steps = []
+        for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
+            steps.append(step)
             yield step
-        if order.subject is not None:
-            self._sample(order, folder)
-        write_card(folder, order.card(folder, losses))
+        for k, (order, part, folder) in enumerate(zip(orders, parts, folders, strict=True)):
+            losses = [(step.done, step.losses[k]) for step in steps]
+            if order.subject is not None:
+                self._sample(order, part)
+                _draw_losses(losses, part / "losses.png")
+            write_card(part, order.card(part, losses))
+            if not (folder / CARD).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                part.rename(folder)
+        shutil.rmtree(scratch)
+
+    def _images(self, order: AdapterOrder) -> np.ndarray | None:
+        if order.subject is None:
+            return None
+        size = self.pipeline.vae.config.sample_size
+        return np.stack([read_reference(path, size) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
         """Draw the subject's caption, seeds 0 to 3, side by side, from the files as they were written."""
@@ -57,3 +76,13 @@ class Trainer:
         pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)
         store.restore()
         Image.fromarray(np.concatenate(list(pixels), 1)).save(folder / "samples.png")
+
+
+def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:
+    """Save the loss over optimizer steps as a picture."""
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*losses, strict=True))
+    axes.set(xlabel="optimizer step", ylabel="loss, mean over the steps since the last point", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.savefig(path)

@@ -16,7 +16,8 @@ from raymap.adapters.folder import CARD, read_card, weights_digest
 from raymap.adapters.read import adapter_files
 from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
-from raymap.personalize.methods import train_custom_diffusion, train_inversion, train_lora
+from raymap.personalize.layers import is_target
+from raymap.personalize.methods import Lesson, Lessons, train_custom_diffusion, train_inversion, train_lora
 from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from raymap.personalize.training import Step
 from raymap.plan import AdapterInfo
@@ -101,14 +102,19 @@ class AdapterOrder:
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def check(self, skeleton: Skeleton) -> None:
-        """Check that the base has the words the order needs: a single-token initializer, a trigger that is new.
+        """Check that the base has what the order needs: LoRA's targets; a one-token initializer, a trigger that is new.
 
         Raises:
-            InputError: naming the subject, the word and what to give instead.
+            InputError: naming the subject, the word or target, and what to give instead.
         """
-        if self.trained_by == "lora":
-            return
         where = f"methods.{self.trained_by}"
+        if isinstance(self.recipe, LoraRecipe):
+            linear = [n.removesuffix(".weight") for n, shape in skeleton.shapes.items() if len(shape) == 2]
+            for target in self.recipe.targets:
+                if not any(is_target(name, (target,)) for name in linear if name.startswith("unet.")):
+                    problem = f"the target {target!r} is no linear layer of the base's denoiser"
+                    raise InputError(where, problem, "give ends of layer names, as `targets: [to_q, to_v]`")
+            return
         if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give `initializer:` a word that is one")
@@ -117,15 +123,12 @@ class AdapterOrder:
             problem = f"the trigger {trigger!r} is an ordinary token of the base"
             raise InputError(where, problem, "give another `trigger:`, say in angle brackets")
 
-    def train(self, pipeline: StableDiffusionPipeline, images: np.ndarray | None, folder: Path) -> Iterator[Step]:
-        """Train by the order's method into a folder (the card is not written yet)."""
-        recipe = self.recipe
-        if isinstance(recipe, InversionRecipe):
-            yield from train_inversion(pipeline, images, self.phrase, self.initializer, self.templates, recipe, folder)
-        elif isinstance(recipe, CustomDiffusionRecipe):
-            yield from train_custom_diffusion(pipeline, images, self.caption, self.class_prompt, recipe, folder)
-        elif isinstance(recipe, LoraRecipe):
-            yield from train_lora(pipeline, images, self.caption, self.class_prompt, recipe, folder)
+    def lesson(self, images: np.ndarray | None, folder: Path) -> Lesson:
+        """Return what the order brings to a training; `images` are the references as the base's size has them."""
+        trigger = getattr(self.recipe, "trigger", "") if self.trained_by == "custom_diffusion" else self.phrase
+        inverts = self.trained_by == "textual_inversion"
+        captions = tuple(template.replace("{}", trigger) for template in self.templates) if inverts else (self.caption,)
+        return Lesson(images, trigger, captions, self.class_prompt, self.initializer, folder)
 
     def card(self, folder: Path, losses: list[tuple[int, float]]) -> dict[str, Any]:
         """Return what adapter.json holds."""
@@ -167,6 +170,28 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
         nulls: dict[Method, Recipe] = recipes if study.subjects else {"lora": LoraRecipe()}
         wanted += [AdapterOrder(f"{CONTROL}-{m}", m, recipe, base_sha256) for m, recipe in nulls.items()]
     return tuple(wanted)
+
+
+def together(orders: tuple[AdapterOrder, ...], subjects: int) -> tuple[tuple[AdapterOrder, ...], ...]:
+    """Return the orders in groups that are trained in one batch: up to `subjects` of one method, null adapters alone.
+
+    Groups follow from the study alone, so that a training that is resumed ends with the same bits.
+    """
+    groups: list[tuple[AdapterOrder, ...]] = []
+    for method in dict.fromkeys(order.trained_by for order in orders):
+        own = [order for order in orders if order.trained_by == method and order.subject]
+        groups += [tuple(own[k : k + subjects]) for k in range(0, len(own), subjects)]
+    return (*groups, *((order,) for order in orders if not order.subject))
+
+
+def train(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: Recipe, checkpoint: Path) -> Iterator[Step]:
+    """Train lessons of one method by its recipe, into their folders (cards are not written yet)."""
+    if isinstance(recipe, InversionRecipe):
+        yield from train_inversion(pipeline, lessons, recipe, checkpoint)
+    elif isinstance(recipe, CustomDiffusionRecipe):
+        yield from train_custom_diffusion(pipeline, lessons, recipe, checkpoint)
+    elif isinstance(recipe, LoraRecipe):
+        yield from train_lora(pipeline, lessons, recipe, checkpoint)
 
 
 def is_trained(folder: Path, order: AdapterOrder) -> bool:

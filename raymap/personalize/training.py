@@ -2,80 +2,109 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from raymap.personalize.views import Views
 from raymap.recipes import Recipe
+from raymap.store.folder import write_atomically
 
 REPORT_EVERY = 10
+CHECKPOINT_EVERY = 100
 Encoder = Callable[[list[str]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training is: optimizer steps done, mean loss over the steps since the last report."""
+    """Where a training is: optimizer steps done; each subject's mean loss over the steps since the last report."""
 
     done: int
-    loss: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One subject's samples of a step: `clean` and `noise` (n, 4, h, w), timesteps (n,), captions, instance rows."""
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    captions: list[str]
+    rows: torch.Tensor
 
 
 def fit(
     pipeline: StableDiffusionPipeline,
     weights: list[torch.nn.Parameter],
     encode: Encoder,
-    views: Views,
-    prior: Views | None,
+    views: list[Views],
+    priors: list[Views] | None,
     recipe: Recipe,
+    checkpoint: Path,
 ) -> Iterator[Step]:
-    """Train `weights` on the denoising loss, yielding progress every ten steps.
+    """Train `weights` (subjects, …) on the denoising loss, all subjects in one batch, yielding progress.
 
-    Every step samples views, captions, latents, noise and timesteps from the recipe's seed. A masked view's loss is
-    summed over channels and averaged over the mask's pixels, as diffusers' train_custom_diffusion.py has it; with a
-    prior, as many class pictures join the batch, their mean squared error times `prior_weight`.
+    Each subject has its own random numbers from the recipe's seed, its own loss, gradient norm and slice of the
+    optimizer's state, so that it learns what it would learn alone (to rounding: a larger batch may sum in another
+    order). A masked view's loss is summed over channels and averaged over the mask's pixels, as diffusers'
+    train_custom_diffusion.py has it; with a prior, as many class pictures join the batch, their mean squared error
+    times `prior_weight`.
 
     Args:
-        encode: captions -> embeddings (N, 77, width), with a gradient where a token is learned.
+        encode: captions, subject after subject -> embeddings (N, 77, width), with a gradient where a token is learned.
+        checkpoint: written every hundred steps; where it is there already, training goes on from it, and the steps
+            before it are yielded again.
     """
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     velocity = schedule.config.prediction_type == "v_prediction"
-    random = torch.Generator("cpu").manual_seed(recipe.seed)
+    randoms = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in views]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    size = recipe.batch_size
+    steps = _resume(checkpoint, weights, optimizer, randoms) if checkpoint.exists() else []
+    yield from steps
     losses = []
-    for step in range(1, recipe.steps + 1):
-        rows = torch.randint(len(views.mean), (size,), generator=random)
-        clean, captions = views.sample(rows, random), _captions(views, rows, random)
-        if prior is not None:
-            chosen = torch.randint(len(prior.mean), (size,), generator=random)
-            clean = torch.cat([clean, prior.sample(chosen, random)])
-            captions += _captions(prior, chosen, random)
-        noise = torch.randn(clean.shape, generator=random).to(clean.device)
-        timesteps = torch.randint(schedule.config.num_train_timesteps, (len(clean),), generator=random)
-        timesteps = timesteps.to(clean.device)
-        predicted = pipeline.unet(schedule.add_noise(clean, noise, timesteps), timesteps, encode(captions)).sample
+    for step in range(steps[-1].done + 1 if steps else 1, recipe.steps + 1):
+        batches = [
+            _sample(own, priors[k] if priors else None, recipe, schedule.config.num_train_timesteps, randoms[k])
+            for k, own in enumerate(views)
+        ]
+        clean, noise, timesteps = (
+            torch.cat([getattr(batch, name) for batch in batches]) for name in ("clean", "noise", "timesteps")
+        )
+        embeddings = encode([caption for batch in batches for caption in batch.captions])
+        predicted = pipeline.unet(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
         target = schedule.get_velocity(clean, noise, timesteps) if velocity else noise
-        squared = (predicted - target).square()
-        if views.masks is None:
-            loss = squared[:size].mean()
-        else:
-            mask = views.masks[rows]
-            loss = ((squared[:size] * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
-        if prior is not None and recipe.prior_weight is not None:
-            loss = loss + recipe.prior_weight * squared[size:].mean()
+        squared = (predicted - target).square().unflatten(0, (len(views), -1))
+        each = torch.stack([_loss(squared[k], own, batches[k].rows, recipe) for k, own in enumerate(views)])
         optimizer.zero_grad()
-        loss.backward()
+        each.sum().backward()
         if recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
+            _clip(weights, recipe.clip_norm)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(each.detach())
         if step % REPORT_EVERY == 0 or step == recipe.steps:
-            yield Step(step, float(np.mean(losses)))
+            steps.append(Step(step, tuple(torch.stack(losses).mean(0).tolist())))
             losses = []
+            yield steps[-1]
+        if step % CHECKPOINT_EVERY == 0 and step < recipe.steps:
+            _save(checkpoint, weights, optimizer, randoms, steps)
+
+
+def _sample(views: Views, prior: Views | None, recipe: Recipe, timesteps: int, random: torch.Generator) -> _Batch:
+    """Draw one subject's samples of a step; class pictures follow the instances."""
+    device = views.mean.device
+    rows = torch.randint(len(views.mean), (recipe.batch_size,), generator=random)
+    clean, captions = views.sample(rows, random), _captions(views, rows, random)
+    if prior is not None:
+        chosen = torch.randint(len(prior.mean), (recipe.batch_size,), generator=random)
+        clean = torch.cat([clean, prior.sample(chosen, random)])
+        captions += _captions(prior, chosen, random)
+    noise = torch.randn(clean.shape, generator=random).to(device)
+    return _Batch(clean, noise, torch.randint(timesteps, (len(clean),), generator=random).to(device), captions, rows)
 
 
 def _captions(views: Views, rows: torch.Tensor, random: torch.Generator) -> list[str]:
@@ -86,3 +115,55 @@ def _captions(views: Views, rows: torch.Tensor, random: torch.Generator) -> list
         at = int(torch.randint(len(known), (1,), generator=random)) if len(known) > 1 else 0
         chosen.append(known[at])
     return chosen
+
+
+def _loss(squared: torch.Tensor, views: Views, rows: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Return one subject's loss from its squared errors (n, 4, h, w); those after the instances are the prior's."""
+    own, prior = squared[: len(rows)], squared[len(rows) :]
+    if views.masks is None:
+        loss = own.mean()
+    else:
+        mask = views.masks[rows]
+        loss = ((own * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
+    return loss + recipe.prior_weight * prior.mean() if len(prior) and recipe.prior_weight else loss
+
+
+@torch.no_grad()
+def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
+    """Scale each subject's gradients as `clip_grad_norm_` would scale them alone."""
+    gradients = [w.grad.flatten(1) for w in weights if w.grad is not None]
+    norms = torch.stack([g.square().sum(1) for g in gradients]).sum(0).sqrt()
+    scale = (limit / (norms + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(scale[:, None])
+
+
+def _save(
+    path: Path,
+    weights: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    randoms: list[torch.Generator],
+    steps: list[Step],
+) -> None:
+    buffer = io.BytesIO()
+    state = {
+        "weights": [weight.detach() for weight in weights],
+        "optimizer": optimizer.state_dict(),
+        "randoms": [random.get_state() for random in randoms],
+        "steps": [astuple(step) for step in steps],
+    }
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _resume(
+    path: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, randoms: list[torch.Generator]
+) -> list[Step]:
+    """Bring everything to where the checkpoint left it; return the steps reported until then."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for weight, saved in zip(weights, state["weights"], strict=True):
+        weight.data.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    for random, saved in zip(randoms, state["randoms"], strict=True):
+        random.set_state(saved)
+    return [Step(done, losses) for done, losses in state["steps"]]

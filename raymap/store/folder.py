@@ -74,6 +74,10 @@ class RunFolder:
     def adapter(self, name: str) -> Path:
         return self.root / "adapters" / name
 
+    def training(self, name: str) -> Path:
+        """Where a training in progress keeps its checkpoint and what it has written."""
+        return self.root / "training" / name
+
     def image(self, adapter: str, prompt_id: str, seed: int) -> Path:
         return self.root / "images" / adapter / prompt_id / f"{seed}.png"
 

@@ -1,0 +1,104 @@
+"""Optimizer steps per second: subjects trained in one batch beside one after another, in one run.
+
+    python -m benchmarks.train_together [--subjects 1 2 3 5] [--steps 20] [--repeats 3] [--size embedded|sd15]
+        [--device cpu|cuda] [--threads 2]
+
+Counted are a subject's steps, N subjects taking N at once. What precedes the steps (encoding, class pictures) is left
+out. The recipes are the embedded presets; `sd15` is a UNet of Stable Diffusion 1.5's size with random weights, trained
+with the reference recipes. Ways alternate within a repeat; shown are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from rich.console import Console
+from rich.table import Table
+
+from raymap.diffusion.base import load
+from raymap.embedded.model import PIPELINE
+from raymap.embedded.subjects import STAR_CUP
+from raymap.personalize.methods import Lesson
+from raymap.personalize.orders import train
+from raymap.recipes import Method, Recipe, preset
+from raymap.study import Methods
+
+METHODS: tuple[Method, ...] = ("textual_inversion", "lora", "custom_diffusion")
+
+
+def sized(size: str) -> StableDiffusionPipeline:
+    """Return the embedded pipeline, its UNet one of SD 1.5's size, for the embedded text's width, where asked for."""
+    pipeline = load(PIPELINE)
+    if size == "sd15":
+        width = pipeline.text_encoder.config.hidden_size
+        pipeline.unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=width).eval().requires_grad_(False)
+    return pipeline
+
+
+def lesson(subject: int, method: Method, side: int, folder: Path) -> Lesson:
+    """Return a lesson of one drawn subject, its references its own, `side` pixels wide."""
+    rng = np.random.default_rng(subject)
+    images = np.stack([STAR_CUP.render(rng) for _ in range(5)])
+    images = images.repeat(side // images.shape[1], 1).repeat(side // images.shape[2], 2)
+    trigger = f"<s{subject}>" if method == "textual_inversion" else "<new1>"
+    return Lesson(images, trigger, (f"a photo of {trigger}",), "a photo of cup", "cup", folder / str(subject))
+
+
+def seconds(
+    pipeline: StableDiffusionPipeline, lessons: tuple[Lesson, ...], recipe: Recipe, checkpoint: Path, steps: int
+) -> float:
+    """Return the seconds from the report of step ten (warm) to that of the last, a training of 10 + `steps` steps."""
+    times = []
+    for _ in train(pipeline, lessons, recipe.model_copy(update={"steps": 10 + steps}), checkpoint):
+        if pipeline.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+    return times[-1] - times[0]
+
+
+def main() -> None:
+    """Print a row for each method and number of subjects."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, nargs="+", default=[1, 2, 3, 5])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--size", choices=("embedded", "sd15"), default="embedded")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pipeline = sized(args.size).to(args.device)
+    side = 64 if args.size == "embedded" else 256  # the embedded autoencoder shrinks by 4: latents of 16 or 64
+    kind = "embedded" if args.size == "embedded" else "reference"
+    table = Table(title=f"a subject's optimizer steps per second, {args.size} base, {args.device}")
+    for name in ("method", "batch a subject", "subjects", "one after another", "together", "ratio"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for method in METHODS:
+            settings = preset(f"{kind}-{method}", method) | {"class_images": 8}
+            recipe = Methods.model_validate({method: settings}).recipes[method]
+            for n in args.subjects:
+                lessons = tuple(lesson(k, method, side, folder) for k in range(n))
+                alone, joint = [], []
+                for _ in range(args.repeats):
+                    alone.append(
+                        sum(seconds(pipeline, (x,), recipe, folder / "checkpoint.pt", args.steps) for x in lessons)
+                    )
+                    joint.append(seconds(pipeline, lessons, recipe, folder / "checkpoint.pt", args.steps))
+                one, other = (n * args.steps / statistics.median(times) for times in (alone, joint))
+                table.add_row(
+                    method, str(recipe.batch_size), str(n), f"{one:.2f}", f"{other:.2f}", f"{other / one:.2f}"
+                )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
