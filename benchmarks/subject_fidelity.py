@@ -1,8 +1,10 @@
-"""Whether a run's adapters draw their subjects: CLIP-image similarity to the references, adapted beside base.
+"""Whether a run's adapters draw their subjects: CLIP-image similarity to references held out, adapted beside base.
 
     python benchmarks/subject_fidelity.py RUN [--images 16] [--sheet sheet.png]
 
-The adapted model draws the caption it was trained under, the base the same with the class word for the trigger.
+Held out are the pictures that lie beside a subject's references and are not among them; without any, the references
+themselves are compared. The adapted model draws the caption it was trained under, the base the same with the class
+word for what the caption calls the subject by.
 """
 
 from __future__ import annotations
@@ -25,12 +27,21 @@ from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.personalize.references import read_reference
 from raymap.scoring.clip import ClipScorer
-from raymap.study import Study
+from raymap.study import Study, Subject
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def similarity(clip: ClipScorer, pixels: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Return each picture's mean cosine to the references, (N,)."""
     return (clip.image_features(pixels) @ clip.image_features(references).T).mean(1).numpy()
+
+
+def held_out(subject: Subject) -> list[Path]:
+    """Return the pictures beside a subject's references that are not among them, else the references."""
+    known = {path.resolve() for path in subject.references}
+    beside = {path.resolve() for folder in {p.parent for p in known} for path in folder.iterdir()}
+    return sorted(path for path in beside - known if path.suffix in SUFFIXES) or sorted(known)
 
 
 def main() -> None:
@@ -45,8 +56,8 @@ def main() -> None:
     pipeline = load(folder)
     store, clip = AdapterStore(pipeline), ClipScorer(study.clip)
     encoder = PromptEncoder(pipeline, store)
-    table = Table(title=f"cosine to the references, {args.images} images a row, mean ± standard error")
-    for name in ("adapter", "prompt", "base", "adapted", "difference"):
+    table = Table(title=f"cosine to held-out references, {args.images} images a row, mean ± standard error")
+    for name in ("adapter", "prompt", "held out", "base", "adapted", "difference"):
         table.add_column(name)
     rows = []
     subjects = {subject.name: subject for subject in study.subjects}
@@ -56,7 +67,7 @@ def main() -> None:
         if card["subject"] not in subjects:
             continue
         store.add(path.name, load_adapter(path, skeleton_of(folder)))
-        references = np.stack([read_reference(p, size) for p in subjects[card["subject"]].references])
+        references = np.stack([read_reference(p, size) for p in held_out(subjects[card["subject"]])])
         plain = card["instance_prompt"].replace(card["phrase"], card["class_word"])
         pixels, cosines = [], []
         for model, prompt in ((None, plain), (path.name, card["instance_prompt"])):
@@ -67,7 +78,7 @@ def main() -> None:
         store.restore()
         base, adapted = cosines
         cells = [f"{x.mean():.3f} ± {x.std() / len(x) ** 0.5:.3f}" for x in (base, adapted, adapted - base)]
-        table.add_row(path.name, card["instance_prompt"], *cells)
+        table.add_row(path.name, card["instance_prompt"], str(len(references)), *cells)
         shown = references[np.arange(8) % len(references)]
         rows += [np.concatenate(list(part[:8]), 1) for part in (shown, *pixels)]
     Console(width=120).print(table)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,6 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from raymap.errors import InputError, RaymapError
+
+if TYPE_CHECKING:
+    from raymap.progress import Progress
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="raymap",
@@ -28,6 +34,7 @@ Output = Annotated[str | None, typer.Option(help="Run folder. [default: runs/<st
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
 Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
+StudyFile = Annotated[Path, typer.Argument(help="A study, YAML.")]
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
 
 
@@ -38,12 +45,23 @@ def demo(output: Output = None) -> None:
     from raymap.demo import demo_study
 
     target = _local(output or "runs/demo")
-    _execute(demo_study(target / "references"), target, dry_run=False)
+    _map(_described(demo_study(target / "references")), target)
+
+
+@app.command()
+def train(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
+    """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
+    from raymap import run as runs
+
+    prepared, target = _prepared(study, output, overrides)
+    if not dry_run:
+        for folder in _watched(lambda progress: runs.train(prepared, target, progress)):
+            console.print(f"adapter: {folder}", soft_wrap=True)
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="A study, YAML.")],
+    study: StudyFile,
     output: Output = None,
     dry_run: DryRun = False,
     limit: Limit = None,
@@ -51,14 +69,10 @@ def run(
     draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
 ) -> None:
     """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
-    from raymap.study import load_study
-
-    target = None if output is None else _local(output)
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
-    loaded = load_study(study, tuple(changes), limit)
-    if loaded.base == loaded.clip == loaded.lpips == "embedded":
-        _offline()
-    _execute(loaded, target or Path("runs") / loaded.name, dry_run)
+    prepared, target = _prepared(study, output, changes, limit)
+    if not dry_run:
+        _map(prepared, target)
 
 
 @app.command()
@@ -136,22 +150,45 @@ def _local(output: str) -> Path:
     return Path(output)
 
 
-def _execute(study: Any, output: Path, dry_run: bool) -> None:
-    from raymap.progress import Progress
-    from raymap.report.page import report_path
-    from raymap.run import describe, prepare, run
+def _prepared(
+    path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None
+) -> tuple[Any, Path]:
+    """Read and check a study; return it with its run folder."""
+    from raymap.study import load_study
+
+    target = None if output is None else _local(output)
+    study = load_study(path, tuple(overrides or ()), limit)
+    if study.base == study.clip == study.lpips == "embedded":
+        _offline()
+    return _described(study), target or Path("runs") / study.name
+
+
+def _described(study: Any) -> Any:
+    """Check all that a study names and print what it asks for."""
+    from raymap.run import describe, prepare
 
     prepared = prepare(study)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
-    if dry_run:
-        return
+    return prepared
+
+
+def _watched(work: Callable[[Progress], T]) -> T:
+    """Do work under a live progress display; an interruption ends with exit code 130."""
+    from raymap.progress import Progress
+
     try:
         with Progress(console) as progress:
-            statistics = run(prepared, output, progress)
+            return work(progress)
     except KeyboardInterrupt:  # caught here, because typer would end with 1
         console.print("interrupted; the same command goes on")
         raise typer.Exit(130) from None
-    _print_summary(statistics)
+
+
+def _map(prepared: Any, output: Path) -> None:
+    from raymap.report.page import report_path
+    from raymap.run import run
+
+    _print_summary(_watched(lambda progress: run(prepared, output, progress)))
     console.print(f"report: {report_path(output)}", soft_wrap=True)
 
 

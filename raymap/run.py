@@ -16,6 +16,7 @@ import yaml
 from raymap.adapters.folder import CARD, foreign_card, read_card, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
+from raymap.adapters.update import may_stand_in
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
@@ -44,11 +45,12 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Found:
-    """An adapter that was brought along: what it is, the card it gets in the run folder, its files."""
+    """An adapter that was brought along: what it is, the card it gets in the run folder, files, `Adapter.triggers`."""
 
     info: AdapterInfo
     card: dict[str, Any]
     files: tuple[Path, ...]
+    triggers: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,22 @@ class Prepared:
         """Images the whole study holds, base included."""
         models = 1 + len(self.orders) + len(self.brought)
         return models * len(self.study.prompts) * len(self.study.seeds)
+
+    @property
+    def proved(self) -> int:
+        """Images of adapters that will be proved to be the base's own, and not be drawn."""
+        if self.study.draw_anyway:
+            return 0
+        triggered = self.study.protocol == "triggered"
+        plain = [order.triggers for order in self.orders if not (triggered and order.subject)]
+        plain += [found.triggers for found in self.brought if not triggered]
+        same = [
+            not any(may_stand_in(trigger, prompt.text) for trigger in triggers)
+            for triggers in plain
+            if triggers is not None
+            for prompt in self.study.prompts
+        ]
+        return sum(same) * len(self.study.seeds)
 
 
 def prepare(study: Study) -> Prepared:
@@ -99,8 +117,27 @@ def describe(prepared: Prepared) -> str:
     models = 1 + len(prepared.orders) + len(prepared.brought)
     return (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
-        f"{prepared.images} images; {len(prepared.orders)} adapters to train"
+        f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
+        f"{len(prepared.orders)} adapters to train"
     )
+
+
+def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
+    """Train what is missing in the run folder, and return the folders of the study's adapters.
+
+    Raises:
+        InputError: an adapter there was trained with other settings, or the folder is in use.
+        IncompleteRunError: a training failed; the others are kept.
+    """
+    folder = RunFolder(output)
+    with folder.locked():
+        _write_study(prepared.study, folder)
+        if untrained := _untrained(prepared, folder):
+            from raymap.cluster import launch
+
+            with launch.runtime(prepared.study.resources):
+                _train(prepared, untrained, folder, progress)
+    return tuple(folder.adapter(order.name) for order in prepared.orders)
 
 
 def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
@@ -118,7 +155,7 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     study = prepared.study
-    untrained = tuple(o for o in prepared.orders if not is_trained(folder.adapter(o.name), o))
+    untrained = _untrained(prepared, folder)
     for found in prepared.brought:
         _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -131,7 +168,9 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
             if untrained:
                 session["training_s"] = _train(prepared, untrained, folder, progress)
             plan = _plan(prepared, folder)
-            _write_study(study, folder, plan)
+            _write_study(study, folder)
+            if not (folder.root / "run.json").exists():
+                write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
             schedule, drawing = _draw(prepared, plan, folder, progress)
             session |= drawing
     assert plan is not None
@@ -149,6 +188,10 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     return statistics
 
 
+def _untrained(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
+    return tuple(order for order in prepared.orders if not is_trained(folder.adapter(order.name), order))
+
+
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
     read = read_adapter(entry.path, skeleton, entry.trigger)
@@ -157,7 +200,7 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, read.files)
+    return Found(info, card, read.files, read.adapter.triggers)
 
 
 def _bring(found: Found, target: Path, base_sha256: str) -> None:
@@ -205,11 +248,9 @@ def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunF
     return round(time.perf_counter() - start, 1)
 
 
-def _write_study(study: Study, folder: RunFolder, plan: Plan) -> None:
+def _write_study(study: Study, folder: RunFolder) -> None:
     resolved = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(folder.root / "study.yaml", resolved.encode())
-    if not (folder.root / "run.json").exists():
-        write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
 
 
 def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> tuple[Schedule, dict[str, Any]]:

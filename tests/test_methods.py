@@ -37,7 +37,7 @@ INFO = AdapterInfo("cup", "textual_inversion", "cup", "object", "0" * 64)
 
 @pytest.fixture(scope="module")
 def all_methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of every method by the real command, a few optimizer steps each."""
+    """A run of every method by the real commands, `train` first, a few optimizer steps each."""
     folder = tmp_path_factory.mktemp("methods")
     short = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3}
     methods = {
@@ -48,10 +48,29 @@ def all_methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({"emb_params": torch.randn(1, 96)}, folder / "brought along.safetensors")
     brought = [{"path": "brought along.safetensors", "category": "style"}]
     study = small_study(folder, methods=methods, adapters=brought, images="report")
-    command = raymap_command("run", study, "--output", folder / "run")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("train", "run"):
+        command = raymap_command(name, study, "--output", folder / "run")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "run" / f"{name}.txt").write_text(done.stdout)
     return folder / "run"
+
+
+def test_train_trains_and_run_goes_on_from_there(all_methods: Path) -> None:
+    said = (all_methods / "train.txt").read_text()
+    assert said.count("adapter: ") == 6
+    assert "drawing" not in said
+    assert "training" not in (all_methods / "run.txt").read_text()
+    sessions = json.loads((all_methods / "run.json").read_text())["sessions"]
+    assert len(sessions) == 1
+    assert "training_s" not in sessions[0]
+
+
+def test_the_images_foretold_as_proved_are_those_that_were_not_drawn(all_methods: Path) -> None:
+    scores = pl.concat([pl.read_ipc(p) for p in sorted((all_methods / "scores").glob("*.arrow"))])
+    undrawn = scores.filter(~pl.col("drawn")).height
+    assert undrawn > 0
+    assert f"{undrawn} of them proved" in (all_methods / "run.txt").read_text()
 
 
 def test_every_method_and_its_null_adapter_is_in_the_map(all_methods: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import unicodedata
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from raymap.adapters.skeleton import COMPONENTS, parameters
-from raymap.adapters.update import Adapter, Token, Update
+from raymap.adapters.update import Adapter, Token, Update, may_stand_in
 
 EMBEDDING = "text_encoder.token_embedding"
 State = tuple[str, float, frozenset[str] | None] | None
@@ -116,7 +115,7 @@ class AdapterStore:
         base's own tokenizer gives the same ids, and the costly copy with added tokens is not made.
         """
         tokens = self._adapters[self._state[0]].tokens if self._state else ()
-        if not self._state or not any(_folded(name) in _folded(prompt) for t in tokens for name in t.names):
+        if not self._state or not any(may_stand_in(name, prompt) for t in tokens for name in t.names):
             return self._tokenizer
         name = self._state[0]
         if name not in self._tokenizers:
@@ -138,8 +137,3 @@ class AdapterStore:
             self._embedding.weight = nn.Parameter(grown, requires_grad=weight.requires_grad)
             self._embedding.num_embeddings = len(grown)
             self._live.update(parameters({"text_encoder": self._pipeline.text_encoder}))
-
-
-def _folded(text: str) -> str:
-    """Fold case, width and spaces away: wherever a tokenizer could find a trigger, folded texts contain it too."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())

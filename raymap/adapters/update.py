@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -92,6 +93,18 @@ class Token:
         return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, len(self.vectors)))]
 
 
+def may_stand_in(trigger: str, prompt: str) -> bool:
+    """Return whether a tokenizer could find a trigger in a prompt; where not, the prompt's token ids are the base's.
+
+    Case, width and spaces are folded away: an added token acts wherever it stands, inside of words too.
+    """
+    return _folded(trigger) in _folded(prompt)
+
+
+def _folded(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A personalization: updates by parameter name (`unet.….weight`, `text_encoder.….weight`) and new tokens.
@@ -112,6 +125,11 @@ class Adapter:
     def touches_text(self) -> bool:
         """Whether tokenizer or text encoder change, so that prompts have to be encoded anew."""
         return bool(self.tokens) or self.rows is not None or any(n.startswith("text_encoder.") for n in self.updates)
+
+    @property
+    def triggers(self) -> tuple[str, ...] | None:
+        """The triggers without which a prompt's images are the base's own; None where they can change all the same."""
+        return None if self.updates or self.rows is not None else tuple(token.trigger for token in self.tokens)
 
     @property
     def size(self) -> int:

@@ -62,6 +62,12 @@ class AdapterOrder:
         return f"{trigger} {self.class_word}"
 
     @property
+    def triggers(self) -> tuple[str, ...] | None:
+        """As `Adapter.triggers` of what will be trained."""
+        unmoved = isinstance(self.recipe, InversionRecipe) and (self.recipe.restore_rows or self.subject is None)
+        return (self.phrase,) if unmoved else None
+
+    @property
     def caption(self) -> str:
         """The caption the references are trained under (Textual Inversion: the first of its templates)."""
         if self.subject and self.subject.instance_prompt:
