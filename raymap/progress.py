@@ -39,7 +39,7 @@ class Progress:
         )
         self._task: TaskID | None = None
         self._name, self._unit, self._total, self._done = "", "", 0, 0
-        self._workers = 0
+        self._workers = ""
         self._now = ""
         self._started = self._last_line = time.monotonic()
 
@@ -69,9 +69,9 @@ class Progress:
         """Say what is happening at the moment."""
         self._now = text
 
-    def workers(self, n: int) -> None:
-        """Say how many workers are up."""
-        self._workers = n
+    def workers(self, up: int, asked: int) -> None:
+        """Say how many workers are up, of how many that Ray was asked for."""
+        self._workers = f"{up} of {asked} workers" if asked else ""
 
     def trained(self, steps: int) -> None:
         """Count optimizer steps."""
@@ -89,12 +89,12 @@ class Progress:
         """Refresh the display."""
         elapsed = time.monotonic() - self._started
         rate = f"{self._done / elapsed:.1f} {self._unit}/s" if self._done and elapsed > 0 else ""
-        workers = f"{self._workers} workers, " if self._workers else ""
+        at_hand = ", ".join(part for part in (self._workers, self._now) if part)
         if self._task is not None:
-            self._bars.update(self._task, completed=self._done, rate=rate, now=workers + self._now)
+            self._bars.update(self._task, completed=self._done, rate=rate, now=at_hand)
         if not self.console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             left = f"{(self._total - self._done) * elapsed / self._done:.0f} s left" if self._done else ""
-            parts = [f"{self._done}/{self._total} {self._unit}", rate, left, workers.rstrip(", "), self._now]
+            parts = [f"{self._done}/{self._total} {self._unit}", rate, left, at_hand]
             line = f"{self._name}: {', '.join(part for part in parts if part)}"
             self.console.print(line, highlight=False)

@@ -161,7 +161,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
     plan = None if untrained else _plan(prepared, folder)
-    if plan is None or folder.done(plan) != set(plan.units):
+    if plan is None or folder.done(plan).keys() != set(plan.units):
         from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
         with launch.runtime(study.resources):
@@ -235,15 +235,15 @@ def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
 
 def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunFolder, progress: Progress) -> float:
     """Train every group of orders in which one is missing, whole: when a run was broken off changes no bit."""
-    from raymap.cluster import launch, stream
+    from raymap.cluster import launch, training
 
     start = time.perf_counter()
     resources = prepared.study.resources
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    stream.train_all(
-        groups, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers, progress
+    training.train_all(
+        groups, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers.max, progress
     )
     return round(time.perf_counter() - start, 1)
 
@@ -261,11 +261,14 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     start = time.perf_counter()
     study = prepared.study
     done = folder.done(plan)
-    missing: set[Unit] = set(plan.units) - done
+    missing: set[Unit] = set(plan.units) - done.keys()
     schedule = Schedule(plan, done)
     progress.phase("drawing", plan.images(missing), "images")
     if done:
-        progress.note(f"{plan.images(done)} images are there already")
+        progress.note(f"{plan.images(set(done))} images are there already")
+    launch.check_shared_memory(
+        3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
+    )
     threads = study.resources.threads_per_worker
     folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
     generator = GeneratorSpec(
@@ -278,7 +281,15 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         threads=threads,
         device=study.resources.device,
     )
-    scorer = ScorerSpec(study.clip, study.lpips, folder.root, plan.digest, study.images == "all", threads)
+    scorer = ScorerSpec(
+        study.clip,
+        study.lpips,
+        folder.root,
+        plan.digest,
+        keep_all=study.images == "all",
+        threads=threads,
+        device=study.resources.device,
+    )
     driver = stream.Stream(
         plan,
         schedule,
@@ -286,12 +297,14 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         launch.start_reducer(folder),
         lambda: launch.start_worker(generator, scorer, study.resources),
         progress,
+        devices={unit.block: device for unit, device in done.items() if unit.adapter == BASE},
     )
     driver.run(study.resources.workers)
     return schedule, {
         "drawn": plan.images(missing - schedule.failed),
         "drawing_s": round(time.perf_counter() - start, 1),
-        "workers": [w.info for w in driver.workers.values() if w.info],
+        "workers": driver.seen,
+        **{name: round(value, 2) for name, value in driver.seconds.items()},
     }
 
 
@@ -302,7 +315,7 @@ def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any]
     record = {
         "study": study.name,
         "digest": plan.digest,
-        "images": plan.images(folder.done(plan)),
+        "images": plan.images(set(folder.done(plan))),
         "versions": {name: version(name) for name in VERSIONED},
         "adapters": {a.name: a.sha256 for a in plan.adapters},
         "sessions": [*before.get("sessions", ()), *([session] if session else ())],

@@ -1,71 +1,117 @@
-"""Who draws what next: pure decisions, no Ray, no tensors."""
+"""Who draws what next, and how many workers are worth having: pure decisions, no Ray, no tensors."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from raymap.plan import BASE, Plan, Unit
 
 RETRIES = 3
-"""How often a unit is tried again after its worker was lost."""
+"""How often a unit, or a training, is tried again after its worker was lost."""
+
+
+@dataclass
+class _Part:
+    """A block, or what is left of it: names of the models it is still to be drawn by, the base first."""
+
+    block: int
+    names: list[str]
 
 
 class Schedule:
     """Hands units to workers: a worker keeps its block until the block is handed out, then takes the next.
 
-    A block starts with its base batch, drawn or (when already committed) read back, because every adapted batch
-    is scored against it by the same worker. Mutable, single-threaded, deterministic.
+    Every part of a block starts with its base batch, drawn or (when already committed) read back, because an adapted
+    batch is scored against it by the same worker. The largest blocks go first. When no block waits, a worker without
+    one takes half of the longest part whose base batch is committed, so that the last minutes keep all workers busy.
+    Mutable, single-threaded, deterministic.
     """
 
-    def __init__(self, plan: Plan, done: set[Unit]) -> None:
-        self.plan = plan
-        self.done = set(done)
+    def __init__(self, plan: Plan, done: Collection[Unit]) -> None:
         self.failed: set[Unit] = set()
+        self._names = (BASE, *(adapter.name for adapter in plan.adapters))
+        self._rank = {name: k for k, name in enumerate(self._names)}
         self._losses: dict[Unit, int] = {}
-        waiting: dict[int, list[Unit]] = {}
-        for unit in plan.units:
-            if unit not in done:
-                waiting.setdefault(unit.block, []).append(unit)
-        self._blocks = sorted(waiting.values(), key=lambda units: (-len(units), units[0]))
-        self._queue: dict[int, list[Unit]] = {}
+        self._bases = {unit.block for unit in done if unit.adapter == BASE}
+        parts = [
+            _Part(block.index, [name for name in self._names if Unit(block.index, name) not in done])
+            for block in plan.blocks
+        ]
+        self._waiting = sorted((p for p in parts if p.names), key=lambda p: (len(p.names), -p.block))
+        self._held: dict[int, _Part] = {}
 
-    @property
-    def waiting(self) -> bool:
-        """Whether units are left that no worker holds."""
-        return bool(self._blocks)
+    def worth(self) -> int:
+        """Return how many workers could have something to do: a part each, and one more for a part to be halved."""
+        held = [part for part in self._held.values() if part.names]
+        return len(self._waiting) + len(held) + sum(len(part.names) > 1 for part in held)
 
     def next_for(self, worker: int) -> Unit | None:
-        """Return the worker's next unit, or None when nothing is left to hand out."""
-        if not self._queue.get(worker):
-            if not self._blocks:
+        """Return the worker's next unit, or None when nothing is left for it at the moment."""
+        part = self._held.get(worker)
+        if part is None or not part.names:
+            part = self._waiting.pop() if self._waiting else self._half()
+            if part is None:
                 return None
-            units = self._blocks.pop(0)
-            base = Unit(units[0].block, BASE)
-            self._queue[worker] = units if units[0] == base else [base, *units]
-        return self._queue[worker].pop(0)
+            self._held[worker] = part
+            if part.names[0] != BASE:
+                return Unit(part.block, BASE)
+        return Unit(part.block, part.names.pop(0))
+
+    def has_base(self, block: int) -> bool:
+        """Return whether a block's base batch is committed, so that it can be read back."""
+        return block in self._bases
 
     def finish(self, unit: Unit) -> None:
         """Record a committed unit."""
-        self.done.add(unit)
+        if unit.adapter == BASE:
+            self._bases.add(unit.block)
 
     def fail(self, unit: Unit) -> None:
         """Give a unit up for this run; without its base batch, a block's other units are given up too."""
         self.failed.add(unit)
-        if unit.adapter == BASE:
-            for queue in self._queue.values():
-                self.failed.update(u for u in queue if u.block == unit.block)
-                queue[:] = [u for u in queue if u.block != unit.block]
+        if unit.adapter == BASE and unit.block not in self._bases:
+            for part in [*self._held.values(), *self._waiting]:
+                if part.block == unit.block:
+                    self.failed.update(Unit(part.block, name) for name in part.names)
+                    part.names.clear()
+            self._waiting = [part for part in self._waiting if part.names]
 
     def lose(self, worker: int, in_flight: list[Unit]) -> list[Unit]:
         """Take back what a lost worker had; return the units that have now been lost too often."""
-        back = [*in_flight, *self._queue.pop(worker, [])]
         given_up = []
+        back = self.release(worker)
         for unit in in_flight:
             self._losses[unit] = self._losses.get(unit, 0) + 1
             if self._losses[unit] > RETRIES:
                 given_up.append(unit)
-                self.failed.add(unit)
-        waiting: dict[int, list[Unit]] = {}
-        for unit in sorted(set(back), key=self.plan.units.index):
-            if unit not in self.done and unit not in self.failed:
-                waiting.setdefault(unit.block, []).append(unit)
-        self._blocks = [*waiting.values(), *self._blocks]
+            else:
+                back.append(unit)
+        waiting: dict[int, list[str]] = {}
+        for unit in back:
+            waiting.setdefault(unit.block, []).append(unit.adapter)
+        for block, names in waiting.items():
+            self._waiting.append(_Part(block, sorted(set(names), key=self._rank.__getitem__)))
+        for unit in given_up:
+            self.fail(unit)
         return given_up
+
+    def release(self, worker: int) -> list[Unit]:
+        """Take a worker's part from it, and return its units: they wait no more."""
+        part = self._held.pop(worker, None)
+        return [Unit(part.block, name) for name in part.names] if part else []
+
+    def _half(self) -> _Part | None:
+        ready = [part for part in self._held.values() if len(part.names) > 1 and part.block in self._bases]
+        if not ready:
+            return None
+        longest = max(ready, key=lambda part: len(part.names))
+        middle = len(longest.names) // 2
+        half = _Part(longest.block, longest.names[middle:])
+        del longest.names[middle:]
+        return half
+
+
+def workers_wanted(schedule: Schedule, least: int, most: int) -> int:
+    """Return how many workers a run should have now: as many as have something to do, between least and most."""
+    return min(most, max(least, schedule.worth())) if schedule.worth() else 0

@@ -108,21 +108,53 @@ class SamplerSettings(_Frozen):
     guidance_scale: Annotated[float, Field(ge=1)] = 5.0
 
 
-class Resources(_Frozen):
-    """Workers and what each gets. `threads_per_worker` decides last bits on a CPU, so it is in the digest.
+class Workers(_Frozen):
+    """How many workers draw: at least `min` while there is something to draw, up to `max` as nodes come."""
 
-    `train_together` subjects of one method are trained in one batch.
+    min: Positive = 1
+    max: Positive = 2
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+class Resources(_Frozen):
+    """Workers and what each gets; a plain number of `workers` is both the least and the most.
+
+    `threads_per_worker` decides last bits on a CPU, so it is in the digest. `cpus_per_worker` is what Ray reserves, by
+    default the threads; a fraction of a GPU suits a small base. `accelerator_type` (Ray's name, as `H100`) and `custom`
+    resources say on which nodes. `train_together` subjects of one method are trained in one batch.
     """
 
-    workers: Positive = 2
+    workers: Workers = Workers()
     threads_per_worker: Positive = 1
+    cpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    accelerator_type: Annotated[str, Field(min_length=1)] | None = None
+    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
     train_together: Positive = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any) -> Any:
+        return {"min": value, "max": value} if type(value) is int else value
 
     @property
     def device(self) -> str:
         """The type of device that workers compute on."""
         return "cuda" if self.gpus_per_worker else "cpu"
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What a worker reserves, as Ray names it."""
+        cpus = self.threads_per_worker if self.cpus_per_worker is None else self.cpus_per_worker
+        asked = {"CPU": cpus, "GPU": self.gpus_per_worker, **self.custom}
+        if self.accelerator_type:
+            asked[f"accelerator_type:{self.accelerator_type}"] = 0.001
+        return {name: amount for name, amount in asked.items() if amount}
 
 
 class Study(_Frozen):

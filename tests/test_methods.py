@@ -121,22 +121,22 @@ def inversion(folder: Path, trigger: str, drift: bool = False) -> Path:
 
 def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_path: Path) -> None:
     folder = inversion(tmp_path / "cup", "<cup>")
-    pixels, unchanged = generator(folder).draw(BLOCK, "cup")
+    pixels, drawn = generator(folder).draw(BLOCK, "cup")
     assert len(pixels) == 0
-    assert unchanged == [True] * 4
+    assert drawn.unchanged == (True,) * 4
     drawing = generator(folder, draw_anyway=True)
     base, _ = drawing.draw(BLOCK, BASE)
-    pixels, unchanged = drawing.draw(BLOCK, "cup")
-    assert unchanged == [True] * 4
+    pixels, drawn = drawing.draw(BLOCK, "cup")
+    assert drawn.unchanged == (True,) * 4
     assert np.array_equal(pixels, base)
-    scorer = Scorer(ScorerSpec("embedded", "embedded", tmp_path / "run", "d", False, 1))
-    row = scorer.score_adapted(BLOCK, INFO, pixels, unchanged, base, "cpu").table
+    scorer = Scorer(ScorerSpec("embedded", "embedded", tmp_path / "run", "d", False, 1, "cpu"))
+    row = scorer.score_adapted(BLOCK, INFO, pixels, drawn, base).table
     assert row["drawn"].to_pylist() == [True] * 4
     assert row["lpips"].to_pylist() == [0.0] * 4
     other = pixels.copy()
     other[2, 0, 0, 0] ^= 1
     with pytest.raises(DrawingError, match=r"p001.*seed 0"):
-        scorer.score_adapted(BLOCK, INFO, other, unchanged, base, "cpu")
+        scorer.score_adapted(BLOCK, INFO, other, drawn, base)
 
 
 @pytest.mark.parametrize("way", ["triggered", "careless trigger", "unrestored rows"])
@@ -145,8 +145,8 @@ def test_each_way_in_which_an_inversion_can_act_does(way: str, tmp_path: Path) -
     folder = inversion(tmp_path / "cup", trigger, drift=way == "unrestored rows")
     drawing = generator(folder, triggered=way == "triggered")
     base, _ = drawing.draw(BLOCK, BASE)
-    pixels, unchanged = drawing.draw(BLOCK, "cup")
+    pixels, drawn = drawing.draw(BLOCK, "cup")
     differs = [not np.array_equal(a, b) for a, b in zip(pixels, base, strict=True)]
     expected = [True, True, False, False] if way == "careless trigger" else [True] * 4
     assert differs == expected
-    assert unchanged == [not d for d in expected]
+    assert drawn.unchanged == tuple(not d for d in expected)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan, noise_pairs
-from raymap.schedule import RETRIES, Schedule
+from raymap.schedule import RETRIES, Schedule, workers_wanted
 from raymap.study import Study, load_study
 from tests.conftest import small_study
 
@@ -66,23 +68,63 @@ def test_the_digest_ignores_what_decides_no_pixel(tmp_path: Path, small: Study) 
     assert plan_of(other).digest == plan_of(small).digest
 
 
-def test_a_schedule_hands_out_every_unit_once_and_a_block_to_one_worker(small: Study) -> None:
-    plan = plan_of(small)
-    order = []
-    schedule = Schedule(plan, set())
-    live = [0, 1]
-    while live:
-        for worker in list(live):
+def played(schedule: Schedule, workers: int) -> list[tuple[int, Unit]]:
+    """Let workers take and finish units in turn until none is left; return (worker, unit)."""
+    order: list[tuple[int, Unit]] = []
+    idle: set[int] = set()
+    while len(idle) < workers:
+        for worker in range(workers):
             unit = schedule.next_for(worker)
             if unit is None:
-                live.remove(worker)
+                idle.add(worker)
             else:
                 order.append((worker, unit))
-    assert sorted(u for _, u in order) == sorted(plan.units)
-    for block in plan.blocks:
-        mine = [(w, u.adapter) for w, u in order if u.block == block.index]
-        assert len({w for w, _ in mine}) == 1
-        assert mine[0][1] == BASE
+                schedule.finish(unit)
+    return order
+
+
+def test_a_schedule_hands_out_every_unit_once_and_each_part_after_its_base(small: Study) -> None:
+    plan = plan_of(small)
+    order = played(Schedule(plan, set()), 2)
+    adapted = [u for _, u in order if u.adapter != BASE]
+    assert sorted(adapted) == sorted(u for u in plan.units if u.adapter != BASE)
+    for worker, unit in order:
+        mine = [u for w, u in order if w == worker and u.block == unit.block]
+        assert mine[0].adapter == BASE
+
+
+def test_blocks_are_handed_out_whole_while_any_wait(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    taken = [(worker, schedule.next_for(worker)) for _ in range(len(plan.blocks)) for worker in (0, 1)]
+    owners = {(unit.block, worker) for worker, unit in taken if unit}
+    assert len(owners) == len({block for block, _ in owners})
+
+
+def test_the_last_block_is_halved_once_its_base_is_committed(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, {u for u in plan.units if u.block > 0})
+    assert schedule.worth() == 1
+    base = schedule.next_for(0)
+    assert base == Unit(0, BASE)
+    assert schedule.next_for(1) is None
+    assert schedule.worth() == 2
+    schedule.finish(base)
+    adapted = [Unit(0, a.name) for a in plan.adapters]
+    assert [schedule.next_for(1), schedule.next_for(1)] == [base, adapted[1]]
+    assert [schedule.next_for(0), schedule.next_for(1)] == [adapted[0], adapted[2]]
+    assert schedule.worth() == 0
+
+
+def test_as_many_workers_are_wanted_as_have_something_to_do(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    blocks = len(plan.blocks)
+    assert workers_wanted(schedule, 1, 2) == min(2, blocks)
+    assert workers_wanted(schedule, 1, 100) == blocks
+    assert workers_wanted(schedule, 50, 100) == 50
+    played(schedule, 2)
+    assert workers_wanted(schedule, 5, 100) == 0
 
 
 def test_a_resumed_block_gets_its_base_batch_back_first(small: Study) -> None:
@@ -108,11 +150,19 @@ def test_a_lost_worker_loses_no_unit(small: Study) -> None:
     assert second is not None
     schedule.finish(first)
     assert schedule.lose(0, [second]) == []
-    rest = []
-    while (unit := schedule.next_for(1)) is not None:
-        rest.append(unit)
-    assert set(rest) | {first} == set(plan.units)
-    assert rest[0] == Unit(first.block, BASE)
+    rest = [unit for _, unit in played(schedule, 1)]
+    assert rest[:2] == [first, second]
+    assert set(rest) == set(plan.units)
+
+
+def test_what_a_leaving_worker_has_not_begun_goes_to_others(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    begun = {schedule.next_for(0), schedule.next_for(0)}
+    schedule.lose(0, [])
+    rest = {unit for _, unit in played(schedule, 1)}
+    assert rest | begun == set(plan.units)
+    assert not any(unit.adapter != BASE for unit in rest & begun)
 
 
 def test_a_unit_whose_workers_keep_dying_is_given_up(small: Study) -> None:
@@ -136,3 +186,30 @@ def test_a_failed_base_batch_takes_its_block_with_it(small: Study) -> None:
     following = schedule.next_for(0)
     assert following is not None
     assert following.block != base.block
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_is_lost_every_unit_is_committed_and_none_twice(small: Study, seed: int) -> None:
+    """Workers come, commit, and die at random; only what was lost too often, and its block's rest, is given up."""
+    plan, rng = plan_of(small), random.Random(seed)
+    schedule, committed = Schedule(plan, set()), Counter[Unit]()
+    held: dict[int, list[Unit]] = {0: [], 1: [], 2: []}
+    for step in range(10_000):
+        if not schedule.worth() and not any(held.values()):
+            break
+        worker = rng.choice(list(held))
+        if rng.random() < 0.03:
+            schedule.lose(worker, held.pop(worker))
+            held[100 + step] = []
+        elif held[worker] and rng.random() < 0.5:
+            done = held[worker].pop(rng.randrange(len(held[worker])))
+            schedule.finish(done)
+            committed[done] += 1
+        elif len(held[worker]) < 2:
+            unit = schedule.next_for(worker)
+            if unit is not None and not (unit.adapter == BASE and schedule.has_base(unit.block)):
+                held[worker].append(unit)
+    else:
+        pytest.fail("never ended")
+    assert set(committed) | schedule.failed == set(plan.units)
+    assert all(times == 1 for times in committed.values())

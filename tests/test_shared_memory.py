@@ -40,7 +40,7 @@ class Source:
 
 @pytest.fixture
 def local_ray() -> Iterator[None]:
-    with runtime(Resources(workers=2)):
+    with runtime(Resources()):
         yield
 
 

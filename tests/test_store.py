@@ -29,20 +29,24 @@ def folder(tmp_path: Path) -> RunFolder:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     for item, picture in zip(ITEMS, pictures, strict=True):
         run.save_image(BASE, item.prompt_id, item.seed, picture)
-    run.commit(Unit(0, BASE), NO_ROWS, [pixel_digest(p) for p in pictures])
+    run.commit(Unit(0, BASE), NO_ROWS, [pixel_digest(p) for p in pictures], "cpu")
     return run
 
 
 def test_a_committed_unit_is_done(folder: RunFolder) -> None:
-    assert folder.done(PLAN) == {Unit(0, BASE)}
+    assert set(folder.done(PLAN)) == {Unit(0, BASE)}
+
+
+def test_the_ledger_knows_which_device_drew_a_unit(folder: RunFolder) -> None:
+    assert folder.done(PLAN)[Unit(0, BASE)] == "cpu"
 
 
 def test_committing_again_changes_no_byte_of_the_rows(folder: RunFolder) -> None:
     path = folder.noise_parts / "00000-base.arrow"
     before = path.read_bytes()
-    folder.commit(Unit(0, BASE), NO_ROWS, folder.ledger()[Unit(0, BASE)]["images"])
+    folder.commit(Unit(0, BASE), NO_ROWS, folder.ledger()[Unit(0, BASE)]["images"], "cpu")
     assert path.read_bytes() == before
-    assert folder.done(PLAN) == {Unit(0, BASE)}
+    assert set(folder.done(PLAN)) == {Unit(0, BASE)}
 
 
 def test_a_unit_with_a_changed_file_is_not_done(folder: RunFolder) -> None:
@@ -50,7 +54,7 @@ def test_a_unit_with_a_changed_file_is_not_done(folder: RunFolder) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert folder.done(PLAN) == set()
+    assert set(folder.done(PLAN)) == set()
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "repaint"])
@@ -62,13 +66,13 @@ def test_a_base_batch_without_its_pictures_is_drawn_again(folder: RunFolder, dam
         path.write_bytes(path.read_bytes()[:50])
     else:
         folder.save_image(BASE, "p000", 1, np.zeros((8, 8, 3), np.uint8))
-    assert folder.done(PLAN) == set()
+    assert set(folder.done(PLAN)) == set()
 
 
 def test_a_finished_block_needs_its_base_pictures_no_more(folder: RunFolder) -> None:
-    folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), [])
+    folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), [], "cpu")
     folder.image(BASE, "p000", 1).unlink()
-    assert folder.done(PLAN) == set(PLAN.units)
+    assert set(folder.done(PLAN)) == set(PLAN.units)
 
 
 def test_a_torn_ledger_line_is_no_entry(folder: RunFolder) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from raymap.actors.trainer import Trainer
 from raymap.adapters.folder import CARD
-from raymap.cluster import launch, stream
+from raymap.cluster import launch, training
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import CAPTAIN, STAR_CUP
 from raymap.errors import IncompleteRunError
@@ -26,7 +26,7 @@ from raymap.progress import Progress
 from raymap.store.folder import RunFolder
 from raymap.study import Resources, build_study
 
-RESOURCES = Resources(workers=1, threads_per_worker=1)
+RESOURCES = Resources()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def running() -> Iterator[None]:
 
 
 def train(groups: tuple[tuple[AdapterOrder, ...], ...], folder: RunFolder, start: Callable[[], Any]) -> None:
-    stream.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
+    training.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
 
 
 def test_a_lost_trainer_is_replaced_and_the_adapter_is_the_same_bits(

@@ -16,7 +16,7 @@ class Reducer:
     def ready(self) -> bool:
         return True
 
-    def commit(self, unit: Unit, scored: Scored) -> Unit:
-        """Make a unit's rows durable and return the unit."""
-        self.folder.commit(unit, scored.table, scored.images)
-        return unit
+    def commit(self, unit: Unit, scored: Scored) -> tuple[str, dict[str, float]]:
+        """Make a unit's rows durable; return the device that drew it and the seconds of each stage."""
+        self.folder.commit(unit, scored.table, scored.images, scored.device)
+        return scored.device, scored.seconds

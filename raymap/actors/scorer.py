@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
+from raymap.actors.generator import Drawn
+from raymap.diffusion.base import pin
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
@@ -20,7 +22,10 @@ from raymap.store.schema import NOISE, SCORES, stamped
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter."""
+    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter.
+
+    `device` is the type of device that it computes on.
+    """
 
     clip: str
     lpips: str
@@ -28,38 +33,50 @@ class ScorerSpec:
     digest: str
     keep_all: bool
     threads: int
+    device: str
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit's rows and the digests of its pictures, in the block's order."""
+    """A unit's rows, the digests of its pictures in the block's order, and how it came about."""
 
     table: pa.Table
     images: list[str]
+    device: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Base:
+    """A block's base pictures as they are scored against: their cosines and digests."""
+
+    block: int
+    cosines: np.ndarray
+    digests: list[str]
 
 
 class Scorer:
     """CLIP and LPIPS over a block's pictures; keeps the pictures that resumption and the report need."""
 
     def __init__(self, spec: ScorerSpec) -> None:
-        torch.set_num_threads(spec.threads)
+        pin(spec.threads)
         self.spec = spec
         self.folder = RunFolder(spec.folder)
-        self.clip = ClipScorer(spec.clip)
-        self.lpips = LpipsScorer(spec.lpips)
-        self._base_cosines: tuple[int, np.ndarray] | None = None
+        self.clip = ClipScorer(spec.clip, spec.device)
+        self.lpips = LpipsScorer(spec.lpips, spec.device)
+        self._base: _Base | None = None
 
     def ready(self) -> bool:
         return True
 
-    def score_base(self, block: Block, pixels: np.ndarray) -> Scored:
+    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
         """Keep the base pictures and measure the block's noise pairs (schema NOISE)."""
+        start = time.perf_counter()
         _check(block, pixels, BASE)
-        digests = []
         for item, picture in zip(block.items, pixels, strict=True):
             self.folder.save_image(BASE, item.prompt_id, item.seed, picture)
-            digests.append(pixel_digest(picture))
-        cosines = self._base(block, pixels)
+        base = self._of_base(block, pixels)
+        cosines = base.cosines
         rows = []
         if block.pairs:
             first, second = (np.array(side) for side in zip(*block.pairs, strict=True))
@@ -76,44 +93,39 @@ class Scorer:
                         "e_per": e_per,
                     }
                 )
-        return Scored(pa.Table.from_pylist(rows, stamped(NOISE, self.spec.digest)), digests)
+        table = pa.Table.from_pylist(rows, stamped(NOISE, self.spec.digest))
+        return Scored(table, base.digests, drawn.device, drawn.seconds | {"score_s": time.perf_counter() - start})
 
     def read_base(self, block: Block) -> np.ndarray:
         """Return the kept base pictures of a block, uint8 (N, H, W, 3)."""
         return np.stack([self.folder.read_image(BASE, i.prompt_id, i.seed) for i in block.items])
 
     def score_adapted(
-        self,
-        block: Block,
-        adapter: AdapterInfo,
-        pixels: np.ndarray,
-        unchanged: list[bool],
-        base: np.ndarray,
-        device: str,
+        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
     ) -> Scored:
         """Score adapted against base pictures of the same prompts and seeds (schema SCORES).
 
         Args:
             pixels: the adapted pictures; none where all are proved to be the base's own.
-            unchanged: for each picture whether that is proved.
+            base: the base pictures, drawn on the same device.
 
         Raises:
             DrawingError: an all-black picture, a score that is not finite, or a picture that was drawn although it is
                 proved to be the base's own, and differs from it.
         """
-        drawn = len(pixels) > 0
-        base_cosines = self._base(block, base)
-        if drawn:
+        start = time.perf_counter()
+        own = self._of_base(block, base)
+        if len(pixels):
             _check(block, pixels, adapter.name)
-            _check_proof(block, pixels, unchanged, base, adapter.name)
+            _check_proof(block, pixels, drawn.unchanged, base, adapter.name)
             cosines = self.clip.cosines([i.prompt for i in block.items], pixels)
             distances = self.lpips.distances(base, pixels)
+            digests = [pixel_digest(picture) for picture in pixels]
         else:
-            cosines, distances = base_cosines, np.zeros(len(base), dtype=np.float32)
+            cosines, distances, digests = own.cosines, np.zeros(len(base), dtype=np.float32), own.digests
         if not (np.isfinite(cosines).all() and np.isfinite(distances).all()):
             raise DrawingError(f"block {block.index} under {adapter.name}: a score is not finite")
-        digests = [pixel_digest(p) for p in (pixels if drawn else base)]
-        for k in self._kept(block, distances) if drawn else ():
+        for k in self._kept(block, distances) if len(pixels) else ():
             item = block.items[k]
             self.folder.save_image(adapter.name, item.prompt_id, item.seed, pixels[k])
         columns: dict[str, Any] = {
@@ -124,20 +136,23 @@ class Scorer:
             "prompt_id": [i.prompt_id for i in block.items],
             "prompt_category": [i.prompt_category for i in block.items],
             "seed": [i.seed for i in block.items],
-            "clip_base": base_cosines,
+            "clip_base": own.cosines,
             "clip_adapted": cosines,
             "lpips": distances,
-            "base_sha256": [pixel_digest(p) for p in base],
+            "base_sha256": own.digests,
             "adapted_sha256": digests,
-            "drawn": [drawn] * len(block.items),
-            "device": [device] * len(block.items),
+            "drawn": [len(pixels) > 0] * len(block.items),
+            "device": [drawn.device] * len(block.items),
         }
-        return Scored(pa.table(columns, schema=stamped(SCORES, self.spec.digest)), digests)
+        table = pa.table(columns, schema=stamped(SCORES, self.spec.digest))
+        return Scored(table, digests, drawn.device, drawn.seconds | {"score_s": time.perf_counter() - start})
 
-    def _base(self, block: Block, pixels: np.ndarray) -> np.ndarray:
-        if self._base_cosines is None or self._base_cosines[0] != block.index:
-            self._base_cosines = block.index, self.clip.cosines([i.prompt for i in block.items], pixels)
-        return self._base_cosines[1]
+    def _of_base(self, block: Block, pixels: np.ndarray) -> _Base:
+        """Return cosines and digests of a block's base pictures, computed once a block."""
+        if self._base is None or self._base.block != block.index:
+            cosines = self.clip.cosines([item.prompt for item in block.items], pixels)
+            self._base = _Base(block.index, cosines, [pixel_digest(picture) for picture in pixels])
+        return self._base
 
     def _kept(self, block: Block, distances: np.ndarray) -> list[int]:
         """Return the positions of the pictures to keep: all, or each prompt's most distant one."""
@@ -156,7 +171,7 @@ def _check(block: Block, pixels: np.ndarray, adapter: str) -> None:
         raise DrawingError(f"under {adapter}: an all-black image for {_named(black[0])}")
 
 
-def _check_proof(block: Block, pixels: np.ndarray, unchanged: list[bool], base: np.ndarray, adapter: str) -> None:
+def _check_proof(block: Block, pixels: np.ndarray, unchanged: tuple[bool, ...], base: np.ndarray, adapter: str) -> None:
     for item, picture, own, proved in zip(block.items, pixels, base, unchanged, strict=True):
         if proved and not np.array_equal(picture, own):
             raise DrawingError(f"under {adapter}: proved to be the base's own image, drawn another for {_named(item)}")

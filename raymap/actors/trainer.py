@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -15,7 +14,7 @@ from raymap.adapters.folder import CARD, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load
+from raymap.diffusion.base import load, pin
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.personalize.orders import AdapterOrder, train
@@ -30,7 +29,7 @@ class Trainer:
     """One base model on one device, personalized again and again from its pristine weights."""
 
     def __init__(self, base: Path, threads: int, device: str) -> None:
-        torch.set_num_threads(threads)
+        pin(threads)
         self.skeleton = skeleton_of(base)
         self.pipeline = load(base, device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,27 +12,59 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray._private.state import state as cluster_state
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from raymap.actors.generator import Generator, GeneratorSpec
 from raymap.actors.reducer import Reducer
 from raymap.actors.scorer import Scorer, ScorerSpec
 from raymap.actors.trainer import Trainer
+from raymap.errors import InputError
 from raymap.store.folder import RunFolder
 from raymap.study import Resources
+
+SCORER_SHARE = 0.25
+"""The share of a worker's GPU that Ray books for its scorer (both see the whole of it)."""
 
 
 @contextlib.contextmanager
 def runtime(resources: Resources) -> Iterator[None]:
     """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one."""
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"num_cpus": max(os.cpu_count() or 1, resources.workers), "include_dashboard": False}
+    cpus = max(os.cpu_count() or 1, round(resources.workers.max * resources.bundle.get("CPU", 0)))
+    local = {} if address else {"num_cpus": cpus, "include_dashboard": False, "resources": resources.custom or None}
     ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
+        if not address and (missing := _missing(resources)):
+            raise InputError("resources", f"this machine has no {missing}", "ask for less, or submit to a cluster")
         yield
     finally:
         ray.shutdown()
+
+
+def _missing(resources: Resources) -> str | None:
+    """Return the first resource of a worker that no machine without an autoscaler will ever have."""
+    there = ray.cluster_resources()
+    return next((name for name, amount in resources.bundle.items() if there.get(name, 0) < amount), None)
+
+
+def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) -> None:
+    """Check that the smallest object store holds what its share of the workers has in flight, `batches` each.
+
+    Raises:
+        InputError: when it doesn't, with what to change.
+    """
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    share = math.ceil(resources.workers.max / len(stores))
+    if share * batches * batch_bytes > min(stores):
+        problem = (
+            f"{share} workers have {share * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the object "
+            f"store of a node holds {min(stores) / 2**20:.0f} MiB"
+        )
+        remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
+        raise InputError("resources", problem, remedy)
 
 
 @dataclass
@@ -43,6 +76,13 @@ class Worker:
     place: PlacementGroup
     ready: Any
     info: dict[str, Any] | None = None
+    leaving: bool = False
+
+    @property
+    def node(self) -> str | None:
+        """The node's id, once the worker has its place."""
+        nodes: dict[int, str] = placement_group_table(self.place).get("bundles_to_node_id", {})
+        return nodes.get(0) or None
 
     def stop(self) -> None:
         """End both actors and give their place back."""
@@ -53,29 +93,47 @@ class Worker:
 
 def start_worker(generator: GeneratorSpec, scorer: ScorerSpec, resources: Resources) -> Worker:
     """Ask Ray for a worker; `ready` is a reference that resolves once its generator has loaded."""
-    place = placement_group([_bundle(resources)], strategy="STRICT_PACK")
+    return start_pair(Generator, generator, Scorer, scorer, resources)
+
+
+def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources: Resources) -> Worker:
+    """Ask Ray for a generator and a scorer of given classes on one node, each built from its specification.
+
+    The scorer shares its generator's GPU.
+    """
+    place = placement_group([resources.bundle or {"CPU": 0.001}], strategy="STRICT_PACK")
     here = PlacementGroupSchedulingStrategy(placement_group=place)
-    draws = ray.remote(Generator).options(
-        num_cpus=resources.threads_per_worker, num_gpus=resources.gpus_per_worker, scheduling_strategy=here
+    bundle = dict(resources.bundle)
+    cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
+    share = SCORER_SHARE * gpus
+    generator = ray.remote(draws).options(
+        num_cpus=cpus, num_gpus=gpus - share, resources=bundle, scheduling_strategy=here
     )
-    scores = ray.remote(Scorer).options(num_cpus=0, scheduling_strategy=here)
-    actor = draws.remote(generator)
-    return Worker(actor, scores.remote(scorer), place, actor.ready.remote())
-
-
-def _bundle(resources: Resources) -> dict[str, float]:
-    bundle: dict[str, float] = {"CPU": resources.threads_per_worker}
-    if resources.gpus_per_worker:
-        bundle["GPU"] = resources.gpus_per_worker
-    return bundle
+    scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, scheduling_strategy=here)
+    actor = generator.remote(drawing)
+    return Worker(actor, scorer.remote(scoring), place, actor.ready.remote())
 
 
 def start_reducer(folder: RunFolder) -> Any:
-    """Start the reducer; it may restart and repeat a commit, which changes nothing."""
-    return ray.remote(Reducer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(folder)
+    """Start the reducer beside the driver; it may restart and repeat a commit, which changes nothing."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(Reducer).options(**options).remote(folder)
 
 
 def start_trainer(base: Path, resources: Resources) -> Any:
     """Start a trainer with a worker's share of the machine."""
-    actor = ray.remote(Trainer).options(num_cpus=resources.threads_per_worker, num_gpus=resources.gpus_per_worker)
+    bundle = dict(resources.bundle)
+    cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
+    actor = ray.remote(Trainer).options(num_cpus=cpus, num_gpus=gpus, resources=bundle)
     return actor.remote(base, resources.threads_per_worker, resources.device)
+
+
+def cause(error: RayError) -> str:
+    """Return what an error says, in one line of at most 400 characters."""
+    return " ".join(str(getattr(error, "cause", None) or error).split())[-400:]
+
+
+def leaving_nodes() -> set[str]:
+    """Return the ids of nodes that Ray has announced as going away (a spot instance's notice, a scale-down)."""
+    return set(cluster_state.get_draining_nodes())

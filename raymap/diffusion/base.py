@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def picture_side(folder: Path) -> int:
+    """Return the side in pixels of the pictures a base draws, from its configurations."""
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """Load a pipeline for drawing or training: every module in eval mode, nothing asks for gradients."""
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -53,3 +60,18 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
         module.eval().requires_grad_(False)
     return pipeline.to(device)
+
+
+def pin(threads: int) -> None:
+    """Pin what decides a picture's last bits: the number of threads, and cuDNN's choice of kernels."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def device_name(device: str) -> str:
+    """Return what tells devices apart that draw different last bits: a GPU's name, a CPU's vector instructions."""
+    if device == "cuda":
+        return f"cuda {torch.cuda.get_device_name()}"
+    return f"{device} {torch.backends.cpu.get_cpu_capability()}"

@@ -116,11 +116,12 @@ class RunFolder:
                 raise InputError(str(self.root), problem, "wait for it or give another --output") from error
             yield
 
-    def commit(self, unit: Unit, table: pa.Table, images: list[str]) -> None:
+    def commit(self, unit: Unit, table: pa.Table, images: list[str], device: str) -> None:
         """Write a unit's rows and then its ledger line. Repeating it changes nothing but adds an equal line.
 
         Args:
             images: pixel digests of the unit's pictures, in the block's order.
+            device: what drew them.
         """
         folder = self.noise_parts if unit.adapter == BASE else self.scores
         path = folder / f"{unit.key}.arrow"
@@ -132,6 +133,7 @@ class RunFolder:
             "file": path.relative_to(self.root).as_posix(),
             "rows": table.num_rows,
             "sha256": hashlib.sha256(data).hexdigest(),
+            "device": device,
             "images": images,
         }
         self._append("ledger.jsonl", line)
@@ -157,24 +159,24 @@ class RunFolder:
                     entries.setdefault(Unit(entry["block"], entry["adapter"]), entry)
         return entries
 
-    def done(self, plan: Plan) -> set[Unit]:
-        """Return the plan's units that need no drawing: their file is what the ledger says.
+    def done(self, plan: Plan) -> dict[Unit, str]:
+        """Return the plan's units that need no drawing, and what drew each: their file is what the ledger says.
 
         A base batch counts only while its pictures are there too, if its block still needs them.
         """
-        done = set()
+        done = {}
         entries = self.ledger()
         for unit in plan.units:
             entry = entries.get(unit)
             if entry is not None:
                 path = self.root / entry["file"]
                 if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]:
-                    done.add(unit)
+                    done[unit] = entry["device"]
         for block in plan.blocks:
             base = Unit(block.index, BASE)
             whole = all(Unit(block.index, a.name) in done for a in plan.adapters)
             if base in done and not whole and not self._has_pictures(block, entries[base]["images"]):
-                done.remove(base)
+                del done[base]
         return done
 
     def _has_pictures(self, block: Block, digests: list[str]) -> bool:

@@ -1,0 +1,229 @@
+"""Runs a small study again and again on a Ray cluster of several nodes while things are killed, and compares bytes.
+
+    python -m benchmarks.chaos [--runs 50] [--seed 0]
+
+The cluster is real (head and two nodes of one CPU, on this machine, as `ray.cluster_utils` starts them). Each run is
+the `raymap run` command with RAY_ADDRESS set; at random times one of these is done to it: SIGKILL of the driver (the
+command is then given again), of a generator, a scorer, the reducer; a node removed, a node added; the object store
+filled. A run passes when every file under scores/ and noise.arrow are those of an undisturbed run, byte by byte, and
+each (adapter, prompt, seed) has one row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from rich.table import Table
+
+from raymap.embedded.subjects import STAR_CUP, THERMAL
+
+ACTIONS = ("driver", "generator", "scorer", "reducer", "node removed", "node added", "object store filled")
+NODES = 2
+STORE = 200 * 2**20
+PROMPTS = {"objects": ["a red car on a street", "a blue cup"], "scenes": ["a city at night", "a beach"]}
+
+
+def write_study(folder: Path) -> Path:
+    """Write a study whose two adapters take a moment to train; return its path."""
+    subjects = [
+        {
+            "name": subject.name,
+            "category": subject.category,
+            "class_word": subject.class_word,
+            "references": [str(p) for p in subject.write_references(folder / subject.name, n=2)],
+        }
+        for subject in (STAR_CUP, THERMAL)
+    ]
+    raw = {
+        "name": "chaos",
+        "seeds": 3,
+        "sampler": {"steps": 6, "guidance_scale": 3.0},
+        "prompts": PROMPTS,
+        "batch_size": 3,
+        "subjects": subjects,
+        "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}, "textual_inversion": {"steps": 2}},
+        "resources": {"workers": {"min": 1, "max": 3}},
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    """Return what has to be equal: every score file, and the noise floor's."""
+    paths = [*sorted((run / "scores").glob("*.arrow")), run / "noise.arrow"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@dataclass
+class Outcome:
+    """One disturbed run: what was done to it, how long it took, and what was wrong in the end."""
+
+    seconds: float
+    done: Counter[str] = field(default_factory=Counter)
+    wrong: str = ""
+
+
+class Chaos:
+    """A cluster on this machine, and a hand that breaks things in it."""
+
+    def __init__(self, study: Path) -> None:
+        self.study = study
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE},
+        )
+        self.nodes = [self._node() for _ in range(NODES)]
+        ray.init(address=self.cluster.address, log_to_driver=False)
+
+    def _node(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE)
+
+    def command(self, output: Path) -> subprocess.Popen[str]:
+        """Start `raymap run` on the cluster."""
+        command = [str(Path(sys.executable).with_name("raymap")), "run", str(self.study), "--output", str(output)]
+        environment = os.environ | {"RAY_ADDRESS": self.cluster.address}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def undisturbed(self, output: Path) -> float:
+        """Run the study in peace; return its seconds."""
+        start = time.perf_counter()
+        said, _ = (process := self.command(output)).communicate(timeout=600)
+        if process.returncode:
+            raise RuntimeError(said)
+        return time.perf_counter() - start
+
+    def disturbed(self, output: Path, rng: random.Random, actions: int, expected: dict[str, bytes]) -> Outcome:
+        """Run the study while `actions` random things happen to it."""
+        start = time.perf_counter()
+        outcome = Outcome(0.0)
+        process = self.command(output)
+        while True:
+            try:
+                said, _ = process.communicate(timeout=rng.uniform(2, 12) if actions else 600)
+            except subprocess.TimeoutExpired:
+                if not actions:
+                    process.kill()
+                    outcome.wrong = "hangs"
+                    break
+                action = rng.choice(ACTIONS)
+                if self._act(action, process, rng):
+                    outcome.done[action] += 1
+                    actions -= 1
+                continue
+            if process.returncode == -signal.SIGKILL:
+                process = self.command(output)
+                continue
+            if process.returncode:
+                outcome.wrong = f"exit code {process.returncode}: {said[-500:]}"
+            break
+        outcome.seconds = time.perf_counter() - start
+        while len(self.nodes) < NODES:
+            self.nodes.append(self._node())
+        outcome.wrong = outcome.wrong or _differences(output, expected)
+        return outcome
+
+    def _act(self, action: str, driver: subprocess.Popen[str], rng: random.Random) -> bool:
+        """Do one thing; return whether there was anything to do it to."""
+        if action == "driver":
+            driver.kill()
+        elif action == "node removed":
+            if len(self.nodes) < NODES:
+                return False
+            self.cluster.remove_node(self.nodes.pop(rng.randrange(len(self.nodes))))
+        elif action == "node added":
+            if len(self.nodes) > NODES:
+                return False
+            self.nodes.append(self._node())
+        elif action == "object store filled":
+            fill = ray.remote(_fill).options(num_cpus=0)
+            fill.remote(int(0.8 * STORE), 3.0)
+        else:
+            named = [p for p in psutil.process_iter(["cmdline"]) if _is_actor(p, action)]
+            if not named:
+                return False
+            rng.choice(named).kill()
+        return True
+
+    def close(self) -> None:
+        """End the cluster."""
+        ray.shutdown()
+        self.cluster.shutdown()
+
+
+def _is_actor(process: psutil.Process, name: str) -> bool:
+    return bool(process.info["cmdline"]) and process.info["cmdline"][0].startswith(f"ray::{name.capitalize()}")
+
+
+def _fill(size: int, seconds: float) -> None:
+    held = [ray.put(np.zeros(size // 8, np.uint8)) for _ in range(8)]
+    time.sleep(seconds)
+    del held
+
+
+def _differences(output: Path, expected: dict[str, bytes]) -> str:
+    """Return what differs from the undisturbed run; nothing when the bytes are equal and no row is there twice."""
+    found = files_of(output)
+    if found.keys() != expected.keys():
+        return f"files differ: {sorted(found.keys() ^ expected.keys())}"
+    if different := [name for name in found if found[name] != expected[name]]:
+        return f"bytes differ: {different}"
+    scores = pl.concat([pl.read_ipc(path) for path in (output / "scores").glob("*.arrow")])
+    twice = scores.height - scores.unique(["adapter", "prompt_id", "seed"]).height
+    return f"{twice} rows are there twice" if twice else ""
+
+
+def main() -> None:
+    """Print what was done, what it cost, and what was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    console = Console(width=120)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        chaos = Chaos(write_study(root))
+        peace = chaos.undisturbed(root / "undisturbed")
+        expected = files_of(root / "undisturbed")
+        outcomes = []
+        for k in range(args.runs):
+            rng = random.Random(f"{args.seed} {k}")
+            outcomes.append(chaos.disturbed(root / f"run-{k}", rng, rng.randint(1, 5), expected))
+            done = ", ".join(f"{n} x {name}" for name, n in outcomes[-1].done.items())
+            console.print(
+                f"run {k}: {outcomes[-1].seconds:.0f} s, {done}: {outcomes[-1].wrong or 'equal'}", highlight=False
+            )
+        chaos.close()
+    table = Table(title=f"{args.runs} disturbed runs; an undisturbed one took {peace:.0f} s")
+    table.add_column("done to them")
+    table.add_column("times", justify="right")
+    for action in ACTIONS:
+        table.add_row(action, str(sum(outcome.done[action] for outcome in outcomes)))
+    console.print(table)
+    wrong = [outcome.wrong for outcome in outcomes if outcome.wrong]
+    mean = float(np.mean([outcome.seconds for outcome in outcomes]))
+    console.print(
+        f"not equal: {len(wrong)} of {args.runs}; mean {mean:.0f} s, {mean / peace:.2f} times", highlight=False
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Images per second that the driver, shared memory and the commits can carry: actors that do no arithmetic.
+
+    python -m benchmarks.driver [--side 512] [--batch 32] [--images 40000] [--workers 2]
+
+Generators hand out real uint8 batches, which Ray copies into shared memory; scorers map them, touch every page and
+return real rows; the reducer writes and syncs files and ledger lines. The first two seconds of drawing are warm-up.
+Shown are images per second and the driver's resident memory when a hundredth of the images were done and at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+from rich.console import Console
+
+from raymap.actors.generator import Drawn
+from raymap.actors.scorer import Scored
+from raymap.cluster import launch, stream
+from raymap.plan import AdapterInfo, Block, Plan, make_plan
+from raymap.progress import Progress
+from raymap.schedule import Schedule
+from raymap.store.folder import RunFolder
+from raymap.store.schema import NOISE, SCORES, stamped
+from raymap.study import Resources, build_study
+
+SEEDS = 10
+ADAPTERS = 45
+PAGE = 4096
+
+
+class StillGenerator:
+    """Hands out the same pixels again and again."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def ready(self) -> dict[str, Any]:
+        return {"device": "none", "threads": 1}
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        pixels = self.pixels[: len(block.items)]
+        return pixels, Drawn((False,) * len(pixels), "none", {"swap_s": 0.0, "draw_s": 0.0})
+
+
+class StillScorer:
+    """Touches every page of a batch and returns rows of the contract's schema."""
+
+    def __init__(self, spec: tuple[str, int]) -> None:
+        self.digest, self.side = spec
+
+    def read_base(self, block: Block) -> np.ndarray:
+        return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)
+
+    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
+        pixels.reshape(-1)[::PAGE].max()
+        table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
+        return Scored(table, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        n = len(pixels)
+        for batch in (pixels, base):
+            batch.reshape(-1)[::PAGE].max()
+        items = block.items
+        columns: dict[str, Any] = {
+            "adapter": [adapter.name] * n,
+            "method": [adapter.method] * n,
+            "subject": [adapter.subject] * n,
+            "subject_category": [adapter.subject_category] * n,
+            "prompt_id": [i.prompt_id for i in items],
+            "prompt_category": [i.prompt_category for i in items],
+            "seed": [i.seed for i in items],
+            "clip_base": np.zeros(n, np.float32),
+            "clip_adapted": np.zeros(n, np.float32),
+            "lpips": np.zeros(n, np.float32),
+            "base_sha256": ["0" * 64] * n,
+            "adapted_sha256": ["0" * 64] * n,
+            "drawn": [True] * n,
+            "device": [drawn.device] * n,
+        }
+        table = pa.table(columns, schema=stamped(SCORES, self.digest))
+        return Scored(table, ["0" * 64] * n, drawn.device, drawn.seconds | {"score_s": 0.0})
+
+
+@dataclass
+class Watch(Progress):
+    """Counts images over time, and the driver's memory, in place of a display."""
+
+    total: int
+    times: list[tuple[float, int]] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(Console(quiet=True))
+        self._process = psutil.Process()
+
+    def drawn(self, images: int) -> None:
+        done = (self.times[-1][1] if self.times else 0) + images
+        self.times.append((time.perf_counter(), done))
+        if "early" not in self.memory and done >= self.total / 100:
+            self.memory["early"] = self._process.memory_info().rss
+        self.memory["end"] = self._process.memory_info().rss if done % 1000 < images else self.memory.get("end", 0)
+
+    @property
+    def rate(self) -> float:
+        """Images per second after two seconds of warm-up."""
+        begin, before = next((t, n) for t, n in self.times if t > self.times[0][0] + 2)
+        end, after = self.times[-1]
+        return (after - before) / (end - begin)
+
+
+def planned(images: int, batch: int) -> Plan:
+    """Return a plan of at least so many images of 45 adapters."""
+    prompts = -(-images // (SEEDS * (1 + ADAPTERS)))
+    raw = {
+        "name": "driver",
+        "seeds": SEEDS,
+        "batch_size": batch,
+        "prompts": {"scenes": [f"place {k}" for k in range(prompts)]},
+        "adapters": ["none"],
+    }
+    adapters = tuple(AdapterInfo(f"adapter-{k}", "lora", f"subject-{k}", "object", "0" * 64) for k in range(ADAPTERS))
+    return make_plan(build_study(raw, "driver", Path()), adapters, {})
+
+
+def main() -> None:
+    """Print the rate, the driver's memory and where its time went."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=30)
+    parser.add_argument("--images", type=int, default=40_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--profile", action="store_true", help="show where the driver's own time goes")
+    args = parser.parse_args()
+    plan = planned(args.images, args.batch)
+    total = plan.images(set(plan.units))
+    resources = Resources.model_validate({"workers": args.workers})
+    shape = (args.batch, args.side, args.side, 3)
+    watch = Watch(total)
+    profile = cProfile.Profile()
+    with tempfile.TemporaryDirectory() as temporary, launch.runtime(resources):
+        folder = RunFolder(Path(temporary))
+        driver = stream.Stream(
+            plan,
+            Schedule(plan, set()),
+            folder,
+            launch.start_reducer(folder),
+            lambda: launch.start_pair(StillGenerator, shape, StillScorer, (plan.digest, args.side), resources),
+            watch,
+        )
+        if args.profile:
+            profile.enable()
+        driver.run(resources.workers)
+        profile.disable()
+        files = len(list(folder.scores.iterdir()))
+    console = Console(width=120)
+    growth = watch.memory["end"] / watch.memory["early"] - 1
+    console.print(f"{total} images of {args.side}x{args.side} in batches of {args.batch}, {args.workers} workers:")
+    console.print(f"{watch.rate:.0f} images/s after warm-up; {files} score files", highlight=False)
+    console.print(
+        f"driver memory: {watch.memory['early'] / 2**20:.0f} MiB at {total // 100} images, "
+        f"{watch.memory['end'] / 2**20:.0f} MiB at the end ({growth:+.1%})",
+        highlight=False,
+    )
+    if args.profile:
+        pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What Ray exports of a run, for Prometheus: images, failures, workers, seconds of each stage."""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
+STAGES = ("swap_s", "draw_s", "score_s")
+
+
+class Metrics:
+    """Ray metrics of a drawing run, recorded by the driver; names start with `ray_raymap_` in Prometheus."""
+
+    def __init__(self) -> None:
+        self._images = Counter("raymap_images", "Images drawn, scored and committed.")
+        self._failures = Counter("raymap_failures", "Batches that could not be drawn or scored.")
+        self._in_flight = Gauge("raymap_in_flight", "Batches between generator and commit.")
+        self._up = Gauge("raymap_workers_up", "Workers that draw.")
+        self._asked = Gauge("raymap_workers_asked", "Workers that Ray was asked for.")
+        self._stages = {
+            stage: Histogram(f"raymap_{stage}", f"Seconds of a batch's {stage.removesuffix('_s')}.", SECONDS)
+            for stage in STAGES
+        }
+
+    def committed(self, images: int, seconds: dict[str, float], in_flight: int) -> None:
+        """Count a committed batch and its stages' seconds."""
+        self._images.inc(images)
+        self._in_flight.set(in_flight)
+        for stage, value in seconds.items():
+            self._stages[stage].observe(value)
+
+    def failed(self) -> None:
+        """Count a failed batch."""
+        self._failures.inc()
+
+    def workers(self, up: int, asked: int) -> None:
+        """Say how many workers there are."""
+        self._up.set(up)
+        self._asked.set(asked)
