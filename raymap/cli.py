@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raymap.errors import InputError, RaymapError
+from raymap.store.files import is_local, place
 
 if TYPE_CHECKING:
     from raymap.progress import Progress
@@ -30,12 +31,17 @@ app = typer.Typer(
 )
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
-Output = Annotated[str | None, typer.Option(help="Run folder. [default: runs/<study name>]", show_default=False)]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="Run folder: a path or a URL, as s3://bucket/run. [default: runs/<study name>]", show_default=False
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
 Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML.")]
-Folder = Annotated[Path, typer.Argument(help="A run folder.")]
+Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL as s3://bucket/run.")]
 
 
 @app.command()
@@ -44,7 +50,9 @@ def demo(output: Output = None) -> None:
     _offline()
     from raymap.demo import demo_study
 
-    target = _local(output or "runs/demo")
+    target = place(output or "runs/demo")
+    if not is_local(target):
+        raise InputError(f"--output {output}", "is no local path, where the demo draws its references", "give a folder")
     _map(_described(demo_study(target / "references")), target)
 
 
@@ -105,7 +113,7 @@ def stats(folder: Folder) -> None:
     """Write map.arrow and statistics.json anew from scores/ and noise.arrow."""
     from raymap.analysis.reduce import reduce_run
 
-    _print_summary(reduce_run(folder))
+    _print_summary(reduce_run(place(folder)))
 
 
 @app.command()
@@ -114,8 +122,9 @@ def report(folder: Folder) -> None:
     from raymap.analysis.reduce import reduce_run
     from raymap.report.page import render
 
-    reduce_run(folder)
-    console.print(f"report: {render(folder)}", soft_wrap=True)
+    root = place(folder)
+    reduce_run(root)
+    console.print(f"report: {render(root)}", soft_wrap=True)
 
 
 def _print_findings(findings: list[Any], base: str) -> None:
@@ -144,23 +153,17 @@ def _offline() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _local(output: str) -> Path:
-    if "://" in output:
-        raise InputError(f"--output {output}", "is no local path", "give a folder")
-    return Path(output)
-
-
 def _prepared(
     path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None
 ) -> tuple[Any, Path]:
     """Read and check a study; return it with its run folder."""
     from raymap.study import load_study
 
-    target = None if output is None else _local(output)
     study = load_study(path, tuple(overrides or ()), limit)
+    target = place(output or f"runs/{study.name}")
     if study.base == study.clip == study.lpips == "embedded":
         _offline()
-    return _described(study), target or Path("runs") / study.name
+    return _described(study), target
 
 
 def _described(study: Any) -> Any:

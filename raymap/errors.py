@@ -30,5 +30,11 @@ class IncompleteRunError(RaymapError):
     exit_code = 3
 
 
+class StorageError(IncompleteRunError):
+    """A file of the run folder cannot be written or read; what is there already stays. Exit code 3."""
+
+    REMEDY = "make room there or permit it, then give the same command again"
+
+
 class DrawingError(RaymapError):
     """A batch could not be drawn or scored (say, non-finite pixels): counts against the batch, not the run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -27,7 +26,9 @@ from raymap.progress import Progress
 from raymap.report.page import render
 from raymap.schedule import Schedule
 from raymap.scoring.names import check_judges, judge_digests
-from raymap.store.folder import RunFolder, as_json, write_atomically
+from raymap.store.files import write_atomically
+from raymap.store.folder import RunFolder, as_json
+from raymap.store.lock import locked
 from raymap.study import Brought, Study
 
 VERSIONED = (
@@ -130,7 +131,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
         IncompleteRunError: a training failed; the others are kept.
     """
     folder = RunFolder(output)
-    with folder.locked():
+    with locked(folder.root):
         _write_study(prepared.study, folder)
         if untrained := _untrained(prepared, folder):
             from raymap.cluster import launch
@@ -148,7 +149,7 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
         IncompleteRunError: some batches failed; what was drawn is kept, mapped and reported.
     """
     folder = RunFolder(output)
-    with folder.locked():
+    with locked(folder.root):
         return _run(prepared, folder, progress)
 
 
@@ -177,6 +178,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     if not any(u.adapter != BASE for u in folder.done(plan)):
         raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
     progress.note("reducing: map, statistics, report")
+    folder.join_journals()
     merge_noise(folder.noise_parts, folder.root / "noise.arrow")
     statistics = reduce_run(folder.root)
     session["seconds"] = round(time.perf_counter() - started, 1)
@@ -210,9 +212,8 @@ def _bring(found: Found, target: Path, base_sha256: str) -> None:
         if held != found.info:
             raise InputError(str(target), f"is not the adapter {found.files[0]}", "give another --output")
     else:
-        target.mkdir(parents=True, exist_ok=True)
         for path in found.files:
-            shutil.copyfile(path, target / path.name)
+            write_atomically(target / path.name, path.read_bytes())
         write_card(target, found.card)
 
 

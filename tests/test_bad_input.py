@@ -12,6 +12,7 @@ import pytest
 import ray
 
 from raymap.personalize.references import MAX_PIXELS
+from raymap.store.lock import locked
 from tests.conftest import small_study
 
 Call = Callable[..., tuple[int, str]]
@@ -124,9 +125,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path, call: Call, finish
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, call: Call, study: Path) -> None:
-    from raymap.store.folder import RunFolder
-
-    with RunFolder(tmp_path / "run").locked():
+    with locked(tmp_path / "run"):
         refused(call, "run", study, "--output", tmp_path / "run", names=("in use",))
 
 
@@ -134,7 +133,7 @@ def test_overrides_and_limit_are_checked(call: Call, study: Path) -> None:
     refused(call, "run", study, "--set", "sampler", names=("--set sampler",))
     refused(call, "run", study, "--set", "sampler.stepz=3", names=("sampler.stepz",))
     refused(call, "run", study, "--limit", "0", names=("--limit",))
-    refused(call, "run", study, "--output", "s3://bucket/run", names=("s3:",))
+    refused(call, "run", study, "--output", "nowhere://bucket/run", names=("nowhere:",))
 
 
 def test_stats_and_report_need_a_run_folder(tmp_path: Path, call: Call) -> None:

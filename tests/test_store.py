@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from raymap.plan import BASE, AdapterInfo, Block, Item, Plan, Unit
-from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest, write_atomically
+from raymap.store.files import write_atomically
+from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
 from raymap.store.schema import MAP, NOISE, SCORES, stamped
 
 ITEMS = tuple(Item("p000", "a cup", "objects", seed) for seed in range(2))
@@ -89,14 +90,14 @@ def test_a_torn_ledger_line_is_no_entry(folder: RunFolder) -> None:
 def test_pictures_survive_to_the_bit(folder: RunFolder) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (17, 9, 3), dtype=np.uint8)
     folder.save_image("a", "p000", 5, picture)
-    assert np.array_equal(folder.read_image("a", "p000", 5), picture)
+    assert np.array_equal(folder.read_images("a", (Item("p000", "", "", 5),)), picture[None])
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     code = (
         "import itertools, sys; from pathlib import Path\n"
-        "from raymap.store.folder import write_atomically\n"
+        "from raymap.store.files import write_atomically\n"
         "print('up', flush=True)\n"
         "for k in itertools.count(): write_atomically(Path(sys.argv[1]), bytes([k % 256]) * 3_000_000)\n"
     )

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from raymap.actors.drawn import Drawn
 from raymap.adapters.folder import load_adapter, read_phrase
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import device_name, load, pin
+from raymap.device import device_name, pin
+from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.plan import BASE, Block
@@ -35,15 +37,6 @@ class GeneratorSpec:
     draw_anyway: bool
     threads: int
     device: str
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """How a batch was drawn: which pictures are proved to be the base's own, on what device, in how many seconds."""
-
-    unchanged: tuple[bool, ...]
-    device: str
-    seconds: dict[str, float]
 
 
 class Generator:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymap.actors.generator import Drawn
-from raymap.diffusion.base import pin
+from raymap.actors.drawn import Drawn
+from raymap.device import pin
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
@@ -98,7 +98,7 @@ class Scorer:
 
     def read_base(self, block: Block) -> np.ndarray:
         """Return the kept base pictures of a block, uint8 (N, H, W, 3)."""
-        return np.stack([self.folder.read_image(BASE, i.prompt_id, i.seed) for i in block.items])
+        return self.folder.read_images(BASE, block.items)
 
     def score_adapted(
         self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray

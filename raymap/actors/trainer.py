@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from raymap.adapters.folder import CARD, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load, pin
+from raymap.device import pin
+from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.personalize.orders import AdapterOrder, train
 from raymap.personalize.references import read_reference
 from raymap.personalize.training import Step
+from raymap.store.files import is_local, move_folder, remove_folder
 from raymap.study import SamplerSettings
 
 SAMPLES = 4
@@ -42,7 +44,8 @@ class Trainer:
         Args:
             scratch: holds the checkpoint, from which a training that was broken off goes on; it is deleted at the end.
         """
-        parts = [scratch / order.name for order in orders]
+        local = scratch if is_local(scratch) else Path(tempfile.mkdtemp(prefix="raymap-"))
+        parts = [local / order.name for order in orders]
         lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
         steps = []
         for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
@@ -55,10 +58,9 @@ class Trainer:
                 _draw_losses(losses, part / "losses.png")
             write_card(part, order.card(part, losses))
             if not (folder / CARD).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                part.rename(folder)
-        shutil.rmtree(scratch)
+                move_folder(part, folder, last=CARD)
+        for used in (local, scratch):
+            remove_folder(used)
 
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:

@@ -13,7 +13,8 @@ from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter
 from raymap.errors import InputError
 from raymap.plan import AdapterInfo
-from raymap.store.folder import as_json, write_atomically
+from raymap.store.files import local_copy, write_atomically
+from raymap.store.folder import as_json
 
 CARD = "adapter.json"
 
@@ -51,9 +52,11 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
     if trained_for != base_sha256:
         problem = f"was trained for another base ({trained_for[:12]}…, this one is {base_sha256[:12]}…)"
         raise InputError(str(folder), problem, "use its base or train it again")
-    files = adapter_files(folder)
-    if weights_digest(files) != info.sha256:
-        raise InputError(str(files[0]), f"is not the file that {CARD} describes", "train or fetch it again")
+    with local_copy(folder) as copy:
+        files = adapter_files(copy)
+        if weights_digest(files) != info.sha256:
+            problem = f"is not the file that {CARD} describes"
+            raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
     return info, card
 
 
@@ -63,8 +66,9 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
     Raises:
         InputError: as `read_adapter`.
     """
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    return read_adapter(folder, skeleton, card.get("token")).adapter
+    with local_copy(folder) as copy:
+        card = json.loads((copy / CARD).read_text(encoding="utf-8"))
+        return read_adapter(copy, skeleton, card.get("token")).adapter
 
 
 def read_phrase(folder: Path) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from raymap.errors import InputError
+from raymap.store.files import files_in, local_copy, read_each
 from raymap.store.schema import NOISE, SCORES
 from raymap.study import OWN_CATEGORY
 
@@ -30,7 +32,8 @@ def read_scores(folder: Path) -> pl.DataFrame:
     Raises:
         InputError: no rows, columns that differ from the contract, or contradicting rows for one key.
     """
-    frame = _read(sorted((folder / "scores").glob("*.arrow")), SCORES.names, folder / "scores")
+    with local_copy(folder / "scores") as copy:
+        frame = _read(files_in(copy, ".arrow"), SCORES.names, folder / "scores")
     frame = frame.unique(maintain_order=True)
     keys = frame.select("adapter", "prompt_id", "seed")
     if keys.is_duplicated().any():
@@ -48,20 +51,23 @@ def read_noise(folder: Path) -> pl.DataFrame:
     Raises:
         InputError: a missing file, or columns that differ from the contract.
     """
-    return _read([folder / "noise.arrow"], NOISE.names, folder / "noise.arrow")
+    where = folder / "noise.arrow"
+    content = next(read_each([where]))
+    return _read([] if content is None else [content], NOISE.names, where)
 
 
-def _read(paths: list[Path], columns: list[str], where: Path) -> pl.DataFrame:
-    if not paths or not all(p.exists() for p in paths):
+def _read(sources: Sequence[Path | bytes], columns: list[str], where: Path) -> pl.DataFrame:
+    if not sources:
         raise InputError(str(where), "is not there", "give a folder that `raymap run` wrote")
     frames = []
-    for path in paths:
+    for source in sources:
+        name = str(source if isinstance(source, Path) else where)
         try:
-            frame = pl.read_ipc(path)
+            frame = pl.read_ipc(source)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(str(path), f"is no Arrow file ({error})", "delete it and run the study again") from error
+            raise InputError(name, f"is no Arrow file ({error})", "delete it and run the study again") from error
         if frame.columns != columns:
-            raise InputError(str(path), f"has columns {frame.columns}", f"the contract asks for {columns}")
+            raise InputError(name, f"has columns {frame.columns}", f"the contract asks for {columns}")
         frames.append(frame)
     return pl.concat(frames)
 

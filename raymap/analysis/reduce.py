@@ -12,13 +12,15 @@ import yaml
 
 from raymap.analysis.maps import entanglement_map, noise_floor, read_noise, read_scores
 from raymap.analysis.summary import summarize
-from raymap.store.folder import arrow_bytes, as_json, write_atomically
+from raymap.store.files import files_in, read_each, write_atomically
+from raymap.store.folder import arrow_bytes, as_json
 from raymap.store.schema import MAP, stamped
 
 
 def merge_noise(parts: Path, target: Path) -> None:
     """Join the noise parts of all blocks into one `noise.arrow`, in the order of blocks."""
-    tables = [pa.ipc.open_file(path).read_all() for path in sorted(parts.glob("*.arrow"))]
+    contents = read_each(files_in(parts, ".arrow"))
+    tables = [pa.ipc.open_file(content).read_all() for content in contents if content is not None]
     write_atomically(target, arrow_bytes(pa.concat_tables(tables)))
 
 
@@ -31,7 +33,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     scores, noise = read_scores(folder), read_noise(folder)
     floor = noise_floor(noise)
     cells = entanglement_map(scores, floor, _prompts(folder))
-    with pa.ipc.open_file(next(iter(sorted((folder / "scores").glob("*.arrow"))))) as file:
+    with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     statistics = summarize(cells, noise, floor, digest)
@@ -48,7 +50,7 @@ def _prompts(folder: Path) -> dict[str, str]:
 
 def read_map(folder: Path) -> pl.DataFrame:
     """Return a run folder's map (schema MAP)."""
-    return pl.read_ipc(folder / "map.arrow")
+    return pl.read_ipc((folder / "map.arrow").read_bytes())
 
 
 def read_statistics(folder: Path) -> dict[str, Any]:

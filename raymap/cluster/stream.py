@@ -6,7 +6,6 @@ most DEPTH + 1 batches a worker lie in shared memory.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Worker, cause, leaving_nodes
 from raymap.cluster.metrics import Metrics
-from raymap.errors import IncompleteRunError
+from raymap.errors import IncompleteRunError, StorageError
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
 from raymap.schedule import Schedule, workers_wanted
@@ -31,8 +30,6 @@ LOOK_S = 2.0
 """How often Ray is asked which nodes are going away."""
 WORKER_STARTS = 8
 """How many worker starts may fail in a row before the run ends as incomplete."""
-
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
 @dataclass
@@ -67,7 +64,7 @@ class Stream:
         """Draw, score and commit everything that is waiting. `seen` lists the workers, `seconds` adds up their work.
 
         Raises:
-            IncompleteRunError: when workers cannot be started, or the run folder cannot be written.
+            IncompleteRunError: when workers cannot be started, or (StorageError) the run folder cannot be written.
         """
         try:
             while self.schedule.worth() or self._in_flight:
@@ -75,9 +72,6 @@ class Stream:
                 for number in list(self.workers):
                     self._fill(number)
                 self._wait()
-        except OSError as error:
-            problem = f"{self.folder.root} cannot be written ({error.strerror or error})"
-            raise IncompleteRunError(f"{problem}; make room and give the same command again") from error
         finally:
             for number in list(self.workers):
                 self._dismiss(number)
@@ -172,7 +166,7 @@ class Stream:
             device, seconds = ray.get(ref)
         except RayError as error:
             inner = getattr(error, "cause", None)
-            if isinstance(inner, OSError) and inner.errno in UNWRITABLE:
+            if isinstance(inner, StorageError):
                 raise inner from error
             if isinstance(error, RayTaskError) and not isinstance(inner, RayError):
                 self._fail(unit, cause(error))

@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from raymap.analysis.maps import measured
 from raymap.analysis.reduce import read_map, read_statistics
 from raymap.plan import BASE
-from raymap.store.folder import RunFolder, write_atomically
+from raymap.store.files import files_in, write_atomically
+from raymap.store.folder import RunFolder
 from raymap.study import CATEGORIES
 
 PAIRS = 12
@@ -95,7 +96,7 @@ def _pairs(folder: RunFolder, cells: pl.DataFrame) -> list[dict[str, Any]]:
     pairs = []
     order = measured(cells).sort("e_sem", "prompt_id", "adapter", descending=[True, False, False])
     for cell in order.iter_rows(named=True):
-        kept = sorted(folder.image(cell["adapter"], cell["prompt_id"], 0).parent.glob("*.png"))
+        kept = files_in(folder.image(cell["adapter"], cell["prompt_id"], 0).parent, ".png")
         if not kept:
             continue
         seed = int(kept[0].stem)

@@ -1,13 +1,12 @@
-"""The run folder on disk: atomic files, an append-only ledger, lossless images."""
+"""The run folder: where everything lies in it, what is done, lossless images."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
+import io
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from raymap.errors import InputError
-from raymap.plan import BASE, Block, Plan, Unit
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+from raymap.plan import BASE, Block, Item, Plan, Unit
+from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically
 
 
 def arrow_bytes(table: pa.Table) -> bytes:
@@ -83,38 +66,18 @@ class RunFolder:
 
     def save_image(self, adapter: str, prompt_id: str, seed: int, pixels: np.ndarray) -> None:
         """Write one picture, uint8 (H, W, 3), as PNG; no fsync: a torn one is found by its digest and redrawn."""
-        path = self.image(adapter, prompt_id, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
-        temporary.replace(path)
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
+        write_atomically(self.image(adapter, prompt_id, seed), data.getvalue(), durable=False)
 
-    def read_image(self, adapter: str, prompt_id: str, seed: int) -> np.ndarray:
-        """Return a kept picture, uint8 (H, W, 3)."""
-        with Image.open(self.image(adapter, prompt_id, seed)) as image:
-            return np.asarray(image.convert("RGB"))
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for one driver; the lock goes with the process, however it ends.
+    def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
+        """Return kept pictures, uint8 (N, H, W, 3).
 
         Raises:
-            InputError: when another raymap works in this folder.
+            OSError: one is not there, or no picture.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
-        except OSError as error:
-            raise InputError(
-                str(self.root), f"cannot be written ({error.strerror})", "give another --output"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                problem = "is in use by another raymap"
-                raise InputError(str(self.root), problem, "wait for it or give another --output") from error
-            yield
+        contents = read_each([self.image(adapter, item.prompt_id, item.seed) for item in items])
+        return np.stack([_decode(content or b"") for content in contents])
 
     def commit(self, unit: Unit, table: pa.Table, images: list[str], device: str) -> None:
         """Write a unit's rows and then its ledger line. Repeating it changes nothing but adds an equal line.
@@ -136,27 +99,38 @@ class RunFolder:
             "device": device,
             "images": images,
         }
-        self._append("ledger.jsonl", line)
+        self._append("ledger", unit, line)
 
     def record_failure(self, unit: Unit, problem: str) -> None:
         """Append a unit that could not be drawn or scored to failures.jsonl."""
-        self._append("failures.jsonl", {"block": unit.block, "adapter": unit.adapter, "problem": problem})
+        self._append("failures", unit, {"block": unit.block, "adapter": unit.adapter, "problem": problem})
 
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        with (self.root / name).open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _append(self, journal: str, unit: Unit, line: dict[str, Any]) -> None:
+        data = json.dumps(line).encode()
+        if is_local(self.root):
+            append_line(self.root / f"{journal}.jsonl", data)
+        else:  # an object store cannot append: a line is an object, and `join_journals` makes one file of them
+            write_atomically(self.root / journal / f"{unit.key}.json", data)
+
+    def _lines(self, journal: str) -> list[bytes]:
+        """Return a journal's lines, each once, the first one first."""
+        pieces = [] if is_local(self.root) else files_in(self.root / journal, ".json")
+        contents = read_each([self.root / f"{journal}.jsonl", *pieces])
+        return list(dict.fromkeys(line for content in contents if content for line in content.split(b"\n") if line))
+
+    def join_journals(self) -> None:
+        """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from their single lines."""
+        for journal in () if is_local(self.root) else ("ledger", "failures"):
+            if lines := self._lines(journal):
+                write_atomically(self.root / f"{journal}.jsonl", b"".join(line + b"\n" for line in lines))
 
     def ledger(self) -> dict[Unit, dict[str, Any]]:
-        """Return the ledger's entries, first line wins; a torn last line is not one."""
-        path = self.root / "ledger.jsonl"
+        """Return the ledger's entries, first line wins; a torn line is not one."""
         entries: dict[Unit, dict[str, Any]] = {}
-        if path.exists():
-            for line in path.read_bytes().split(b"\n"):
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    entries.setdefault(Unit(entry["block"], entry["adapter"]), entry)
+        for line in self._lines("ledger"):
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                entries.setdefault(Unit(entry["block"], entry["adapter"]), entry)
         return entries
 
     def done(self, plan: Plan) -> dict[Unit, str]:
@@ -164,14 +138,14 @@ class RunFolder:
 
         A base batch counts only while its pictures are there too, if its block still needs them.
         """
-        done = {}
         entries = self.ledger()
-        for unit in plan.units:
-            entry = entries.get(unit)
-            if entry is not None:
-                path = self.root / entry["file"]
-                if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]:
-                    done[unit] = entry["device"]
+        known = [unit for unit in plan.units if unit in entries]
+        contents = read_each([self.root / entries[unit]["file"] for unit in known])
+        done = {
+            unit: entries[unit]["device"]
+            for unit, content in zip(known, contents, strict=True)
+            if content is not None and hashlib.sha256(content).hexdigest() == entries[unit]["sha256"]
+        }
         for block in plan.blocks:
             base = Unit(block.index, BASE)
             whole = all(Unit(block.index, a.name) in done for a in plan.adapters)
@@ -181,6 +155,14 @@ class RunFolder:
 
     def _has_pictures(self, block: Block, digests: list[str]) -> bool:
         try:
-            return digests == [pixel_digest(self.read_image(BASE, i.prompt_id, i.seed)) for i in block.items]
-        except (OSError, SyntaxError):  # Pillow raises SyntaxError for some broken PNG files
+            return digests == [pixel_digest(picture) for picture in self.read_images(BASE, block.items)]
+        except (OSError, ValueError):
             return False
+
+
+def _decode(png: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            return np.asarray(image.convert("RGB"))
+    except SyntaxError as error:  # what Pillow raises for some broken PNG files
+        raise OSError(str(error)) from error
