@@ -14,6 +14,7 @@ import boto3
 import pytest
 import urllib3
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from raymap.errors import InputError, StorageError
 from raymap.store import lock
@@ -87,8 +88,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     ):
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="runs")
+    S3FileSystem.clear_instance_cache()  # another test's would ask that test's server
     yield passing
     passing.shutdown()
+    passing.server_close()
     server.stop()
 
 

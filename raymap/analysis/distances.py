@@ -189,13 +189,11 @@ def _measured(blank: Distance, pairs: _Pairs) -> Distance:
 def _seed_matched(metric: Metric, pairs: _Pairs, by_seed: bool) -> tuple[np.ndarray, float]:
     """Return replicates of base against adapted, and the null: base and adapted exchanged in half of the rows.
 
-    FID's bias depends on what the pictures of a seed have in common, so that whole seeds are exchanged (an odd one
-    out in every second prompt). KID and CMMD compare no rows of one seed; a checkerboard over prompts and seeds
-    leaves only 1/((P-1)(K-1)) of the squared MMD in their null.
+    FID's bias depends on what the pictures of a seed have in common, so that whole seeds are exchanged; an odd number
+    of them leaves 1/K² of the squared shift of means in the null. KID and CMMD compare no rows of one seed; a
+    checkerboard over prompts and seeds leaves about 1/((P-1)(K-1)) of the squared MMD.
     """
-    prompts, seeds = pairs.labels
-    odd_one_out = (seeds == pairs.counts[1] - 1) & (seeds % 2 == 0)
-    board = np.where(odd_one_out, prompts, seeds) if by_seed else prompts + seeds
+    board = pairs.labels[1] if by_seed else pairs.labels.sum(0)
     x, y = (np.where(board[:, None] % 2 == odd, pairs.adapted, pairs.base) for odd in (1, 0))
     null = float(metric((x, pairs.labels), (y, pairs.labels))[0])
     return metric((pairs.base, pairs.labels), (pairs.adapted, pairs.labels)), null
@@ -209,12 +207,11 @@ def _disjoint(metric: Metric, pairs: _Pairs, first: np.ndarray) -> tuple[np.ndar
 
 def _halved(pairs: _Pairs) -> tuple[_Pairs, np.ndarray]:
     """Return the pairs whose seeds split into halves, every prompt evenly, and which of them are in the first half."""
-    prompts, seeds = pairs.labels
-    first, split = seeds % 2 == 0, seeds < pairs.counts[1] // 2 * 2
+    first = pairs.labels[1] % 2 == 0
     kept = np.zeros(len(first), bool)
     for prompt in range(pairs.counts[0]):
         # Halves in which prompts weigh differently would differ without any shift.
-        a, b = (np.flatnonzero(split & (prompts == prompt) & half) for half in (first, ~first))
+        a, b = (np.flatnonzero((pairs.labels[0] == prompt) & half) for half in (first, ~first))
         kept[a[: len(b)]] = kept[b[: len(a)]] = True
     return pairs.where(kept), first[kept]
 
