@@ -1,0 +1,159 @@
+"""What the actor system costs: `raymap run` beside a hand-written loop in one process, on the same cores.
+
+    python -m benchmarks.overhead [--blocks 10] [--repeats 1]
+
+Both draw the same batches with the same models, score them and write the same files. The loop calls Generator, Scorer
+and RunFolder.commit one after another; `raymap run` has driver, generator, scorer and reducer as processes of their
+own. With one worker, all of either is pinned to one core; with two, the two loops have a core each and share the
+blocks, and `raymap run` has both cores. Images/s are taken from the times at which score files appeared, from the end
+of every worker's first block on: start-up is left out, and shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from raymap.actors.generator import Generator, GeneratorSpec
+from raymap.actors.scorer import Scorer, ScorerSpec
+from raymap.embedded.subjects import SUBJECTS
+from raymap.plan import BASE, Plan, Unit, make_plan
+from raymap.run import prepare
+from raymap.store.folder import RunFolder
+from raymap.study import Study, load_study
+
+SEEDS = 4
+BATCH = 16
+PROMPTS = ("a red car on a street", "a man with black hair", "a brown bear on snow", "a city at night")
+COLORS = ("red", "blue", "green", "yellow", "purple", "gray", "white", "black", "brown", "orange")
+
+
+def write_study(folder: Path, blocks: int) -> Path:
+    """Write a study of three subjects and so many blocks; return its path."""
+    texts = [f"{text}, {color} light {k}" for k in range(blocks) for text, color in zip(PROMPTS, COLORS, strict=False)]
+    raw = {
+        "name": "overhead",
+        "seeds": SEEDS,
+        "sampler": {"steps": 10, "guidance_scale": 5.0},
+        "prompts": {"objects": texts},
+        "batch_size": BATCH,
+        "identity_control": False,
+        "subjects": [
+            {
+                "name": subject.name,
+                "category": subject.category,
+                "class_word": subject.class_word,
+                "references": [str(p) for p in subject.write_references(folder / subject.name, n=2)],
+            }
+            for subject in SUBJECTS
+        ],
+        "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}},
+        "resources": {"workers": 1},
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def planned(study: Study, adapters: Path) -> tuple[Plan, Path]:
+    """Return the study's plan and its base's folder; its adapters lie trained in a run folder."""
+    from raymap.personalize.orders import info_of
+
+    prepared = prepare(study)
+    infos = tuple(info_of(order, RunFolder(adapters).adapter(order.name)) for order in prepared.orders)
+    return make_plan(study, infos, {"base": prepared.base_sha256}), prepared.base
+
+
+def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:
+    """Draw, score and write every `of`-th block, beginning with block `share`, in this process."""
+    study = load_study(path)
+    plan, base = planned(study, adapters)
+    folder = RunFolder(output)
+    held = {a.name: RunFolder(adapters).adapter(a.name) for a in plan.adapters}
+    generator = Generator(
+        GeneratorSpec(base, held, study.sampler, BATCH, triggered=False, draw_anyway=False, threads=1, device="cpu")
+    )
+    scorer = Scorer(ScorerSpec(study.clip, study.lpips, output, plan.digest, keep_all=False, threads=1, device="cpu"))
+    for block in plan.blocks[share::of]:
+        pixels, drawn = generator.draw(block, BASE)
+        scored = scorer.score_base(block, pixels, drawn)
+        folder.commit(Unit(block.index, BASE), scored.table, scored.images, scored.device)
+        for adapter in plan.adapters:
+            adapted, drawn = generator.draw(block, adapter.name)
+            scored = scorer.score_adapted(block, adapter, adapted, drawn, pixels)
+            folder.commit(Unit(block.index, adapter.name), scored.table, scored.images, scored.device)
+
+
+def rate(output: Path, workers: int, started: float) -> tuple[float, float]:
+    """Return images/s after every worker's first block, and the seconds from the start until then."""
+    times = sorted(p.stat().st_mtime for part in ("scores", "noise") for p in (output / part).glob("*.arrow"))
+    warm = workers * (1 + len(SUBJECTS))
+    return (len(times) - warm) * BATCH / (times[-1] - times[warm - 1]), times[warm - 1] - started
+
+
+def run_loops(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) -> tuple[float, float]:
+    """Run a loop a core at once; return the sum of their images/s, and the longest start-up."""
+    started = time.time()
+    processes = []
+    for share, core in enumerate(cores):
+        call = [sys.executable, "-m", "benchmarks.overhead", "--share", str(share), str(len(cores))]
+        command = ["taskset", "-c", str(core), *call, str(path), str(adapters), str(output / str(share))]
+        processes.append(subprocess.Popen(command))
+    if any(process.wait() for process in processes):
+        raise RuntimeError("a loop failed")
+    rates = [rate(output / str(share), 1, started) for share in range(len(cores))]
+    return sum(r for r, _ in rates), max(s for _, s in rates)
+
+
+def run_raymap(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) -> tuple[float, float]:
+    """Run `raymap run` on the given cores, adapters trained already; return images/s and start-up seconds."""
+    subprocess.run(["cp", "-r", str(adapters), str(output)], check=True)
+    started = time.time()
+    command = [str(Path(sys.executable).with_name("raymap")), "run", str(path), "--output", str(output)]
+    pinned = ["taskset", "-c", ",".join(map(str, cores)), *command, "--set", f"resources.workers={len(cores)}"]
+    subprocess.run(pinned, check=True, stdout=subprocess.DEVNULL)
+    return rate(output, len(cores), started)
+
+
+def main() -> None:
+    """Print images/s of both, side by side, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--share", nargs=5, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if args.share:
+        share, of, path, adapters, output = args.share
+        loop(Path(path), Path(adapters), Path(output), int(share), int(of))
+        return
+    table = Table(title=f"{args.blocks} blocks of {BATCH} images x {1 + len(SUBJECTS)} models")
+    for name in ("cores", "loop images/s", "raymap images/s", "ratio", "loop start-up s", "raymap start-up s"):
+        table.add_column(name, justify="right")
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        path = write_study(root, args.blocks)
+        adapters = root / "adapters-only"
+        train = [str(Path(sys.executable).with_name("raymap")), "train", str(path), "--output", str(adapters)]
+        subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
+        for repeat in range(args.repeats):
+            for cores in ((0,), (0, 1)):
+                name = f"{repeat}-{len(cores)}"
+                by_loop, loop_start = run_loops(path, adapters, root / f"loop-{name}", cores)
+                by_raymap, raymap_start = run_raymap(path, adapters, root / f"raymap-{name}", cores)
+                figures = (by_loop, by_raymap, by_raymap / by_loop, loop_start, raymap_start)
+                table.add_row(str(len(cores)), *(f"{figure:.2f}" for figure in figures))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
