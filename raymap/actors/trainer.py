@@ -35,6 +35,9 @@ class Trainer:
         self.skeleton = skeleton_of(base)
         self.pipeline = load(base, device)
 
+    def ready(self) -> bool:
+        return True
+
     def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:
         """Train orders of one method together, each into its adapter folder, yielding progress.
 

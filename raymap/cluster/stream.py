@@ -20,7 +20,7 @@ from raymap.cluster.metrics import Metrics
 from raymap.errors import IncompleteRunError, StorageError
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
-from raymap.schedule import Schedule, workers_wanted
+from raymap.schedule import WORKER_STARTS, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
 from raymap.study import Workers
 
@@ -28,8 +28,6 @@ DEPTH = 2
 TICK_S = 0.5
 LOOK_S = 2.0
 """How often Ray is asked which nodes are going away."""
-WORKER_STARTS = 8
-"""How many worker starts may fail in a row before the run ends as incomplete."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ from raymap.cluster.launch import cause
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
 from raymap.progress import Progress
-from raymap.schedule import RETRIES
+from raymap.schedule import RETRIES, WORKER_STARTS
 from raymap.store.folder import RunFolder
 
 TICK_S = 0.5
@@ -51,33 +51,57 @@ def train_all(
         IncompleteRunError: when a training failed; all others are finished first.
     """
     waiting = [_Training(group) for group in groups]
-    idle = [start() for _ in range(min(workers, len(waiting)))]
+    starting: dict[Any, Any] = {}  # by the reference that resolves once the trainer is up: it may never be
     running: dict[Any, _Training] = {}
-    failed = []
+    failed: list[str] = []
+    failed_starts = 0
+
+    def staff() -> None:
+        while len(starting) + len(running) < min(workers, len(waiting) + len(running)):
+            trainer = start()
+            starting[trainer.ready.remote()] = trainer
+
+    def give_work(trainer: Any) -> None:
+        if not waiting:
+            ray.kill(trainer)
+            return
+        training = waiting.pop(0)
+        training.trainer = trainer
+        folders = tuple(folder.adapter(order.name) for order in training.orders)
+        scratch = folder.training(training.orders[0].name)
+        training.steps = trainer.train.options(num_returns="streaming").remote(training.orders, folders, scratch)
+        running[training.steps] = training
+        progress.now(f"training {training.name}")
+
     while waiting or running:
-        while waiting and idle:
-            training = waiting.pop(0)
-            training.trainer = idle.pop()
-            folders = tuple(folder.adapter(order.name) for order in training.orders)
-            scratch = folder.training(training.orders[0].name)
-            method = training.trainer.train.options(num_returns="streaming")
-            training.steps = method.remote(training.orders, folders, scratch)
-            running[training.steps] = training
-            progress.now(f"training {training.name}")
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=TICK_S)
+        staff()
+        ready, _ = ray.wait([*running, *starting], num_returns=1, timeout=TICK_S)
         progress.tick()
-        for steps in ready:
-            training = running.pop(steps)
+        for ref in ready:
+            if ref in starting:
+                trainer = starting.pop(ref)
+                try:
+                    ray.get(ref)
+                except RayTaskError as error:
+                    raise IncompleteRunError(f"a trainer cannot start: {cause(error)}") from error
+                except RayError as error:
+                    failed_starts += 1
+                    if failed_starts > WORKER_STARTS:
+                        raise IncompleteRunError(f"trainers do not start: {cause(error)}") from error
+                else:
+                    failed_starts = 0
+                    give_work(trainer)
+                continue
+            training = running.pop(ref)
             try:
-                step = ray.get(next(steps))
+                step = ray.get(next(ref))
             except StopIteration:
-                idle.append(training.trainer)
                 progress.now(f"trained {training.name}")
+                give_work(training.trainer)
             except RayTaskError as error:
-                idle.append(training.trainer)
                 failed.append(f"{training.name} ({cause(error)})")
+                give_work(training.trainer)
             except RayError as error:
-                idle.append(start())
                 training.losses += 1
                 if training.losses > RETRIES:
                     failed.append(f"{training.name} ({cause(error)})")
@@ -87,8 +111,8 @@ def train_all(
             else:
                 progress.trained(max(0, step.done - training.done) * len(training.orders))
                 training.done = max(training.done, step.done)
-                running[steps] = training
-    for trainer in idle:
+                running[ref] = training
+    for trainer in starting.values():
         ray.kill(trainer)
     if failed:
         raise IncompleteRunError(f"training failed: {'; '.join(failed)}")

@@ -158,11 +158,7 @@ class Setup:
 
 @dataclass(frozen=True, config=STRICT)
 class FloorFigures:
-    """Percentiles of |ΔCLIP| and LPIPS over single pairs of base seeds (§3.4).
-
-    `mean_e_sem` is the mean over all personalizations that the paper holds against it; the floor's own mean is not
-    printed.
-    """
+    """Percentiles over single pairs of base seeds (§3.4); `mean_e_sem` is that of all adapters, not of the floor."""
 
     place: Place
     prompts: Positive
@@ -397,8 +393,6 @@ def build_paper(raw: Any, source: str) -> Paper:
     try:
         return TypeAdapter(Paper).validate_python(raw)
     except ValidationError as error:
-        complaints = []
-        for entry in error.errors():
-            key = ".".join(str(part) for part in entry["loc"])
-            complaints.append(": ".join(filter(None, (key, re.sub(r"^Value error, ", "", entry["msg"])))))
-        raise InputError(source, " | ".join(complaints), "correct it, or install raymap anew") from None
+        found = [(".".join(map(str, e["loc"])), re.sub(r"^Value error, ", "", e["msg"])) for e in error.errors()]
+        problem = " | ".join(f"{key}: {message}" if key else message for key, message in found)
+        raise InputError(source, problem, "correct it, or install raymap anew") from None

@@ -1,0 +1,160 @@
+"""Means and contrasts of a prompt × adapter matrix whose rows and columns are both samples.
+
+Cells of one prompt share the prompt and cells of one subject share the subject, so they are not independent: an
+interval has to carry the spread between prompts *and* between subjects. The estimate here is a difference of means
+(or a mean) over groups of rows and groups of columns; its variance is that between columns plus that between rows
+minus what both count twice, each a Welch variance of its groups; quantiles are Student's t with Satterthwaite's degrees
+of freedom (Satterthwaite 1946; the two-way form is that of Cameron, Gelbach & Miller 2011, eq. 2.11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+SPLITS = 100_000
+"""Permutations of subjects are all enumerated up to so many (9 and 9), else so many are drawn."""
+
+Alternative = Literal["two-sided", "greater", "less"]
+
+BOTH = "t interval, variance between prompts plus between subjects (two-way), Satterthwaite df"
+PROMPTS = "t interval, variance between prompts; a single subject, so it holds for this subject"
+SUBJECTS = "t interval, variance between subjects; a single prompt, so it holds for this prompt"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows or columns that are averaged, and the weight of their mean in the contrast (1, or 1 and -1)."""
+
+    members: np.ndarray
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate, its 95 % interval and p-value against 0 (None where `reason` says why), and what it rests on."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    df: float | None
+    prompts: int
+    subjects: int
+    method: str
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what statistics.json holds of it."""
+        return {
+            "value": self.value, "low": self.low, "high": self.high, "n": self.prompts, "subjects": self.subjects,
+            "df": self.df, "method": self.method, "reason": self.reason,
+        }  # fmt: skip
+
+
+def contrast(
+    cells: np.ndarray, rows: Sequence[Group], columns: Sequence[Group], alternative: Alternative = "two-sided"
+) -> Estimate:
+    """Estimate Σ_r Σ_c w_r w_c mean(cells[r, c]), rows (prompts) and columns (subjects) both random.
+
+    Args:
+        cells: float (P, S); rows with a NaN in a used column are left out, and not counted.
+        rows: groups of row numbers, without overlap.
+        columns: groups of column numbers, without overlap.
+
+    Returns:
+        The estimate; with one member in some group, the spread over that side is unknown, which `method` says.
+    """
+    used = np.concatenate([group.members for group in columns]) if columns else np.empty(0, int)
+    complete = ~np.isnan(cells[:, used]).any(axis=1)
+    rows = [Group(group.members[complete[group.members]], group.weight) for group in rows]
+    n_rows, n_columns = sum(len(group.members) for group in rows), len(used)
+    if any(len(group.members) == 0 for group in (*rows, *columns)):
+        return Estimate(None, None, None, None, None, n_rows, n_columns, "none", "a group has no complete cell")
+    of_rows = [_mean_of(cells[group.members], columns, axis=1) for group in rows]
+    of_columns = [_mean_of(cells[:, group.members], rows, axis=0) for group in columns]
+    value = float(sum(group.weight * part.mean() for group, part in zip(rows, of_rows, strict=True)))
+    by_row, by_column = _parts(rows, of_rows), _parts(columns, of_columns)
+    if by_row is None and by_column is None:
+        reason = "one prompt and one subject have no spread"
+        return Estimate(value, None, None, None, None, n_rows, n_columns, "none", reason)
+    method = BOTH if by_row and by_column else PROMPTS if by_row else SUBJECTS
+    variance, df = _variance(by_row, by_column, _interaction(cells, rows, columns) if by_row and by_column else 0.0)
+    if variance == 0:
+        reason = "all values are equal: no spread to judge by"
+        return Estimate(value, value, value, None, None, n_rows, n_columns, method, reason)
+    error = variance**0.5
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * error
+    p = {
+        "two-sided": 2 * stats.t.sf(abs(value) / error, df),
+        "greater": stats.t.sf(value / error, df),
+        "less": stats.t.cdf(value / error, df),
+    }[alternative]
+    return Estimate(value, value - reach, value + reach, float(p), df, n_rows, n_columns, method)
+
+
+def _mean_of(part: np.ndarray, groups: Sequence[Group], axis: int) -> np.ndarray:
+    """Return the weighted sum of the groups' means along an axis."""
+    return np.sum([g.weight * part.take(g.members, axis=axis).mean(axis=axis) for g in groups], axis=0)
+
+
+def _parts(groups: Sequence[Group], values: list[np.ndarray]) -> list[tuple[float, int]] | None:
+    """Return each group's share of the variance with its degrees of freedom; None where a group is a single."""
+    if any(len(group.members) < 2 for group in groups):
+        return None
+    return [
+        (group.weight**2 * float(part.var(ddof=1)) / len(part), len(part) - 1)
+        for group, part in zip(groups, values, strict=True)
+    ]
+
+
+def _variance(
+    by_row: list[tuple[float, int]] | None, by_column: list[tuple[float, int]] | None, twice: float
+) -> tuple[float, float]:
+    """Return variance and degrees of freedom; never less than one side alone has."""
+    sides = [side for side in (by_row, by_column) if side is not None]
+    totals = [sum(v for v, _ in side) for side in sides]
+    variance = max(sum(totals) - twice, *totals, 0.0)
+    spread = sum(v**2 / df for side in sides for v, df in side)
+    return variance, max(variance**2 / spread, 1.0) if spread else 1.0
+
+
+def _interaction(cells: np.ndarray, rows: Sequence[Group], columns: Sequence[Group]) -> float:
+    """Return the variance that single cells add to both sides: that of residuals from row and column means."""
+    total = 0.0
+    for r in rows:
+        for c in columns:
+            part = cells[np.ix_(r.members, c.members)]
+            residual = part - part.mean(0) - part.mean(1, keepdims=True) + part.mean()
+            n, m = part.shape
+            total += (r.weight * c.weight) ** 2 * float((residual**2).sum()) / ((n - 1) * (m - 1) * n * m)
+    return total
+
+
+def permuted(one: np.ndarray, other: np.ndarray, alternative: Alternative = "two-sided") -> float | None:
+    """Return the p-value of a difference of means between two groups of subjects, by permutation.
+
+    Args:
+        one, other: one number a subject. Their labels are exchangeable where the groups do not differ; prompts are
+            held fixed. Exact up to SPLITS splits; 5 and 5 have 252, so that no
+            p-value is below 1/252 (one-sided).
+
+    Returns:
+        None where a group has no or both have one member.
+    """
+    if min(len(one), len(other)) < 1 or len(one) + len(other) < 3:
+        return None
+
+    def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return x.mean(axis=axis) - y.mean(axis=axis)
+
+    result = stats.permutation_test(
+        (one, other), difference, vectorized=True, n_resamples=SPLITS, alternative=alternative,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(result.pvalue)

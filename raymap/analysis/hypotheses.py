@@ -1,0 +1,130 @@
+"""The paper's three hypotheses, tested as the paper does and as prompts and subjects ask for.
+
+*Pooled* is the paper's test (sections 5.1 to 5.3): every cell of the map counts as an independent observation, methods
+included, in a Mann-Whitney U. Cells that share a prompt or a subject are not independent, so its p-values are far too
+small (benchmarks/calibration.py). *Crossed* averages each subject's methods and takes both prompts and subjects as
+samples (raymap.analysis.crossed). *Permutation* holds the prompts fixed and exchanges subjects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from raymap.analysis.crossed import Alternative, Estimate, Group, contrast, permuted
+from raymap.analysis.cube import Cube, cube_of
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A Mann-Whitney U over cells: the share of pairs in which the first group's cell is larger (ties half)."""
+
+    u: float
+    p: float
+    common_language: float
+    n_first: int
+    n_second: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "test": "Mann-Whitney U over pooled cells (the paper's; assumes independent cells)",
+            "u": self.u, "p": self.p, "common_language": self.common_language,
+            "rank_biserial": 2 * self.common_language - 1, "n": [self.n_first, self.n_second],
+        }  # fmt: skip
+
+
+def pooled(first: np.ndarray, second: np.ndarray, alternative: Alternative) -> Pooled | None:
+    """Return the pooled test; None where a group is empty. NaN cells are left out."""
+    first, second = (part[~np.isnan(part)] for part in (first.ravel(), second.ravel()))
+    if not len(first) or not len(second):
+        return None
+    u, p = stats.mannwhitneyu(first, second, alternative=alternative)
+    return Pooled(float(u), float(p), float(u) / (len(first) * len(second)), len(first), len(second))
+
+
+def holm(p_values: list[float | None]) -> list[float | None]:
+    """Return Holm's adjusted p-values (Holm 1979) in the given order; None stays, and counts for nothing."""
+    known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, k) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[k] = largest
+    return adjusted
+
+
+def hypotheses(study: pl.DataFrame, measure: str = "e_sem") -> list[dict[str, Any]]:
+    """Return H1, H2 (overall and by prompt category) and H3, each with estimate, tests, effect size and alternative.
+
+    Args:
+        study: the map without its controls. Where a group is missing, the entry's `reason` says so.
+    """
+    if study.is_empty():
+        return []
+    cube = cube_of(study, measure)
+    claims = [
+        _within("H1", cube, "face", "people", f"face adapters: {measure} of people prompts above that of others"),
+        _between("H2", cube, "style", "face", None),
+        _between("H3 object above face", cube, "object", "face", None),
+        _between("H3 style above object", cube, "style", "object", None),
+    ]
+    for entry, p in zip(claims, holm([entry["p"] for entry in claims]), strict=True):
+        entry["p_holm"] = p
+    explored = [
+        _between(f"H2 {category}", cube, "style", "face", {category})
+        for category in sorted(set(cube.prompt_categories.tolist()))
+    ]
+    known = [entry["p"] for entry in explored if entry["p"] is not None]
+    adjusted = iter(stats.false_discovery_control(known) if known else ())
+    for entry in explored:
+        entry["q_bh"] = None if entry["p"] is None else float(next(adjusted))
+    return [entry | {"measure": measure} for entry in (*claims, *explored)]
+
+
+def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> dict[str, Any]:
+    """Compare two groups of prompts under the adapters of one subject category."""
+    others = set(cube.prompt_categories.tolist()) - {prompts}
+    own, rest, columns = cube.rows({prompts}), cube.rows(others, -1.0), cube.columns(subjects)
+    estimate = contrast(cube.over_methods(), (own, rest), (columns,), "greater")
+    cells = cube.values[:, columns.members]
+    return _entry(name, claim, estimate, pooled(cells[own.members], cells[rest.members], "greater"), None)
+
+
+def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | None) -> dict[str, Any]:
+    """Compare the adapters of two subject categories over the prompts that are target of neither, or given ones."""
+    rows = cube.rows(categories or cube.non_target(high, low))
+    first, second = cube.columns(high), cube.columns(low, -1.0)
+    means = cube.over_methods()
+    estimate = contrast(means, (rows,), (first, second), "greater")
+    one, other = (_subject_means(means, rows, group) for group in (first, second))
+    scopes = [categories or cube.non_target(category) for category in (high, low)]
+    high_cells, low_cells = (
+        cube.values[np.ix_(cube.rows(scope).members, group.members)]
+        for scope, group in zip(scopes, (first, second), strict=True)
+    )
+    scope = ", ".join(sorted(categories)) if categories else f"prompts that are no target of {high} or {low}"
+    claim = f"{high} adapters shift more than {low} adapters ({scope})"
+    return _entry(name, claim, estimate, pooled(high_cells, low_cells, "greater"), permuted(one, other, "greater"))
+
+
+def _subject_means(means: np.ndarray, rows: Group, columns: Group) -> np.ndarray:
+    part = means[np.ix_(rows.members, columns.members)]
+    complete = part[~np.isnan(part).any(axis=1)]
+    return complete.mean(axis=0) if len(complete) else np.empty(0)
+
+
+def _entry(name: str, claim: str, estimate: Estimate, pool: Pooled | None, permutation: float | None) -> dict[str, Any]:
+    return {
+        "hypothesis": name,
+        "claim": claim,
+        "alternative": "greater",
+        "difference": estimate.as_dict(),
+        "p": estimate.p,
+        "p_subject_permutation": permutation,
+        "pooled": pool.as_dict() if pool else None,
+        "reason": estimate.reason,
+    }
