@@ -204,9 +204,9 @@ def _print_summary(statistics: dict[str, Any]) -> None:
         table.add_row(
             a["adapter"],
             _estimate(a["e_sem"], 4),
-            f"{a['e_sem_signed']['value']:+.4f}",
+            "–" if a["e_sem_signed"]["value"] is None else f"{a['e_sem_signed']['value']:+.4f}",
             _estimate(a["e_per"], 3),
-            f"{a['e']['value']:.3f}",
+            _estimate(a["e"] | {"low": None}, 3),
             f"{a['above_tau_sem']}/{a['e_sem']['n']}",
             f"{a['above_tau_per']}/{a['e_per']['n']}",
         )
@@ -225,6 +225,8 @@ def _print_summary(statistics: dict[str, Any]) -> None:
 
 
 def _estimate(e: dict[str, Any], digits: int) -> str:
+    if e["value"] is None:
+        return "–"
     low_high = f" [{e['low']:.{digits}f}, {e['high']:.{digits}f}]" if e["low"] is not None else ""
     return f"{e['value']:.{digits}f}{low_high}"
 

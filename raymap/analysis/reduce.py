@@ -11,10 +11,11 @@ import pyarrow as pa
 import yaml
 
 from raymap.analysis.maps import entanglement_map, noise_floor, read_noise, read_scores
+from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
 from raymap.store.folder import arrow_bytes, as_json
-from raymap.store.schema import MAP, stamped
+from raymap.store.schema import MAP, SHIFTS, stamped
 
 
 def merge_noise(parts: Path, target: Path) -> None:
@@ -25,7 +26,7 @@ def merge_noise(parts: Path, target: Path) -> None:
 
 
 def reduce_run(folder: Path) -> dict[str, Any]:
-    """Write map.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
+    """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
 
     Raises:
         InputError: when the folder lacks them or they break the contract.
@@ -36,7 +37,9 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
-    statistics = summarize(cells, noise, floor, digest)
+    tests = shift_tests(scores, noise)
+    write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
+    statistics = summarize(cells, noise, tests, floor, digest)
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 

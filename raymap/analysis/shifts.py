@@ -16,6 +16,7 @@ of one prompt (Benjamini & Yekutieli 2001).
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,7 @@ from raymap.analysis.maps import CONTROL
 DRAWN = 1_999
 FDR = 0.05
 KEY = ("prompt_id", "adapter")
+NAMES = ("sem", "per", "signed")
 
 
 def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
@@ -42,7 +44,7 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
         for prompt, values in noise.group_by("prompt_id").agg(pl.col("e_per").cast(pl.Float64)).iter_rows()
     }
     rng = np.random.default_rng(0)
-    found = {name: np.full(cells.height, np.nan) for name in ("sem", "per", "signed")}
+    found = {name: np.full(cells.height, np.nan) for name in NAMES}
     counts = cells["lpips"].list.len().to_numpy() if cells.height else np.empty(0, int)
     for k in sorted(set(counts.tolist()) - {1}):
         at = np.flatnonzero(counts == k)
@@ -60,6 +62,21 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
     columns = {f"p_{name}": values for name, values in found.items()}
     columns |= {f"q_{name}": _adjusted(values) for name, values in found.items()}
     return cells.select(KEY).with_columns(pl.Series(name, values).fill_nan(None) for name, values in columns.items())
+
+
+def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return, for each adapter, how many non-target prompts it shifts at a false-discovery rate of 5 %.
+
+    Args:
+        tests: what `shift_tests` returned.
+        study: the map without controls.
+    """
+    joined = study.filter(~pl.col("target")).select(KEY).join(tests, on=KEY, how="inner")
+    counted = joined.group_by("adapter", maintain_order=True).agg(
+        *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in NAMES),
+        *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in NAMES),
+    )
+    return [row | {"method": f"Benjamini-Hochberg at {FDR:.0%} over all cells"} for row in counted.to_dicts()]
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:

@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.hypotheses import hypotheses
 from raymap.analysis.maps import PERCENTILE, NoiseFloor, measured, with_entanglement
+from raymap.analysis.shifts import shift_counts
+from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
-TOP = 10
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
@@ -23,8 +25,11 @@ def over_prompts(groups: list[np.ndarray], statistic: str = "mean") -> dict[str,
         groups: one array of values a prompt.
 
     Returns:
-        `value`, `low`, `high` (None with fewer than two prompts), `n` (prompts), `values` and `method`.
+        `value` (None without prompts), `low`, `high` (None with fewer than two prompts), `n` (prompts), `values` and
+        `method`.
     """
+    if not groups:
+        return {"value": None, "low": None, "high": None, "n": 0, "values": 0, "method": "none: no prompt"}
 
     def value(rows: np.ndarray) -> float:
         pooled = np.concatenate([groups[int(k)] for k in rows])
@@ -50,31 +55,41 @@ def over_prompts(groups: list[np.ndarray], statistic: str = "mean") -> dict[str,
 
 
 def _groups(frame: pl.DataFrame, column: str) -> list[np.ndarray]:
-    parts = frame.select("prompt_id", pl.col(column).cast(pl.Float64)).partition_by("prompt_id", maintain_order=True)
+    known = frame.select("prompt_id", pl.col(column).cast(pl.Float64)).drop_nulls()
+    parts = known.partition_by("prompt_id", maintain_order=True)
     return [part[column].to_numpy() for part in parts]
 
 
-def summarize(cells: pl.DataFrame, noise: pl.DataFrame, floor: NoiseFloor, digest: str) -> dict[str, Any]:
+def summarize(
+    cells: pl.DataFrame, noise: pl.DataFrame, tests: pl.DataFrame, floor: NoiseFloor, digest: str
+) -> dict[str, Any]:
     """Return what statistics.json holds.
 
     Args:
         cells: the map (schema MAP), controls included.
         noise: base seed pairs (schema NOISE).
+        tests: each cell's p- and q-values (raymap.analysis.shifts).
     """
     study = with_entanglement(measured(cells))
     return {
         "digest": digest,
         "noise_floor": _floor(noise, floor),
         "identity_control": identity_control(cells),
+        "incomplete": incomplete(cells),
         "adapters": [_adapter(part) for part in study.partition_by("adapter", maintain_order=True)],
         "normalization": {
             "method": "min-max over all prompts and adapters, controls left out",
             "e_sem": [study["e_sem"].min(), study["e_sem"].max()],
             "e_per": [study["e_per"].min(), study["e_per"].max()],
         },
-        "most_fragile": _ranked(study, descending=True),
-        "most_robust": _ranked(study, descending=False),
-        "category_by_category": _by_category(study),
+        "table_1": by_method_and_category(study),
+        "method_order": method_order(study),
+        "most_fragile": ranked_prompts(study, descending=True),
+        "most_robust": ranked_prompts(study, descending=False),
+        "category_by_category": by_category(study),
+        "regions": regions(study, floor),
+        "hypotheses": hypotheses(study),
+        "shifts": shift_counts(tests, study),
     }
 
 
@@ -94,9 +109,10 @@ def _floor(noise: pl.DataFrame, floor: NoiseFloor) -> dict[str, Any]:
 def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
     """Return whether every identity control gave exactly zero, and its largest values."""
     controls = cells.filter(pl.col("method") == "identity")
-    if controls.is_empty():
+    if controls["e_sem"].is_null().all():
         return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0}
-    sem, per = controls["e_sem"].to_numpy().max(), controls["e_per"].to_numpy().max()
+    controls = controls.drop_nulls(["e_sem", "e_per"])
+    sem, per = controls["e_sem"].to_numpy().max(initial=0.0), controls["e_per"].to_numpy().max(initial=0.0)
     return {
         "present": True,
         "exact": bool(sem == 0 and per == 0),
@@ -104,6 +120,15 @@ def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
         "max_e_per": float(per),
         "cells": controls.height,
     }
+
+
+def incomplete(cells: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return, for each adapter that has them, how many cells hold fewer seeds than the map's fullest, and which."""
+    short = cells.filter(pl.col("n_seeds") < pl.col("n_seeds").max())
+    grouped = short.group_by("adapter", maintain_order=True).agg(
+        pl.len().alias("cells"), pl.col("n_seeds").min().alias("fewest_seeds"), pl.col("prompt_id").alias("prompts")
+    )
+    return [row | {"seeds": cells["n_seeds"].max()} for row in grouped.to_dicts()]
 
 
 def _adapter(part: pl.DataFrame) -> dict[str, Any]:
@@ -124,22 +149,3 @@ def _adapter(part: pl.DataFrame) -> dict[str, Any]:
         "target_e_sem": part.filter(pl.col("target"))["e_sem"].mean(),
         "target_e_per": part.filter(pl.col("target"))["e_per"].mean(),
     }  # fmt: skip
-
-
-def _ranked(study: pl.DataFrame, descending: bool) -> list[dict[str, Any]]:
-    by_prompt = (
-        study.filter(~pl.col("target"))
-        .group_by("prompt_id", "prompt", "prompt_category")
-        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean(), adapters=pl.len())
-    )
-    order = ["e_sem", "prompt_id"]
-    return by_prompt.sort(order, descending=[descending, False]).head(TOP).to_dicts()
-
-
-def _by_category(study: pl.DataFrame) -> list[dict[str, Any]]:
-    return (
-        study.group_by("subject_category", "prompt_category")
-        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean(), cells=pl.len())
-        .sort("subject_category", "prompt_category")
-        .to_dicts()
-    )

@@ -94,7 +94,7 @@ def _heatmap(cells: pl.DataFrame, column: str, name: str) -> dict[str, Any]:
 def _pairs(folder: RunFolder, cells: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the cells with the largest E_sem of which pictures are kept, pictures as data URLs."""
     pairs = []
-    order = measured(cells).sort("e_sem", "prompt_id", "adapter", descending=[True, False, False])
+    order = measured(cells).drop_nulls("e_sem").sort("e_sem", "prompt_id", "adapter", descending=[True, False, False])
     for cell in order.iter_rows(named=True):
         kept = files_in(folder.image(cell["adapter"], cell["prompt_id"], 0).parent, ".png")
         if not kept:

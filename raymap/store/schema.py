@@ -52,12 +52,38 @@ MAP = pa.schema(
         _field("prompt_category", pa.string(), "category of the prompt"),
         *_ADAPTER,
         _field("target", pa.bool_(), "whether the prompt is of the subject's own category"),
-        _field("e_sem", pa.float64(), "mean over seeds of |clip_adapted - clip_base|"),
-        _field("e_sem_signed", pa.float64(), "mean over seeds of clip_adapted - clip_base"),
-        _field("e_per", pa.float64(), "mean over seeds of LPIPS"),
-        _field("n_seeds", pa.int64(), "number of seeds averaged"),
+        _field(
+            "e_sem",
+            pa.float64(),
+            "mean over seeds of |clip_adapted - clip_base|; null where n_seeds is 0",
+            nullable=True,
+        ),
+        _field(
+            "e_sem_signed",
+            pa.float64(),
+            "mean over seeds of clip_adapted - clip_base; null where n_seeds is 0",
+            nullable=True,
+        ),
+        _field("e_per", pa.float64(), "mean over seeds of LPIPS; null where n_seeds is 0", nullable=True),
+        _field("n_seeds", pa.int64(), "number of seeds averaged; fewer than the study's where a batch failed"),
         _field("above_tau_sem", pa.bool_(), "e_sem above the noise floor's 95th percentile", nullable=True),
         _field("above_tau_per", pa.bool_(), "e_per above the noise floor's 95th percentile", nullable=True),
+    ]
+)
+
+
+_TESTS = (
+    ("sem", "that E_sem exceeds what re-seeding the base gives"),
+    ("per", "that LPIPS exceeds that between seeds of the base"),
+    ("signed", "that the mean cosine changed"),
+)
+
+SHIFTS = pa.schema(
+    [
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("adapter", pa.string(), "name of the adapter"),
+        *(_field(f"p_{n}", pa.float64(), f"p-value {what}", nullable=True) for n, what in _TESTS),
+        *(_field(f"q_{n}", pa.float64(), f"false-discovery rate {what}", nullable=True) for n, what in _TESTS),
     ]
 )
 
