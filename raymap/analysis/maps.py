@@ -83,7 +83,8 @@ def noise_floor(noise: pl.DataFrame) -> NoiseFloor:
 def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str, str]) -> pl.DataFrame:
     """Average scores over seeds into the map (schema MAP), sorted by prompt and adapter.
 
-    A cell that has no row, because its batch failed, is there with `n_seeds` 0 and nulls.
+    A row with a value that is not finite counts as missing. A cell that has no row, because its batch failed, is there
+    with `n_seeds` 0 and nulls.
 
     E_sem = mean |a_adapted − a_base| (paper, eq. 3), its signed mean beside it, E_per = mean LPIPS (eq. 10).
 
@@ -94,11 +95,16 @@ def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str,
     own = pl.col("subject_category").replace_strict(OWN_CATEGORY, default=None)
     names = pl.col("prompt_id").replace_strict(prompts, default=pl.col("prompt_id")) if prompts else pl.col("prompt_id")
     grid = scores.select(CELL[:2]).unique().join(scores.select(CELL[2:]).unique(), how="cross")
-    found = scores.group_by(CELL).agg(
-        e_sem=shift.abs().mean(),
-        e_sem_signed=shift.mean(),
-        e_per=pl.col("lpips").cast(pl.Float64).mean(),
-        n_seeds=pl.len().cast(pl.Int64),
+    finite = [pl.col(name).is_finite() for name in ("clip_base", "clip_adapted", "lpips")]
+    found = (
+        scores.filter(*finite)
+        .group_by(CELL)
+        .agg(
+            e_sem=shift.abs().mean(),
+            e_sem_signed=shift.mean(),
+            e_per=pl.col("lpips").cast(pl.Float64).mean(),
+            n_seeds=pl.len().cast(pl.Int64),
+        )
     )
     return (
         grid.join(found, on=CELL, how="left")

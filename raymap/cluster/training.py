@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -21,11 +21,10 @@ TICK_S = 0.5
 
 @dataclass
 class _Training:
-    """A group of orders at a trainer: its progress stream, steps done, trainers it has lost."""
+    """A group of orders and its trainer, steps done, trainers it has lost."""
 
     orders: tuple[AdapterOrder, ...]
     trainer: Any = None
-    steps: Any = None
     done: int = 0
     losses: int = 0
 
@@ -48,71 +47,88 @@ def train_all(
     A group whose trainer is lost goes on from its checkpoint at another one.
 
     Raises:
-        IncompleteRunError: when a training failed; all others are finished first.
+        IncompleteRunError: when trainers do not start, or a training failed; all others are finished first.
     """
-    waiting = [_Training(group) for group in groups]
-    starting: dict[Any, Any] = {}  # by the reference that resolves once the trainer is up: it may never be
-    running: dict[Any, _Training] = {}
-    failed: list[str] = []
-    failed_starts = 0
+    trainings = _Trainings([_Training(group) for group in groups], folder, start, workers, progress)
+    trainings.run()
+    if trainings.failed:
+        raise IncompleteRunError(f"training failed: {'; '.join(trainings.failed)}")
 
-    def staff() -> None:
-        while len(starting) + len(running) < min(workers, len(waiting) + len(running)):
-            trainer = start()
-            starting[trainer.ready.remote()] = trainer
 
-    def give_work(trainer: Any) -> None:
-        if not waiting:
+@dataclass
+class _Trainings:
+    """Hands waiting trainings to trainers that are up: one that was asked for may never come."""
+
+    waiting: list[_Training]
+    folder: RunFolder
+    start: Callable[[], Any]
+    workers: int
+    progress: Progress
+    starting: dict[Any, Any] = field(default_factory=dict)
+    running: dict[Any, _Training] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    failed_starts: int = 0
+
+    def run(self) -> None:
+        while self.waiting or self.running:
+            while len(self.starting) + len(self.running) < min(self.workers, len(self.waiting) + len(self.running)):
+                trainer = self.start()
+                self.starting[trainer.ready.remote()] = trainer
+            ready, _ = ray.wait([*self.running, *self.starting], num_returns=1, timeout=TICK_S)
+            self.progress.tick()
+            for ref in ready:
+                if ref in self.starting:
+                    self._welcome(ref)
+                else:
+                    self._advance(ref)
+        for trainer in self.starting.values():
+            ray.kill(trainer)
+
+    def _welcome(self, ref: Any) -> None:
+        trainer = self.starting.pop(ref)
+        try:
+            ray.get(ref)
+        except RayTaskError as error:
+            raise IncompleteRunError(f"a trainer cannot start: {cause(error)}") from error
+        except RayError as error:
+            self.failed_starts += 1
+            if self.failed_starts > WORKER_STARTS:
+                raise IncompleteRunError(f"trainers do not start: {cause(error)}") from error
+        else:
+            self.failed_starts = 0
+            self._give_work(trainer)
+
+    def _give_work(self, trainer: Any) -> None:
+        if not self.waiting:
             ray.kill(trainer)
             return
-        training = waiting.pop(0)
+        training = self.waiting.pop(0)
         training.trainer = trainer
-        folders = tuple(folder.adapter(order.name) for order in training.orders)
-        scratch = folder.training(training.orders[0].name)
-        training.steps = trainer.train.options(num_returns="streaming").remote(training.orders, folders, scratch)
-        running[training.steps] = training
-        progress.now(f"training {training.name}")
+        folders = tuple(self.folder.adapter(order.name) for order in training.orders)
+        scratch = self.folder.training(training.orders[0].name)
+        steps = trainer.train.options(num_returns="streaming").remote(training.orders, folders, scratch)
+        self.running[steps] = training
+        self.progress.now(f"training {training.name}")
 
-    while waiting or running:
-        staff()
-        ready, _ = ray.wait([*running, *starting], num_returns=1, timeout=TICK_S)
-        progress.tick()
-        for ref in ready:
-            if ref in starting:
-                trainer = starting.pop(ref)
-                try:
-                    ray.get(ref)
-                except RayTaskError as error:
-                    raise IncompleteRunError(f"a trainer cannot start: {cause(error)}") from error
-                except RayError as error:
-                    failed_starts += 1
-                    if failed_starts > WORKER_STARTS:
-                        raise IncompleteRunError(f"trainers do not start: {cause(error)}") from error
-                else:
-                    failed_starts = 0
-                    give_work(trainer)
-                continue
-            training = running.pop(ref)
-            try:
-                step = ray.get(next(ref))
-            except StopIteration:
-                progress.now(f"trained {training.name}")
-                give_work(training.trainer)
-            except RayTaskError as error:
-                failed.append(f"{training.name} ({cause(error)})")
-                give_work(training.trainer)
-            except RayError as error:
-                training.losses += 1
-                if training.losses > RETRIES:
-                    failed.append(f"{training.name} ({cause(error)})")
-                else:
-                    progress.note(f"a trainer was lost; {training.name} goes on from its checkpoint")
-                    waiting.insert(0, training)
+    def _advance(self, steps: Any) -> None:
+        """Take a training's next report: steps done, its end, its failure, or its trainer's loss."""
+        training = self.running.pop(steps)
+        try:
+            step = ray.get(next(steps))
+        except StopIteration:
+            self.progress.now(f"trained {training.name}")
+            self._give_work(training.trainer)
+        except RayTaskError as error:
+            self.failed.append(f"{training.name} ({cause(error)})")
+            self._give_work(training.trainer)
+        except RayError as error:
+            training.losses += 1
+            if training.losses > RETRIES:
+                self.failed.append(f"{training.name} ({cause(error)})")
             else:
-                progress.trained(max(0, step.done - training.done) * len(training.orders))
-                training.done = max(training.done, step.done)
-                running[ref] = training
-    for trainer in starting.values():
-        ray.kill(trainer)
-    if failed:
-        raise IncompleteRunError(f"training failed: {'; '.join(failed)}")
+                self.progress.note(f"a trainer was lost; {training.name} goes on from its checkpoint")
+                self.waiting.insert(0, training)
+        else:
+            self.progress.trained(max(0, step.done - training.done) * len(training.orders))
+            training.done = max(training.done, step.done)
+            self.running[steps] = training
