@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
 
 from raymap.embedded.subjects import STAR_CUP
 
@@ -51,20 +54,38 @@ def raymap_command(*args: str | Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study's file."""
-    return small_study(tmp_path_factory.mktemp("study"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test session see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
 
 
 @pytest.fixture(scope="session")
-def finished(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study's run folder, after the real command ended well."""
-    output = tmp_path_factory.mktemp("runs") / "first"
-    done = subprocess.run(
-        raymap_command("run", study, "--output", output), capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def study(shared: Path) -> Path:
+    """The small study's file."""
+    with alone(shared / "study.lock"):
+        path = shared / "study" / "study.yaml"
+        return path if path.exists() else small_study(path.parent)
+
+
+@pytest.fixture(scope="session")
+def finished(study: Path, shared: Path) -> Path:
+    """The small study's run folder, after the real command ended well; whichever process needs it first runs it."""
+    output = shared / "finished"
+    with alone(shared / "finished.lock"):
+        if not (output / "report" / "index.html").exists():
+            command = raymap_command("run", study, "--output", output)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
     return output
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock between this session's processes."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
