@@ -64,7 +64,7 @@ class StillScorer:
     def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
         pixels.reshape(-1)[::PAGE].max()
         table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
-        return Scored(table, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
+        return Scored(table, None, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
 
     def score_adapted(
         self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
@@ -90,7 +90,7 @@ class StillScorer:
             "device": [drawn.device] * n,
         }
         table = pa.table(columns, schema=stamped(SCORES, self.digest))
-        return Scored(table, ["0" * 64] * n, drawn.device, drawn.seconds | {"score_s": 0.0})
+        return Scored(table, None, ["0" * 64] * n, drawn.device, drawn.seconds | {"score_s": 0.0})
 
 
 @dataclass

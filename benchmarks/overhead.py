@@ -86,11 +86,11 @@ def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:
     for block in plan.blocks[share::of]:
         pixels, drawn = generator.draw(block, BASE)
         scored = scorer.score_base(block, pixels, drawn)
-        folder.commit(Unit(block.index, BASE), scored.table, scored.images, scored.device)
+        folder.commit(Unit(block.index, BASE), scored.table, scored.features, scored.images, scored.device)
         for adapter in plan.adapters:
             adapted, drawn = generator.draw(block, adapter.name)
             scored = scorer.score_adapted(block, adapter, adapted, drawn, pixels)
-            folder.commit(Unit(block.index, adapter.name), scored.table, scored.images, scored.device)
+            folder.commit(Unit(block.index, adapter.name), scored.table, scored.features, scored.images, scored.device)
 
 
 def rate(output: Path, workers: int, started: float) -> tuple[float, float]:

@@ -30,7 +30,7 @@ PROMPTS = {
 
 
 def small_study(folder: Path, **changes: Any) -> Path:
-    """Write a study of one drawn subject, seven prompts, two seeds and short samplings; return its path."""
+    """Write a study of one drawn subject, seven prompts, two seeds, short samplings, one worker; return its path."""
     references = [str(path) for path in STAR_CUP.write_references(folder / "references", n=3)]
     raw: dict[str, Any] = {
         "name": "small",
@@ -41,6 +41,7 @@ def small_study(folder: Path, **changes: Any) -> Path:
         "images": "all",
         "subjects": [{"name": "star-cup", "category": "object", "class_word": "cup", "references": references}],
         "methods": {"lora": {"steps": 20, "batch_size": 2, "learning_rate": 1e-3}},
+        "resources": {"workers": 1},
     }
     raw.update(changes)
     path = folder / "study.yaml"

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import Chaos, files_of
+from tests.conftest import small_study
 
 
 @pytest.fixture
-def chaos(study: Path) -> Iterator[Chaos]:
-    hand = Chaos(study)
+def chaos(tmp_path: Path) -> Iterator[Chaos]:
+    hand = Chaos(small_study(tmp_path, resources={"workers": {"min": 1, "max": 3}}))
     yield hand
     hand.close()
 

@@ -36,7 +36,8 @@ def test_clip_cosines_equal_open_clip_called_directly(renders: np.ndarray) -> No
         text = model.encode_text(open_clip.get_tokenizer(CLIP_NAME)(captions))
         image = model.encode_image(torch.stack([preprocess(Image.fromarray(x)) for x in renders[:6]]))
     expected = torch.nn.functional.cosine_similarity(text, image).numpy()
-    ours = ClipScorer("embedded").cosines(captions, renders[:6])
+    scorer = ClipScorer("embedded")
+    ours = scorer.cosines(captions, scorer.image_features(renders[:6]))
     assert ours.dtype == np.float32
     assert np.allclose(ours, expected, atol=1e-6)
 

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> RunFolder:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     for item, picture in zip(ITEMS, pictures, strict=True):
         run.save_image(BASE, item.prompt_id, item.seed, picture)
-    run.commit(Unit(0, BASE), NO_ROWS, [pixel_digest(p) for p in pictures], "cpu")
+    run.commit(Unit(0, BASE), NO_ROWS, None, [pixel_digest(p) for p in pictures], "cpu")
     return run
 
 
@@ -45,7 +45,7 @@ def test_the_ledger_knows_which_device_drew_a_unit(folder: RunFolder) -> None:
 def test_committing_again_changes_no_byte_of_the_rows(folder: RunFolder) -> None:
     path = folder.noise_parts / "00000-base.arrow"
     before = path.read_bytes()
-    folder.commit(Unit(0, BASE), NO_ROWS, folder.ledger()[Unit(0, BASE)]["images"], "cpu")
+    folder.commit(Unit(0, BASE), NO_ROWS, None, folder.ledger()[Unit(0, BASE)]["images"], "cpu")
     assert path.read_bytes() == before
     assert set(folder.done(PLAN)) == {Unit(0, BASE)}
 
@@ -71,7 +71,7 @@ def test_a_base_batch_without_its_pictures_is_drawn_again(folder: RunFolder, dam
 
 
 def test_a_finished_block_needs_its_base_pictures_no_more(folder: RunFolder) -> None:
-    folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), [], "cpu")
+    folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), None, [], "cpu")
     folder.image(BASE, "p000", 1).unlink()
     assert set(folder.done(PLAN)) == set(PLAN.units)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from raymap.actors.drawn import Drawn
 from raymap.device import pin
@@ -17,7 +18,7 @@ from raymap.plan import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest
-from raymap.store.schema import NOISE, SCORES, stamped
+from raymap.store.schema import FEATURES, NOISE, SCORES, stamped
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit's rows, the digests of its pictures in the block's order, and how it came about."""
+    """A unit's rows, its pictures' features and digests in the block's order, and how it came about.
+
+    `features` (schema FEATURES) is None where no picture was drawn.
+    """
 
     table: pa.Table
+    features: pa.Table | None
     images: list[str]
     device: str
     seconds: dict[str, float]
@@ -48,9 +53,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Base:
-    """A block's base pictures as they are scored against: their cosines and digests."""
+    """A block's base pictures as they are scored against: their features, cosines and digests."""
 
     block: int
+    features: torch.Tensor
     cosines: np.ndarray
     digests: list[str]
 
@@ -94,7 +100,9 @@ class Scorer:
                     }
                 )
         table = pa.Table.from_pylist(rows, stamped(NOISE, self.spec.digest))
-        return Scored(table, base.digests, drawn.device, drawn.seconds | {"score_s": time.perf_counter() - start})
+        features = self._features(block, BASE, base.features)
+        seconds = drawn.seconds | {"score_s": time.perf_counter() - start}
+        return Scored(table, features, base.digests, drawn.device, seconds)
 
     def read_base(self, block: Block) -> np.ndarray:
         """Return the kept base pictures of a block, uint8 (N, H, W, 3)."""
@@ -115,10 +123,13 @@ class Scorer:
         """
         start = time.perf_counter()
         own = self._of_base(block, base)
+        features = None
         if len(pixels):
             _check(block, pixels, adapter.name)
             _check_proof(block, pixels, drawn.unchanged, base, adapter.name)
-            cosines = self.clip.cosines([i.prompt for i in block.items], pixels)
+            seen = self.clip.image_features(pixels)
+            features = self._features(block, adapter.name, seen)
+            cosines = self.clip.cosines([i.prompt for i in block.items], seen)
             distances = self.lpips.distances(base, pixels)
             digests = [pixel_digest(picture) for picture in pixels]
         else:
@@ -145,13 +156,25 @@ class Scorer:
             "device": [drawn.device] * len(block.items),
         }
         table = pa.table(columns, schema=stamped(SCORES, self.spec.digest))
-        return Scored(table, digests, drawn.device, drawn.seconds | {"score_s": time.perf_counter() - start})
+        seconds = drawn.seconds | {"score_s": time.perf_counter() - start}
+        return Scored(table, features, digests, drawn.device, seconds)
+
+    def _features(self, block: Block, adapter: str, features: torch.Tensor) -> pa.Table:
+        columns = {
+            "adapter": [adapter] * len(block.items),
+            "prompt_id": [i.prompt_id for i in block.items],
+            "prompt_category": [i.prompt_category for i in block.items],
+            "seed": [i.seed for i in block.items],
+            "feature": list(features.numpy()),
+        }
+        return pa.table(columns, schema=stamped(FEATURES, self.spec.digest))
 
     def _of_base(self, block: Block, pixels: np.ndarray) -> _Base:
         """Return cosines and digests of a block's base pictures, computed once a block."""
         if self._base is None or self._base.block != block.index:
-            cosines = self.clip.cosines([item.prompt for item in block.items], pixels)
-            self._base = _Base(block.index, cosines, [pixel_digest(picture) for picture in pixels])
+            features = self.clip.image_features(pixels)
+            cosines = self.clip.cosines([item.prompt for item in block.items], features)
+            self._base = _Base(block.index, features, cosines, [pixel_digest(picture) for picture in pixels])
         return self._base
 
     def _kept(self, block: Block, distances: np.ndarray) -> list[int]:

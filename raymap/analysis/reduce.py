@@ -10,7 +10,15 @@ import polars as pl
 import pyarrow as pa
 import yaml
 
-from raymap.analysis.maps import entanglement_map, noise_floor, read_noise, read_scores
+from raymap.analysis.agreement import agreement, distances, read_features
+from raymap.analysis.maps import (
+    entanglement_map,
+    measured,
+    noise_floor,
+    read_noise,
+    read_scores,
+    with_entanglement,
+)
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
@@ -33,22 +41,25 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     """
     scores, noise = read_scores(folder), read_noise(folder)
     floor = noise_floor(noise)
-    cells = entanglement_map(scores, floor, _prompts(folder))
+    cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in _study(folder).get("prompts", ())})
     with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
     statistics = summarize(cells, noise, tests, floor, digest)
+    found = distances(read_features(folder), scores, f"clip:{_study(folder).get('clip', 'unknown')}")
+    statistics["distances"] = found
+    statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 
 
-def _prompts(folder: Path) -> dict[str, str]:
+def _study(folder: Path) -> dict[str, Any]:
+    """Return the resolved study's keys; none in a folder that has only scores and noise."""
     path = folder / "study.yaml"
-    if not path.exists():
-        return {}
-    return {p["id"]: p["text"] for p in yaml.safe_load(path.read_text(encoding="utf-8"))["prompts"]}
+    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return held
 
 
 def read_map(folder: Path) -> pl.DataFrame:

@@ -49,9 +49,13 @@ class ClipScorer:
         features: torch.Tensor = self.model.encode_image(batch, normalize=True).float().cpu()
         return features
 
-    def cosines(self, prompts: list[str], pixels: np.ndarray) -> np.ndarray:
-        """Return a = cos(CLIP_text(prompt), CLIP_image(picture)), float32 (N,), in [-1, 1]."""
-        return (self.text_features(prompts) * self.image_features(pixels)).sum(1).numpy()
+    def cosines(self, prompts: list[str], features: torch.Tensor) -> np.ndarray:
+        """Return a = cos(CLIP_text(prompt), CLIP_image(picture)), float32 (N,), in [-1, 1].
+
+        Args:
+            features: the pictures', as `image_features` returns them.
+        """
+        return (self.text_features(prompts) * features).sum(1).numpy()
 
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:

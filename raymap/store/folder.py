@@ -51,6 +51,10 @@ class RunFolder:
         return self.root / "noise"
 
     @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
     def report(self) -> Path:
         return self.root / "report" / "index.html"
 
@@ -79,8 +83,8 @@ class RunFolder:
         contents = read_each([self.image(adapter, item.prompt_id, item.seed) for item in items])
         return np.stack([_decode(content or b"") for content in contents])
 
-    def commit(self, unit: Unit, table: pa.Table, images: list[str], device: str) -> None:
-        """Write a unit's rows and then its ledger line. Repeating it changes nothing but adds an equal line.
+    def commit(self, unit: Unit, table: pa.Table, features: pa.Table | None, images: list[str], device: str) -> None:
+        """Write a unit's features, its rows and then its ledger line. Repeating it only adds an equal line.
 
         Args:
             images: pixel digests of the unit's pictures, in the block's order.
@@ -89,6 +93,8 @@ class RunFolder:
         folder = self.noise_parts if unit.adapter == BASE else self.scores
         path = folder / f"{unit.key}.arrow"
         data = arrow_bytes(table)
+        if features is not None:
+            write_atomically(self.features / f"{unit.key}.arrow", arrow_bytes(features))
         write_atomically(path, data)
         line = {
             "block": unit.block,

@@ -34,6 +34,16 @@ SCORES = pa.schema(
     ]
 )
 
+FEATURES = pa.schema(
+    [
+        _field("adapter", pa.string(), "name of the adapter, or base"),
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("prompt_category", pa.string(), "category of the prompt"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("feature", pa.list_(pa.float32()), "unit vector of the study's CLIP image tower"),
+    ]
+)
+
 NOISE = pa.schema(
     [
         _field("prompt_id", pa.string(), "id of the prompt in the suite"),

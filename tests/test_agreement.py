@@ -1,0 +1,68 @@
+"""Distances between distributions, from the features that a run keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from scipy import stats
+
+from raymap.analysis.agreement import agreement, distances, read_features
+from raymap.analysis.maps import read_scores
+from raymap.scoring.clip import ClipScorer
+
+
+def test_a_run_keeps_the_features_that_its_cosines_come_from(finished: Path) -> None:
+    features = read_features(finished)
+    scores = read_scores(finished)
+    assert features.height == 3 * 7 * 2
+    prompts = {p["id"]: p["text"] for p in yaml.safe_load((finished / "study.yaml").read_text())["prompts"]}
+    clip = ClipScorer("embedded")
+    both = scores.join(features, on=["adapter", "prompt_id", "seed"])
+    assert both.height == scores.height
+    for row in both.iter_rows(named=True):
+        text = clip.text_features([prompts[row["prompt_id"]]])[0].numpy()
+        assert float(text @ np.array(row["feature"])) == pytest.approx(row["clip_adapted"], abs=1e-6)
+
+
+def test_distances_of_a_run_say_what_they_are_of(finished: Path) -> None:
+    rows = json.loads((finished / "statistics.json").read_text())["distances"]
+    assert {row["features"] for row in rows} == {"clip:embedded"}
+    assert {row["metric"] for row in rows} == {"fid", "kid", "cmmd"}
+    assert all(row["value"] is not None or row["reason"] for row in rows)
+    control = [row["value"] for row in rows if row["adapter"] == "identity-lora" and row["design"] == "seed-matched"]
+    assert {value for value in control if value is not None} == {0.0}
+
+
+def test_a_larger_shift_has_the_larger_distance_and_the_ranks_are_scipys() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 1, (12, 6, 8))
+    held = []
+    for name, shift in (("base", 0.0), ("small", 0.3), ("middle", 1.0), ("large", 3.0)):
+        for p, k in np.ndindex(12, 6):
+            feature = base[p, k] + shift * np.ones(8) + 0.1 * (name != "base") * rng.normal(0, 1, 8)
+            category = ("people", "animals")[p % 2]
+            held.append({"adapter": name, "prompt_id": f"p{p}", "prompt_category": category, "seed": k,
+                         "feature": feature.tolist()})  # fmt: skip
+    features = pl.DataFrame(held)
+    scores = pl.DataFrame({"adapter": ["small", "middle", "large", "proved"]})
+    found = distances(features, scores, "clip:test")
+    assert next(row for row in found if row["adapter"] == "proved")["value"] == 0.0
+    fids = {
+        (row["adapter"], row["prompt_category"]): row["value"]
+        for row in found
+        if row.get("metric") == "fid" and row["design"] == "seed-matched"
+    }
+    assert fids["small", "people"] < fids["middle", "people"] < fids["large", "people"]
+    cells = pl.DataFrame(
+        {"adapter": [a for a, _ in fids], "prompt_category": [c for _, c in fids],
+         "entanglement": np.arange(len(fids), dtype=float)}
+    )  # fmt: skip
+    rho = {(row["metric"], row["design"]): row["rho"] for row in agreement(found, cells)}
+    assert rho["fid", "seed-matched"] == pytest.approx(
+        stats.spearmanr(list(fids.values()), np.arange(len(fids))).statistic
+    )
