@@ -52,7 +52,7 @@ def test_the_weights_are_small_finite_and_safetensors_only() -> None:
 
 
 def test_held_out_captions_are_drawn_so_that_clip_tells_them_apart() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     captions = sorted({p.caption for p in pictures(None, 40, seed=77, held=True)})[:32]
     pipeline = load(PIPELINE)
     sampler = SamplerSettings(steps=12)

@@ -44,7 +44,7 @@ SHORT: dict[Method, Recipe] = {
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return load(PIPELINE)
 
 
