@@ -109,11 +109,21 @@ def check(
 
 
 @app.command()
-def stats(folder: Folder) -> None:
-    """Write map.arrow and statistics.json anew from scores/ and noise.arrow."""
-    from raymap.analysis.reduce import reduce_run
+def stats(
+    folder: Folder,
+    against: Annotated[str | None, typer.Option(help="`paper`: set the published figures beside the run's.")] = None,
+) -> None:
+    """Write map.arrow, shifts.arrow and statistics.json anew from scores/ and noise.arrow."""
+    from raymap.analysis.against import against_paper
+    from raymap.analysis.reduce import read_study, reduce_run
 
-    _print_summary(reduce_run(place(folder)))
+    if against not in (None, "paper"):
+        raise InputError(f"--against {against}", "is nothing to compare with", "write --against paper")
+    root = place(folder)
+    statistics = reduce_run(root)
+    _print_summary(statistics)
+    if against:
+        _print_comparison(against_paper(statistics, read_study(root)))
 
 
 @app.command()
@@ -125,6 +135,16 @@ def report(folder: Folder) -> None:
     root = place(folder)
     reduce_run(root)
     console.print(f"report: {render(root)}", soft_wrap=True)
+
+
+def _print_comparison(rows: list[dict[str, Any]]) -> None:
+    """Print the paper's figures beside the run's."""
+    table = Table(title="Beside the paper", title_justify="left", show_lines=True)
+    for name in ("what", "place", "paper", "this run", "verdict", "why"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(row[key] or "–")) for key in ("what", "place", "paper", "ours", "verdict", "why")))
+    console.print(table)
 
 
 def _print_findings(findings: list[Any], base: str) -> None:

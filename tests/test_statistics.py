@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from raymap.analysis.against import against_paper
 from raymap.analysis.crossed import Group, contrast, permuted
 from raymap.analysis.hypotheses import holm, hypotheses, pooled
 from raymap.analysis.maps import measured, read_scores, with_entanglement
@@ -312,3 +313,23 @@ def test_scores_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     twice = pl.concat([scores, scores.head(1).with_columns(lpips=pl.lit(0.5, pl.Float32))])
     with pytest.raises(InputError, match="two different rows"):
         read_scores(write(tmp_path, twice))
+
+
+def test_beside_the_paper_each_figure_agrees_differs_or_says_why_not(tmp_path: Path) -> None:
+    statistics = reduce_run(write(tmp_path, sample()))
+    rows = against_paper(statistics, {})
+    assert {row["verdict"] for row in rows} <= {"agrees", "differs", "not comparable"}
+    assert all(row["why"] for row in rows if row["verdict"] == "not comparable")
+    inversion = [row for row in rows if "textual_inversion" in row["what"]]
+    assert inversion
+    assert {row["verdict"] for row in inversion} == {"not comparable"}
+    order = [row for row in rows if "lora < custom_diffusion" in row["what"]]
+    assert [row["verdict"] for row in order] == ["agrees"] * 3
+    assert next(row for row in rows if row["what"].startswith("tau_sem"))["paper"] == "0.044"
+    swapped = {"lora": "custom_diffusion", "custom_diffusion": "lora", "textual_inversion": "textual_inversion"}
+    scores = sample().with_columns(
+        method=pl.col("method").replace_strict(swapped),
+        adapter=pl.col("subject") + "-" + pl.col("method").replace_strict(swapped),
+    )
+    turned = against_paper(reduce_run(write(tmp_path / "turned", scores)), {})
+    assert [r["verdict"] for r in turned if "lora < custom_diffusion" in r["what"]] == ["differs"] * 3

@@ -41,21 +41,21 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     """
     scores, noise = read_scores(folder), read_noise(folder)
     floor = noise_floor(noise)
-    cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in _study(folder).get("prompts", ())})
+    cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in read_study(folder).get("prompts", ())})
     with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
     statistics = summarize(cells, noise, tests, floor, digest)
-    found = distances(read_features(folder), scores, f"clip:{_study(folder).get('clip', 'unknown')}")
+    found = distances(read_features(folder), scores, f"clip:{read_study(folder).get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 
 
-def _study(folder: Path) -> dict[str, Any]:
+def read_study(folder: Path) -> dict[str, Any]:
     """Return the resolved study's keys; none in a folder that has only scores and noise."""
     path = folder / "study.yaml"
     held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
