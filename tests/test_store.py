@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from raymap.errors import StorageError
 from raymap.plan import BASE, AdapterInfo, Block, Item, Plan, Unit
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
@@ -126,3 +129,41 @@ def test_schemas_carry_meaning_and_digest(schema: pa.Schema) -> None:
     assert read.metadata[b"raymap.digest"] == b"abc"
     assert all(read.field(name).metadata[b"meaning"] for name in read.names)
     assert read.names == schema.names
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; skips where none may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(small_disk: Path) -> None:
+    folder = RunFolder(small_disk)
+    write_atomically(small_disk / "file", b"whole")
+    folder.record_failure(Unit(0, "a"), "first")
+    (small_disk / "ballast").write_bytes(b"x" * 100_000)
+    with pytest.raises(StorageError, match="cannot be written") as refused:
+        write_atomically(small_disk / "file", b"y" * 300_000)
+    assert refused.value.exit_code == 3
+    assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "failures.jsonl", "file"]
+    assert (small_disk / "file").read_bytes() == b"whole"
+    with pytest.raises(StorageError, match=r"failures\.jsonl"):
+        folder.record_failure(Unit(1, "a"), "z" * 300_000)
+    (small_disk / "ballast").unlink()
+    folder.record_failure(Unit(2, "a"), "last")
+    lines = (small_disk / "failures.jsonl").read_bytes().split(b"\n")
+    assert b"first" in lines[0]
+    assert b"last" in lines[-2]
+
+
+def test_a_line_after_a_torn_one_stands_alone(folder: RunFolder) -> None:
+    ledger = folder.root / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes() + b'{"block": 0, "adap')
+    folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), None, [], "cpu")
+    assert set(folder.ledger()) == {Unit(0, BASE), Unit(0, "a")}
