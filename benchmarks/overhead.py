@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,7 @@ def run_loops(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) 
 
 def run_raymap(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) -> tuple[float, float]:
     """Run `raymap run` on the given cores, adapters trained already; return images/s and start-up seconds."""
-    subprocess.run(["cp", "-r", str(adapters), str(output)], check=True)
+    shutil.copytree(adapters, output)
     started = time.time()
     command = [str(Path(sys.executable).with_name("raymap")), "run", str(path), "--output", str(output)]
     pinned = ["taskset", "-c", ",".join(map(str, cores)), *command, "--set", f"resources.workers={len(cores)}"]

@@ -9,8 +9,6 @@ from raymap.plan import BASE, Plan, Unit
 
 RETRIES = 3
 """How often a unit, or a training, is tried again after its worker was lost."""
-WORKER_STARTS = 8
-"""How many starts of workers, or trainers, may fail in a row before a run ends as incomplete."""
 
 
 @dataclass

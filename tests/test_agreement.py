@@ -18,6 +18,7 @@ from raymap.scoring.clip import ClipScorer
 
 def test_a_run_keeps_the_features_that_its_cosines_come_from(finished: Path) -> None:
     features = read_features(finished)
+    assert features is not None
     scores = read_scores(finished)
     assert features.height == 3 * 7 * 2
     prompts = {p["id"]: p["text"] for p in yaml.safe_load((finished / "study.yaml").read_text())["prompts"]}
@@ -49,9 +50,22 @@ def test_a_larger_shift_has_the_larger_distance_and_the_ranks_are_scipys() -> No
             held.append({"adapter": name, "prompt_id": f"p{p}", "prompt_category": category, "seed": k,
                          "feature": feature.tolist()})  # fmt: skip
     features = pl.DataFrame(held)
-    scores = pl.DataFrame({"adapter": ["small", "middle", "large", "proved"]})
-    found = distances(features, scores, "clip:test")
-    assert next(row for row in found if row["adapter"] == "proved")["value"] == 0.0
+    # "proved" was never drawn; of "large", the animals were not: where nothing is drawn, nothing has moved.
+    scores = pl.DataFrame(
+        [
+            row
+            | {"adapter": name, "drawn": name != "proved" and (name, row["prompt_category"]) != ("large", "animals")}
+            for name in ("small", "middle", "large", "proved")
+            for row in features.filter(pl.col("adapter") == "base").drop("adapter", "feature").to_dicts()
+        ]
+    )
+    undrawn = (pl.col("adapter") == "large") & (pl.col("prompt_category") == "animals")
+    found = distances(features.filter(~undrawn), scores, "clip:test")
+    still = [
+        r for r in found if r["adapter"] == "proved" or (r["adapter"], r["prompt_category"]) == ("large", "animals")
+    ]
+    assert {row["value"] for row in still if row["design"] == "seed-matched"} == {0.0}
+    assert len(still) == 3 * 6
     fids = {
         (row["adapter"], row["prompt_category"]): row["value"]
         for row in found

@@ -271,7 +271,16 @@ def test_fragile_prompts_that_stand_out_stay_in_the_list(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "ragged",
-    ["one subject", "one seed", "constant", "missing cells", "nan rows", "one prompt", "only target prompts"],
+    [
+        "one subject",
+        "one seed",
+        "constant",
+        "missing cells",
+        "nan rows",
+        "one prompt",
+        "only target prompts",
+        "a prompt with target cells only",
+    ],
 )
 def test_ragged_scores_give_a_statistic_or_a_named_reason(tmp_path: Path, ragged: str) -> None:
     scores = sample()
@@ -286,6 +295,8 @@ def test_ragged_scores_give_a_statistic_or_a_named_reason(tmp_path: Path, ragged
     elif ragged == "nan rows":
         bad = (pl.col("adapter") == "face-0-lora") & (pl.col("prompt_id") == "p001") & (pl.col("seed") < 2)
         scores = scores.with_columns(lpips=pl.when(bad).then(float("nan")).otherwise(pl.col("lpips")))
+    elif ragged == "a prompt with target cells only":
+        scores = scores.filter((pl.col("prompt_id") != "p000") | (pl.col("subject_category") == "face"))
     elif ragged == "one prompt":
         scores = scores.filter(pl.col("prompt_id") == "p001")
     else:
@@ -304,6 +315,8 @@ def test_ragged_scores_give_a_statistic_or_a_named_reason(tmp_path: Path, ragged
     for entry in statistics["hypotheses"]:
         assert (entry["p"] is not None) or entry["reason"], entry
     assert statistics["identity_control"]["present"] is False
+    if ragged == "a prompt with target cells only":
+        assert "p000" not in {row["prompt_id"] for row in ranked_prompts(measured(cells), descending=False)}
 
 
 def test_scores_that_contradict_each_other_are_refused(tmp_path: Path) -> None:

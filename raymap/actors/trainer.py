@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from raymap.diffusion.sampling import draw
 from raymap.personalize.orders import AdapterOrder, train
 from raymap.personalize.references import read_reference
 from raymap.personalize.training import Step
-from raymap.store.files import is_local, move_folder, remove_folder
+from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.study import SamplerSettings
 
 SAMPLES = 4
@@ -47,23 +46,25 @@ class Trainer:
         Args:
             scratch: holds the checkpoint, from which a training that was broken off goes on; it is deleted at the end.
         """
-        local = scratch if is_local(scratch) else Path(tempfile.mkdtemp(prefix="raymap-"))
-        parts = [local / order.name for order in orders]
-        lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
-        steps = []
-        for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
-            steps.append(step)
-            yield step
-        for k, (order, part, folder) in enumerate(zip(orders, parts, folders, strict=True)):
-            losses = [(step.done, step.losses[k]) for step in steps]
-            if order.subject is not None:
-                self._sample(order, part)
-                _draw_losses(losses, part / "losses.png")
-            write_card(part, order.card(part, losses))
-            if not (folder / CARD).exists():
-                move_folder(part, folder, last=CARD)
-        for used in (local, scratch):
-            remove_folder(used)
+        with local_space(scratch) as space:
+            parts = tuple(space / order.name for order in orders)
+            lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
+            steps = []
+            for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
+                steps.append(step)
+                yield step
+            for k, (order, part, folder) in enumerate(zip(orders, parts, folders, strict=True)):
+                self._finish(order, part, [(step.done, step.losses[k]) for step in steps])
+                if not (folder / CARD).exists():
+                    move_folder(part, folder, last=CARD)
+        remove_folder(scratch)
+
+    def _finish(self, order: AdapterOrder, part: Path, losses: list[tuple[int, float]]) -> None:
+        """Lay pictures and card beside an adapter's weights."""
+        if order.subject is not None:
+            self._sample(order, part)
+            _draw_losses(losses, part / "losses.png")
+        write_card(part, order.card(part, losses))
 
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:

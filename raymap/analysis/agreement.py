@@ -11,46 +11,55 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.distances import distances_by_category
+from raymap.analysis.maps import read_tables
 from raymap.plan import BASE
 from raymap.store.files import files_in, local_copy
+from raymap.store.schema import FEATURES
 
 KEY = ["prompt_id", "seed"]
-PROVED = "every picture is the base's own by proof, so base and adapted sample are the same"
 
 
-def read_features(folder: Path) -> pl.DataFrame:
-    """Return a run folder's image features (schema FEATURES), without rows where there are none."""
+def read_features(folder: Path) -> pl.DataFrame | None:
+    """Return a run folder's image features (schema FEATURES), None where it keeps none.
+
+    Raises:
+        InputError: a file that is no Arrow file, or has other columns.
+    """
     with local_copy(folder / "features") as copy:
-        frames = [pl.read_ipc(path) for path in files_in(copy, ".arrow")]
-    return pl.concat(frames) if frames else pl.DataFrame()
+        files = files_in(copy, ".arrow")
+        return read_tables(files, FEATURES.names, folder / "features") if files else None
 
 
 def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[dict[str, Any]]:
     """Return FID, KID and CMMD between base and adapted pictures, a row an (adapter, prompt category, design, metric).
 
     Args:
-        features: as `read_features` returns them; none gives none.
-        scores: schema SCORES; adapters that were never drawn have no features, and no distance: 0 by proof.
+        features: as `read_features` returns them.
+        scores: schema SCORES; where `drawn` is false, the adapted picture is the base's own and so are its features.
         name: what the features are, as `clip:embedded`.
     """
-    if features.is_empty():
-        return []
-    base = features.filter(pl.col("adapter") == BASE)
+    base = features.filter(pl.col("adapter") == BASE).select(*KEY, base="feature")
+    adapted = features.select("adapter", *KEY, "feature")
+    pairs = (
+        scores.join(base, on=KEY)
+        .join(adapted, on=["adapter", *KEY], how="left")
+        .with_columns(adapted=pl.when("drawn").then("feature").otherwise("base"))
+        .drop_nulls("adapted")
+        .sort("adapter", *KEY)
+    )
     rows: list[dict[str, Any]] = []
-    for part in features.filter(pl.col("adapter") != BASE).partition_by("adapter", maintain_order=True):
-        paired = part.join(base, on=KEY, suffix="_base").sort(KEY)
+    for part in pairs.partition_by("adapter", maintain_order=True):
         found = distances_by_category(
-            np.array(paired["feature_base"].to_list()),
-            np.array(paired["feature"].to_list()),
-            paired["prompt_id"].to_numpy(),
-            paired["seed"].to_numpy(),
-            paired["prompt_category"].to_numpy(),
-            paired["adapter"].to_numpy(),
+            np.array(part["base"].to_list()),
+            np.array(part["adapted"].to_list()),
+            part["prompt_id"].to_numpy(),
+            part["seed"].to_numpy(),
+            part["prompt_category"].to_numpy(),
+            part["adapter"].to_numpy(),
             name,
         )
         rows += [asdict(row) for row in found]
-    undrawn = sorted(set(scores["adapter"].unique()) - set(features["adapter"].unique()))
-    return rows + [{"adapter": adapter, "value": 0.0, "reason": PROVED} for adapter in undrawn]
+    return rows
 
 
 def agreement(found: list[dict[str, Any]], cells: pl.DataFrame) -> list[dict[str, Any]]:
@@ -60,7 +69,7 @@ def agreement(found: list[dict[str, Any]], cells: pl.DataFrame) -> list[dict[str
         found: what `distances` returned.
         cells: the map without controls, with `entanglement`.
     """
-    known = [row for row in found if row.get("metric") and row["value"] is not None]
+    known = [row for row in found if row["value"] is not None]
     if not known:
         return []
     ours = cells.group_by("adapter", "prompt_category").agg(pl.col("entanglement").mean())

@@ -21,7 +21,8 @@ from functools import partial
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95
+from raymap.analysis.crossed import CONFIDENCE
+
 SEED_MATCHED, DISJOINT = "seed-matched", "disjoint seeds"
 NULLS = {
     SEED_MATCHED: "base and adapted exchanged in half of the rows, same N and pairing",

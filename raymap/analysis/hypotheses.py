@@ -57,17 +57,17 @@ def holm(p_values: list[float | None]) -> list[float | None]:
     return adjusted
 
 
-def hypotheses(study: pl.DataFrame, measure: str = "e_sem") -> list[dict[str, Any]]:
-    """Return H1, H2 (overall and by prompt category) and H3, each with estimate, tests, effect size and alternative.
+def hypotheses(study: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return H1, H2 (overall and by prompt category) and H3 of E_sem, with estimates, tests and effect sizes.
 
     Args:
         study: the map without its controls. Where a group is missing, the entry's `reason` says so.
     """
     if study.is_empty():
         return []
-    cube = cube_of(study, measure)
+    cube = cube_of(study, "e_sem")
     claims = [
-        _within("H1", cube, "face", "people", f"face adapters: {measure} of people prompts above that of others"),
+        _within("H1", cube, "face", "people", "face adapters shift people prompts more than others"),
         _between("H2", cube, "style", "face", None),
         _between("H3 object above face", cube, "object", "face", None),
         _between("H3 style above object", cube, "style", "object", None),
@@ -82,7 +82,7 @@ def hypotheses(study: pl.DataFrame, measure: str = "e_sem") -> list[dict[str, An
     adjusted = iter(stats.false_discovery_control(known) if known else ())
     for entry in explored:
         entry["q_bh"] = None if entry["p"] is None else float(next(adjusted))
-    return [entry | {"measure": measure} for entry in (*claims, *explored)]
+    return [*claims, *explored]
 
 
 def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def read_scores(folder: Path) -> pl.DataFrame:
         InputError: no rows, columns that differ from the contract, or contradicting rows for one key.
     """
     with local_copy(folder / "scores") as copy:
-        frame = _read(files_in(copy, ".arrow"), SCORES.names, folder / "scores")
+        frame = read_tables(files_in(copy, ".arrow"), SCORES.names, folder / "scores")
     frame = frame.unique(maintain_order=True)
     keys = frame.select("adapter", "prompt_id", "seed")
     if keys.is_duplicated().any():
@@ -53,10 +53,15 @@ def read_noise(folder: Path) -> pl.DataFrame:
     """
     where = folder / "noise.arrow"
     content = next(read_each([where]))
-    return _read([] if content is None else [content], NOISE.names, where)
+    return read_tables([] if content is None else [content], NOISE.names, where)
 
 
-def _read(sources: Sequence[Path | bytes], columns: list[str], where: Path) -> pl.DataFrame:
+def read_tables(sources: Sequence[Path | bytes], columns: list[str], where: Path) -> pl.DataFrame:
+    """Read Arrow IPC files, or their contents, of given columns as one table.
+
+    Raises:
+        InputError: none is there, one is no Arrow file, or its columns differ; `where` names contents.
+    """
     if not sources:
         raise InputError(str(where), "is not there", "give a folder that `raymap run` wrote")
     frames = []

@@ -39,16 +39,17 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: when the folder lacks them or they break the contract.
     """
-    scores, noise = read_scores(folder), read_noise(folder)
+    scores, noise, study = read_scores(folder), read_noise(folder), read_study(folder)
+    features = read_features(folder)
     floor = noise_floor(noise)
-    cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in read_study(folder).get("prompts", ())})
+    cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in study.get("prompts", ())})
     with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
     statistics = summarize(cells, noise, tests, floor, digest)
-    found = distances(read_features(folder), scores, f"clip:{read_study(folder).get('clip', 'unknown')}")
+    found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
     write_atomically(folder / "statistics.json", as_json(statistics))

@@ -39,26 +39,21 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
         pl.col("method") != CONTROL, *(pl.col(c).is_finite() for c in ("clip_base", "clip_adapted", "lpips"))
     ).sort(*KEY, "seed")
     cells = clean.group_by(KEY, maintain_order=True).agg("clip_base", "clip_adapted", "lpips")
-    floor = {
-        prompt: np.array(values)
-        for prompt, values in noise.group_by("prompt_id").agg(pl.col("e_per").cast(pl.Float64)).iter_rows()
-    }
+    floor = noise.group_by("prompt_id").agg(pl.col("e_per").cast(pl.Float64).alias("floor"))
+    cells = cells.join(floor, on="prompt_id", how="left", maintain_order="left")
     rng = np.random.default_rng(0)
     found = {name: np.full(cells.height, np.nan) for name in NAMES}
-    counts = cells["lpips"].list.len().to_numpy() if cells.height else np.empty(0, int)
-    for k in sorted(set(counts.tolist()) - {1}):
-        at = np.flatnonzero(counts == k)
-        base, adapted, lpips = (
-            np.array(cells[name].gather(at).to_list(), dtype=np.float64)
-            for name in ("clip_base", "clip_adapted", "lpips")
-        )
+    sizes = cells.select(pl.col("lpips").list.len(), pl.col("floor").list.len().fill_null(0)).to_numpy()
+    for k, pairs in sorted({(int(k), int(pairs)) for k, pairs in sizes if k > 1}):
+        at = np.flatnonzero((sizes == (k, pairs)).all(axis=1))
+        group = cells[at]
+        base, adapted = (np.array(group[name].to_list(), np.float64) for name in ("clip_base", "clip_adapted"))
         found["sem"][at] = matching_p(base, adapted, rng)
         found["signed"][at] = sign_flip_p(adapted - base, rng)
-        prompts = cells["prompt_id"].gather(at).to_list()
-        for row, prompt in enumerate(prompts):
-            if prompt in floor:
-                result = stats.mannwhitneyu(lpips[row], floor[prompt], alternative="greater")
-                found["per"][at[row]] = result.pvalue
+        if pairs:
+            drawn, reseeded = (np.array(group[name].to_list(), np.float64) for name in ("lpips", "floor"))
+            test = stats.mannwhitneyu(drawn, reseeded, alternative="greater", method="exact", axis=1)
+            found["per"][at] = test.pvalue
     columns = {f"p_{name}": values for name, values in found.items()}
     columns |= {f"q_{name}": _adjusted(values) for name, values in found.items()}
     return cells.select(KEY).with_columns(pl.Series(name, values).fill_nan(None) for name, values in columns.items())

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.crossed import CONFIDENCE
 from raymap.analysis.hypotheses import hypotheses
-from raymap.analysis.maps import PERCENTILE, NoiseFloor, measured, with_entanglement
+from raymap.analysis.maps import CONTROL, PERCENTILE, NoiseFloor, measured, with_entanglement
 from raymap.analysis.shifts import shift_counts
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
 RESAMPLES = 2_000
-CONFIDENCE = 0.95
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
 
 
@@ -108,7 +108,7 @@ def _floor(noise: pl.DataFrame, floor: NoiseFloor) -> dict[str, Any]:
 
 def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
     """Return whether every identity control gave exactly zero, and its largest values."""
-    controls = cells.filter(pl.col("method") == "identity")
+    controls = cells.filter(pl.col("method") == CONTROL)
     if controls["e_sem"].is_null().all():
         return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0}
     controls = controls.drop_nulls(["e_sem", "e_per"])

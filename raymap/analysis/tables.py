@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.crossed import contrast
-from raymap.analysis.cube import Cube, cube_of
+from raymap.analysis.cube import cube_of
 from raymap.analysis.maps import NoiseFloor
 
 TOP = 10
@@ -109,42 +109,35 @@ def _region(e_sem: float | None, e_per: float | None, floor: NoiseFloor) -> str 
 
 
 def ranked_prompts(study: pl.DataFrame, descending: bool) -> list[dict[str, Any]]:
-    """Return Table 2: the prompts that shift most, or least, over the adapters they are no target of.
+    """Return Table 2: the prompts that shift most, or least: means over the subjects they are no target of.
 
     `stability` is the share of resamples of subjects (with replacement) in which the prompt is in the list again;
-    None with a single subject.
+    None with a single subject. Prompts without a complete cell are not ranked.
     """
     others = study.filter(~pl.col("target"))
-    if others.is_empty():
-        return []
     cube = cube_of(others, "e_sem")
+    means, e_per = cube.over_methods(), cube_of(others, "e_per").over_methods()
+    ranked = np.flatnonzero(~np.isnan(means).all(axis=1))
+    sign = -1.0 if descending else 1.0
+    values = np.nanmean(means[ranked], axis=1) if len(ranked) else np.empty(0)
+    top = ranked[np.argsort(sign * values, kind="stable")][:TOP]
     texts = dict(others.select("prompt_id", "prompt").unique().iter_rows())
-    e_per = dict(others.group_by("prompt_id").agg(pl.col("e_per").mean()).iter_rows())
-    counts = dict(others.group_by("prompt_id").agg(pl.len()).iter_rows())
-    means = cube.over_methods()
-    order = _order(np.nanmean(means, axis=1), cube, descending)[:TOP]
-    stability = _stability(means, order, cube, descending)
-    value = dict(others.group_by("prompt_id").agg(pl.col("e_sem").mean()).iter_rows())
     return [
         {
             "prompt_id": cube.prompts[k],
             "prompt": texts[cube.prompts[k]],
             "prompt_category": cube.prompt_categories[k],
-            "e_sem": value[cube.prompts[k]],
-            "e_per": e_per[cube.prompts[k]],
-            "adapters": counts[cube.prompts[k]],
+            "e_sem": float(np.nanmean(means[k])),
+            "e_per": float(np.nanmean(e_per[k])),
+            "subjects": int((~np.isnan(means[k])).sum()),
             "stability": share,
         }
-        for k, share in zip(order, stability, strict=True)
+        for k, share in zip(top, _stability(sign * means, top), strict=True)
     ]
 
 
-def _order(values: np.ndarray, cube: Cube, descending: bool) -> list[int]:
-    sign = -1 if descending else 1
-    return sorted(range(len(values)), key=lambda k: (sign * values[k], cube.prompts[k]))
-
-
-def _stability(means: np.ndarray, top: list[int], cube: Cube, descending: bool) -> list[float | None]:
+def _stability(means: np.ndarray, top: np.ndarray) -> list[float | None]:
+    """Return how often each of the `top` rows of smallest mean is among as many when columns are drawn again."""
     subjects = means.shape[1]
     if subjects < 2:
         return [None] * len(top)
@@ -154,7 +147,6 @@ def _stability(means: np.ndarray, top: list[int], cube: Cube, descending: bool) 
     for _ in range(RESAMPLES):
         weights = np.bincount(rng.integers(subjects, size=subjects), minlength=subjects).astype(float)
         n = known @ weights
-        values = np.divide(filled @ weights, n, out=np.full(len(means), np.nan), where=n > 0)
-        worst = np.where(np.isnan(values), np.inf, -values if descending else values)
-        hits[np.argsort(worst, kind="stable")[: len(top)]] += 1
+        values = np.divide(filled @ weights, n, out=np.full(len(means), np.inf), where=n > 0)
+        hits[np.argsort(values, kind="stable")[: len(top)]] += 1
     return [float(hits[k] / RESAMPLES) for k in top]

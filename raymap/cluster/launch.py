@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray._private.state import state as cluster_state
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -21,10 +21,12 @@ from raymap.actors.generator import Generator, GeneratorSpec
 from raymap.actors.reducer import Reducer
 from raymap.actors.scorer import Scorer, ScorerSpec
 from raymap.actors.trainer import Trainer
-from raymap.errors import InputError
+from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
 from raymap.study import Resources
 
+WORKER_STARTS = 8
+"""How many starts of workers, or trainers, may fail in a row before a run ends as incomplete."""
 SCORER_SHARE = 0.25
 """The share of a worker's GPU that Ray books for its scorer (both see the whole of it)."""
 
@@ -112,6 +114,32 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
     scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, scheduling_strategy=here)
     actor = generator.remote(drawing)
     return Worker(actor, scorer.remote(scoring), place, actor.ready.remote())
+
+
+@dataclass
+class Starts:
+    """Waits for actors' first answers, and counts how many starts failed in a row; `what` names the actors."""
+
+    what: str
+    failed: int = 0
+
+    def answer(self, ref: Any) -> Any:
+        """Return what an actor that is up answers; None where it was lost before.
+
+        Raises:
+            IncompleteRunError: it cannot start by its own fault, or too many were lost in a row.
+        """
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
+        except RayError as error:
+            self.failed += 1
+            if self.failed > WORKER_STARTS:
+                raise IncompleteRunError(f"{self.what}s do not start: {cause(error)}") from error
+            return None
+        self.failed = 0
+        return answer
 
 
 def start_reducer(folder: RunFolder) -> Any:

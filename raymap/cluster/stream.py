@@ -15,12 +15,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raymap.cluster.launch import Worker, cause, leaving_nodes
+from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes
 from raymap.cluster.metrics import Metrics
-from raymap.errors import IncompleteRunError, StorageError
+from raymap.errors import StorageError
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
-from raymap.schedule import WORKER_STARTS, Schedule, workers_wanted
+from raymap.schedule import Schedule, workers_wanted
 from raymap.store.folder import RunFolder
 from raymap.study import Workers
 
@@ -54,7 +54,7 @@ class Stream:
         self._load: Counter[int] = Counter()
         self._bases: dict[int, Any] = {}
         self._next_worker = 0
-        self._failed_starts = 0
+        self._starts = Starts("worker")
         self._looked = time.monotonic()
         self._metrics = Metrics()
 
@@ -144,18 +144,11 @@ class Stream:
 
     def _welcome(self, ref: Any) -> None:
         number, worker = next((n, w) for n, w in self.workers.items() if w.ready == ref)
-        try:
-            worker.info = ray.get(ref)
-        except RayTaskError as error:
-            raise IncompleteRunError(f"a worker cannot start: {cause(error)}") from error
-        except RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts > WORKER_STARTS:
-                raise IncompleteRunError(f"workers do not start: {cause(error)}") from error
+        worker.info = self._starts.answer(ref)
+        if worker.info is None:
             self._dismiss(number)
         else:
-            self._failed_starts = 0
-            self.seen.append(ray.get(ref))
+            self.seen.append(worker.info)
 
     def _settle(self, ref: Any) -> None:
         number, unit = self._in_flight.pop(ref)

@@ -9,11 +9,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raymap.cluster.launch import cause
+from raymap.cluster.launch import Starts, cause
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
 from raymap.progress import Progress
-from raymap.schedule import RETRIES, WORKER_STARTS
+from raymap.schedule import RETRIES
 from raymap.store.folder import RunFolder
 
 TICK_S = 0.5
@@ -67,13 +67,11 @@ class _Trainings:
     starting: dict[Any, Any] = field(default_factory=dict)
     running: dict[Any, _Training] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
-    failed_starts: int = 0
+    starts: Starts = field(default_factory=lambda: Starts("trainer"))
 
     def run(self) -> None:
         while self.waiting or self.running:
-            while len(self.starting) + len(self.running) < min(self.workers, len(self.waiting) + len(self.running)):
-                trainer = self.start()
-                self.starting[trainer.ready.remote()] = trainer
+            self._staff()
             ready, _ = ray.wait([*self.running, *self.starting], num_returns=1, timeout=TICK_S)
             self.progress.tick()
             for ref in ready:
@@ -81,21 +79,20 @@ class _Trainings:
                     self._welcome(ref)
                 else:
                     self._advance(ref)
-        for trainer in self.starting.values():
-            ray.kill(trainer)
+        self._staff()
+
+    def _staff(self) -> None:
+        """Ask for a trainer a waiting training, as far as there may be more; let those go that none waits for."""
+        wanted = min(len(self.waiting), self.workers - len(self.running))
+        while len(self.starting) < wanted:
+            trainer = self.start()
+            self.starting[trainer.ready.remote()] = trainer
+        for ref in list(self.starting)[wanted:]:
+            ray.kill(self.starting.pop(ref))
 
     def _welcome(self, ref: Any) -> None:
         trainer = self.starting.pop(ref)
-        try:
-            ray.get(ref)
-        except RayTaskError as error:
-            raise IncompleteRunError(f"a trainer cannot start: {cause(error)}") from error
-        except RayError as error:
-            self.failed_starts += 1
-            if self.failed_starts > WORKER_STARTS:
-                raise IncompleteRunError(f"trainers do not start: {cause(error)}") from error
-        else:
-            self.failed_starts = 0
+        if self.starts.answer(ref) is not None:
             self._give_work(trainer)
 
     def _give_work(self, trainer: Any) -> None:

@@ -148,16 +148,22 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
 @contextlib.contextmanager
 def local_copy(folder: Path) -> Iterator[Path]:
     """Yield a folder itself where it is local, else a copy of its own files, which is deleted afterwards."""
-    if is_local(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="raymap-") as temporary:
-        copy = Path(temporary)
-        files = files_in(folder, "")
+    with local_space(folder) as copy:
+        files = [] if is_local(folder) else files_in(folder, "")
         for path, content in zip(files, read_each(files), strict=True):
             if content is not None:
                 (copy / path.name).write_bytes(content)
         yield copy
+
+
+@contextlib.contextmanager
+def local_space(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write into: itself where it is local, else a temporary one, which is deleted afterwards."""
+    if is_local(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="raymap-") as temporary:
+        yield Path(temporary)
 
 
 def move_folder(source: Path, target: Path, last: str) -> None:

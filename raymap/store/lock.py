@@ -68,7 +68,8 @@ def _object_lock(path: Path) -> Iterator[None]:
         over.set()
         beating.join()
         with contextlib.suppress(Exception):  # what stays is taken for a dead driver's
-            path.unlink()
+            if path.read_bytes().startswith(token.encode()):
+                path.unlink()
 
 
 def _wait_for_the_dead(path: Path) -> None:
