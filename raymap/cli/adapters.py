@@ -1,0 +1,58 @@
+"""The command that looks into adapter files: check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from raymap.cli.app import app, console, offline
+
+
+@app.command()
+def check(
+    adapters: Annotated[list[Path], typer.Argument(help="Adapter files, or folders of them.")],
+    base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
+    suite: Annotated[str, typer.Option(help="A suite in whose prompts no trigger may be found.")] = "embedded",
+    trigger: Annotated[str | None, typer.Option(help="Names a learned token anew.")] = None,
+) -> None:
+    """Say what is in adapter files, whether they fit a base, and what to be wary of; exit code 2 if one doesn't."""
+    if base == "embedded":
+        offline()
+    from raymap.adapters.check import examine
+    from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
+    from raymap.diffusion.base import load, resolve
+    from raymap.study import read_suite
+
+    prompts = [prompt["text"] for prompt in read_suite(suite, "--suite", Path())]
+    folder = resolve(base)
+    pipeline, skeleton = load(folder), skeleton_of(folder)
+    weights = dict(parameters({name: getattr(pipeline, name) for name in COMPONENTS}))
+    findings = [examine(path, skeleton, weights, prompts, trigger) for path in adapters]
+    _print_findings(findings, base)
+    if any(finding.problem for finding in findings):
+        raise typer.Exit(2)
+
+
+def _print_findings(findings: list[Any], base: str) -> None:
+    """Print a row an adapter: what it is, what it touches, why it is refused."""
+    table = Table(title=f"Adapters for {base}", title_justify="left", show_lines=True)
+    for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
+        table.add_column(name, overflow="fold")
+    for f in findings:
+        notes = [f"[red]refused: {escape(f.problem)}[/red]"] if f.problem else []
+        notes += [f"trained for {escape(f.trained_for)}"] if f.trained_for else []
+        notes += [f"licence: {escape(f.licence)}"] if f.licence else []
+        notes += [f"[yellow]{escape(warning)}[/yellow]" for warning in f.warnings]
+        numbers = [
+            ", ".join(str(rank) for rank in f.ranks),
+            ", ".join(f"{alpha:g}" for alpha in f.alphas),
+            "" if f.problem else str(f.weights),
+            "" if f.problem else f"{f.size:,}",
+            "" if f.norm is None else f"{f.norm:.4f}",
+        ]
+        table.add_row(escape(str(f.path)), f.method, *numbers, escape(", ".join(f.triggers)), "\n".join(notes))
+    console.print(table)

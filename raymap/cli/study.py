@@ -1,0 +1,82 @@
+"""Commands that do a study: demo, train, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.cli.summary import print_summary
+from raymap.errors import InputError
+from raymap.store.files import is_local, place
+
+
+@app.command()
+def demo(output: Output = None) -> None:
+    """Train three adapters on drawn subjects, draw the map, write the report: no network, no arguments."""
+    offline()
+    from raymap.demo import demo_study
+
+    target = place(output or "runs/demo")
+    if not is_local(target):
+        raise InputError(f"--output {output}", "is no local path, where the demo draws its references", "give a folder")
+    _map(_described(demo_study(target / "references")), target)
+
+
+@app.command()
+def train(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
+    """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
+    from raymap import run as runs
+
+    prepared, target = _prepared(study, output, overrides)
+    if not dry_run:
+        for folder in watched(lambda progress: runs.train(prepared, target, progress)):
+            console.print(f"adapter: {folder}", soft_wrap=True)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    output: Output = None,
+    dry_run: DryRun = False,
+    limit: Limit = None,
+    overrides: Overrides = None,
+    draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
+) -> None:
+    """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
+    changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
+    prepared, target = _prepared(study, output, changes, limit)
+    if not dry_run:
+        _map(prepared, target)
+
+
+def _prepared(
+    path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None
+) -> tuple[Any, Path]:
+    """Read and check a study; return it with its run folder."""
+    from raymap.study import load_study
+
+    study = load_study(path, tuple(overrides or ()), limit)
+    target = place(output or f"runs/{study.name}")
+    if study.base == study.clip == study.lpips == "embedded":
+        offline()
+    return _described(study), target
+
+
+def _described(study: Any) -> Any:
+    """Check all that a study names and print what it asks for."""
+    from raymap.run import describe, prepare
+
+    prepared = prepare(study)
+    console.print(describe(prepared), highlight=False, soft_wrap=True)
+    return prepared
+
+
+def _map(prepared: Any, output: Path) -> None:
+    from raymap.report.page import report_path
+    from raymap.run import run
+
+    print_summary(watched(lambda progress: run(prepared, output, progress)))
+    console.print(f"report: {report_path(output)}", soft_wrap=True)

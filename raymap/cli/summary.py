@@ -1,0 +1,56 @@
+"""What commands print of a run: its summary, and the paper's figures beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from raymap.cli.app import console
+
+
+def print_summary(statistics: dict[str, Any]) -> None:
+    """Print the map's summary: adapters, noise floor, control, fragile and robust prompts."""
+    table = Table(title="Entanglement by adapter (non-target prompts)", title_justify="left")
+    for name in ("adapter", "E_sem", "signed", "E_per", "E", "above τ_sem", "above τ_per"):
+        table.add_column(name, justify="left" if name == "adapter" else "right")
+    for a in statistics["adapters"]:
+        table.add_row(
+            a["adapter"],
+            _estimate(a["e_sem"], 4),
+            "–" if a["e_sem_signed"]["value"] is None else f"{a['e_sem_signed']['value']:+.4f}",
+            _estimate(a["e_per"], 3),
+            _estimate(a["e"] | {"low": None}, 3),
+            f"{a['above_tau_sem']}/{a['e_sem']['n']}",
+            f"{a['above_tau_per']}/{a['e_per']['n']}",
+        )
+    console.print(table)
+    floor = statistics["noise_floor"]
+    if floor["pairs"]:
+        taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
+        console.print(f"noise floor ({floor['pairs']} seed pairs): {taus}", highlight=False)
+    control = statistics["identity_control"]
+    if control["present"]:
+        zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
+        console.print(f"identity control: {'exactly zero' if control['exact'] else zero}", highlight=False)
+    for key, label in (("most_fragile", "most fragile"), ("most_robust", "most robust")):
+        rows = ", ".join(f"{r['prompt']} ({r['e_sem']:.3f})" for r in statistics[key][:3])
+        console.print(f"{label}: {rows}", highlight=False)
+
+
+def _estimate(e: dict[str, Any], digits: int) -> str:
+    if e["value"] is None:
+        return "–"
+    low_high = f" [{e['low']:.{digits}f}, {e['high']:.{digits}f}]" if e["low"] is not None else ""
+    return f"{e['value']:.{digits}f}{low_high}"
+
+
+def print_comparison(rows: list[dict[str, Any]]) -> None:
+    """Print the paper's figures beside the run's."""
+    table = Table(title="Beside the paper", title_justify="left", show_lines=True)
+    for name in ("what", "place", "paper", "this run", "verdict", "why"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(row[key] or "–")) for key in ("what", "place", "paper", "ours", "verdict", "why")))
+    console.print(table)
