@@ -6,9 +6,12 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -33,17 +36,34 @@ SCORER_SHARE = 0.25
 
 @contextlib.contextmanager
 def runtime(resources: Resources) -> Iterator[None]:
-    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one."""
+    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one.
+
+    Raises:
+        InputError: this machine lacks what a worker needs.
+        IncompleteRunError: SIGTERM came, which `ray job stop` and most schedulers send.
+    """
+    stopped = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        stopped.set()
+        raise KeyboardInterrupt  # the only exception that gets through Ray's waiting calls
+
     address = os.environ.get("RAY_ADDRESS")
     cpus = max(os.cpu_count() or 1, round(resources.workers.max * resources.bundle.get("CPU", 0)))
     local = {} if address else {"num_cpus": cpus, "include_dashboard": False, "resources": resources.custom or None}
     ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    signal.signal(signal.SIGTERM, stop)  # ray.init has just set a handler that exits with the signal's number
     try:
         if not address and (missing := _missing(resources)):
             raise InputError("resources", f"this machine has no {missing}", "ask for less, or submit to a cluster")
         yield
+    except KeyboardInterrupt:
+        if not stopped.is_set():
+            raise
+        raise IncompleteRunError("stopped; the same command goes on") from None
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _missing(resources: Resources) -> str | None:
