@@ -199,7 +199,9 @@ class Simulation:
         self.outcome.losses += 1
         if worker.began is not None:
             self.outcome.lost_s += now - worker.began
-            self.outcome.drawn["lost"] += round(min((now - worker.began) * worker.rate, self._images(worker.queue[0][0])))
+            self.outcome.drawn["lost"] += round(
+                min((now - worker.began) * worker.rate, self._images(worker.queue[0][0]))
+            )
         lost = [unit for unit, why in worker.queue if why == "needed"]
         self.outcome.given_up += len(self.schedule.lose(number, lost))
         self._leave(now, number)
@@ -248,7 +250,17 @@ def main() -> None:
         highlight=False,
     )
     table = Table(title="A spot worker lives so long on average, and another comes after 1 to 5 minutes")
-    for name in ("life", "makespan", "ideal", "efficiency", "last 5 %", "idle", "losses", "drawn twice", "μs a decision"):
+    for name in (
+        "life",
+        "makespan",
+        "ideal",
+        "efficiency",
+        "last 5 %",
+        "idle",
+        "losses",
+        "drawn twice",
+        "μs a decision",
+    ):
         table.add_column(name, justify="right")
     for life, seed in itertools.product((float("inf"), 2 * 3600.0, 1800.0), range(args.repeat)):
         o = Simulation(plan, World(args.workers, life=life, seed=seed)).run()
