@@ -244,7 +244,7 @@ def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunF
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
     training.train_all(
-        groups, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers.max, progress
+        groups, folder, lambda: launch.start_trainer(bases.pinned(prepared.study.base), resources), resources.workers.max, progress
     )
     return round(time.perf_counter() - start, 1)
 
@@ -273,7 +273,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     threads = study.resources.threads_per_worker
     folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
     generator = GeneratorSpec(
-        prepared.base,
+        bases.pinned(study.base),
         folders,
         study.sampler,
         plan.batch_size,

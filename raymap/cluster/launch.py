@@ -73,20 +73,23 @@ def _missing(resources: Resources) -> str | None:
 
 
 def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) -> None:
-    """Check that the smallest object store holds what its share of the workers has in flight, `batches` each.
+    """Check that each node's object store holds what the workers that fit on it have in flight, `batches` each.
 
     Raises:
         InputError: when it doesn't, with what to change.
     """
-    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    share = math.ceil(resources.workers.max / len(stores))
-    if share * batches * batch_bytes > min(stores):
-        problem = (
-            f"{share} workers have {share * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the object "
-            f"store of a node holds {min(stores) / 2**20:.0f} MiB"
-        )
-        remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
-        raise InputError("resources", problem, remedy)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    share = math.ceil(resources.workers.max / len(nodes))
+    for node in nodes:
+        fitting = [int(node.get(name, 0) / amount) for name, amount in resources.bundle.items()]
+        workers, store = min(share, *fitting), node.get("object_store_memory", 0)
+        if workers * batches * batch_bytes > store:
+            problem = (
+                f"{workers} workers have {workers * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the "
+                f"object store of a node holds {store / 2**20:.0f} MiB"
+            )
+            remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
+            raise InputError("resources", problem, remedy)
 
 
 @dataclass
@@ -114,7 +117,7 @@ class Worker:
 
 
 def start_worker(generator: GeneratorSpec, scorer: ScorerSpec, resources: Resources) -> Worker:
-    """Ask Ray for a worker; `ready` is a reference that resolves once its generator has loaded."""
+    """Ask Ray for a worker; `ready` is a reference that resolves once both actors have loaded."""
     return start_pair(Generator, generator, Scorer, scorer, resources)
 
 
@@ -133,7 +136,8 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
     )
     scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, scheduling_strategy=here)
     actor = generator.remote(drawing)
-    return Worker(actor, scorer.remote(scoring), place, actor.ready.remote())
+    beside = scorer.remote(scoring)
+    return Worker(actor, beside, place, actor.ready.remote(beside.ready.remote()))
 
 
 @dataclass
@@ -155,7 +159,7 @@ class Starts:
             raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
         except RayError as error:
             self.failed += 1
-            if self.failed > WORKER_STARTS:
+            if self.failed > WORKER_STARTS or InputError.__name__ in str(error):
                 raise IncompleteRunError(f"{self.what}s do not start: {cause(error)}") from error
             return None
         self.failed = 0
@@ -169,7 +173,7 @@ def start_reducer(folder: RunFolder) -> Any:
     return ray.remote(Reducer).options(**options).remote(folder)
 
 
-def start_trainer(base: Path, resources: Resources) -> Any:
+def start_trainer(base: str | Path, resources: Resources) -> Any:
     """Start a trainer with a worker's share of the machine."""
     bundle = dict(resources.bundle)
     cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
@@ -178,8 +182,9 @@ def start_trainer(base: Path, resources: Resources) -> Any:
 
 
 def cause(error: RayError) -> str:
-    """Return what an error says, in one line of at most 400 characters."""
-    return " ".join(str(getattr(error, "cause", None) or error).split())[-400:]
+    """Return what an error says, without the trace before it, in one line of at most 400 characters."""
+    text = " ".join(str(getattr(error, "cause", None) or error).split())
+    return text.rpartition(f"{InputError.__name__}: ")[2][-400:]
 
 
 def leaving_nodes() -> set[str]:
