@@ -243,9 +243,8 @@ def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunF
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    training.train_all(
-        groups, folder, lambda: launch.start_trainer(bases.pinned(prepared.study.base), resources), resources.workers.max, progress
-    )
+    base = bases.pinned(prepared.study.base)
+    training.train_all(groups, folder, lambda: launch.start_trainer(base, resources), resources.workers.max, progress)
     return round(time.perf_counter() - start, 1)
 
 
