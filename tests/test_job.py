@@ -19,15 +19,17 @@ import pytest
 
 from tests.conftest import raymap_command
 
+SECRET = "hf_of_nobody_0123456789"
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head node: what a job client needs in its environment, and the address that a driver joins."""
+    """A head node: what a job client needs in its environment, the address that a driver joins, Ray's own folder."""
 
     environment: dict[str, str]
     address: str
+    folder: Path
 
     def job(self, *args: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run `ray job …` with the token."""
@@ -48,6 +50,7 @@ def head() -> Iterator[Head]:
         "RAY_AUTH_TOKEN": "0" * 32,
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "HF_TOKEN": SECRET,
     }
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", f"--dashboard-port={dashboard}",
                f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--object-store-memory=200000000",
@@ -63,7 +66,7 @@ def head() -> Iterator[Head]:
             if "block forever" in line:
                 break
         assert address is not None, "the head did not start"
-        yield Head(environment, address[1])
+        yield Head(environment, address[1], Path(folder))
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -123,6 +126,11 @@ def test_a_job_that_is_stopped_goes_on_when_submitted_again(
     for path in [*(finished / "scores").iterdir(), finished / "noise.arrow", finished / "map.arrow"]:
         assert (output / path.relative_to(finished)).read_bytes() == path.read_bytes(), path.name
     assert (output / "report" / "index.html").is_file()
+
+    assert SECRET not in log + second.stdout + head.job("list").stdout
+    written = [p for place in (output, head.folder) for p in place.rglob("*") if p.is_file()]
+    assert len(written) > 50
+    assert not [p for p in written if SECRET.encode() in p.read_bytes()]
 
 
 def test_sigterm_ends_a_driver_with_exit_code_3(head: Head, study: Path, finished: Path, tmp_path: Path) -> None:
