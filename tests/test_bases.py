@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from diffusers import StableDiffusionPipeline
 
 from raymap.diffusion import base as bases
 from raymap.embedded.model import PIPELINE
@@ -46,7 +47,7 @@ def test_a_hub_id_is_pinned_to_the_commit_that_this_node_has(monkeypatch: pytest
         asked.append((name, revision))
         return str(tmp_path / "hub" / "models--someone--model" / "snapshots" / "0123abcd")
 
-    monkeypatch.setattr(bases.StableDiffusionPipeline, "download", download)
+    monkeypatch.setattr(StableDiffusionPipeline, "download", download)
     assert bases.pinned("someone/model") == "someone/model@0123abcd"
     bases.resolve("someone/model@0123abcd")
     assert asked == [("someone/model", None), ("someone/model", "0123abcd")]

@@ -225,7 +225,7 @@ def sharing(small: Study, names: int, owner: float, other: float) -> tuple[Sched
     schedule.finish(base)
     schedule.took(0, owner)
     schedule.took(1, other)
-    got = []
+    got: list[Unit] = []
     while (unit := schedule.next_for(1)) is not None and len(got) <= names:
         got.append(unit)
         if len(got) > 1 and unit.adapter == BASE:
