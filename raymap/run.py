@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from raymap.progress import Progress
 from raymap.report.page import render
 from raymap.schedule import Schedule
 from raymap.scoring.names import check_judges, judge_digests
-from raymap.store.files import write_atomically
+from raymap.store.files import is_local, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Brought, Study
@@ -130,7 +131,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
         InputError: an adapter there was trained with other settings, or the folder is in use.
         IncompleteRunError: a training failed; the others are kept.
     """
-    folder = RunFolder(output)
+    folder = _folder(output)
     with locked(folder.root):
         _write_study(prepared.study, folder)
         if untrained := _untrained(prepared, folder):
@@ -148,9 +149,17 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
         InputError: the folder holds another study, or is in use.
         IncompleteRunError: some batches failed; what was drawn is kept, mapped and reported.
     """
-    folder = RunFolder(output)
+    folder = _folder(output)
     with locked(folder.root):
         return _run(prepared, folder, progress)
+
+
+def _folder(output: Path) -> RunFolder:
+    """Return the run folder; a relative path means another place on each node, and a job's own goes with the job."""
+    if os.environ.get("RAY_ADDRESS") and is_local(output) and not output.is_absolute():
+        problem = "is a relative path, and the run joins a cluster"
+        raise InputError(f"--output {output}", problem, "give a URL, or an absolute path that every node sees")
+    return RunFolder(output)
 
 
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
 from raymap.study import Resources, SamplerSettings
 
+Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
 
 
@@ -73,6 +74,15 @@ def test_a_node_sees_the_run_folder_that_its_driver_holds(tmp_path: Path) -> Non
         check_seen(tmp_path / "run")
     with pytest.raises(InputError, match=rf"elsewhere: is not to be seen from node {socket.gethostname()}"):
         check_seen(tmp_path / "elsewhere")
+
+
+def test_a_relative_run_folder_is_refused_on_a_cluster(
+    study: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    code, err = call("run", study, "--output", "somewhere")
+    assert code == 2
+    assert "--output somewhere: is a relative path" in err
 
 
 def test_an_adapter_is_what_its_card_says_wherever_it_is_read(finished: Path, tmp_path: Path) -> None:
