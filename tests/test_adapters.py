@@ -187,8 +187,8 @@ def test_weights_that_are_no_longer_kept_merged_are_written_to_the_same_bits(
         for name, adapter in varied(trained, 3, pipeline).items():
             store.add(name, adapter)
         seen = []
-        for name in ("a0", "a1", "a0", "a2", None, "a1"):
-            store.swap(name)
+        for swapped in ("a0", "a1", "a0", "a2", None, "a1"):
+            store.swap(swapped)
             weights = [p.detach().numpy() for part in (pipeline.unet, pipeline.text_encoder) for p in part.parameters()]
             seen.append(hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest())
         digests.append(seen)
@@ -206,8 +206,8 @@ def test_swaps_do_not_make_a_compiled_denoiser_compile_again(trained: Path) -> N
     with torch.no_grad():
         compiled(*given)
         with torch.compiler.set_stance("fail_on_recompile"):
-            for name in ("a0", "a1", None, "a2"):
-                store.swap(name)
+            for swapped in ("a0", "a1", None, "a2"):
+                store.swap(swapped)
                 assert torch.equal(compiled(*given).sample, pipeline.unet(*given).sample)
 
 
