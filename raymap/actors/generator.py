@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn
 from raymap.adapters.folder import load_adapter, read_phrase
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore

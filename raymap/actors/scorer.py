@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn, Scored
 from raymap.device import pin
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
@@ -35,20 +35,6 @@ class ScorerSpec:
     keep_all: bool
     threads: int
     device: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A unit's rows, its pictures' features and digests in the block's order, and how it came about.
-
-    `features` (schema FEATURES) is None where no picture was drawn.
-    """
-
-    table: pa.Table
-    features: pa.Table | None
-    images: list[str]
-    device: str
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
