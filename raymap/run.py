@@ -30,6 +30,7 @@ from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Brought, Study
+from raymap.suite import Prompt
 
 VERSIONED = (
     "raymap",
@@ -121,6 +122,13 @@ def describe(prepared: Prepared) -> str:
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
         f"{len(prepared.orders)} adapters to train"
     )
+
+
+def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
+    """Return the prompts of which the base's text encoder sees only the beginning."""
+    tokenizer = skeleton_of(prepared.base).tokenizer
+    limit = tokenizer.model_max_length
+    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
