@@ -114,13 +114,13 @@ def prepare(study: Study) -> Prepared:
 
 
 def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line."""
+    """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
     return (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{len(prepared.orders)} adapters to train"
+        f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
     )
 
 

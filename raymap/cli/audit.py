@@ -19,6 +19,9 @@ from raymap.store.files import place, write_atomically
 if TYPE_CHECKING:
     from raymap.analysis.gate import Verdict
 
+FIRST = 5
+"""So many prompts are printed of a longer list; files hold all."""
+
 
 @app.command()
 def audit(
@@ -80,7 +83,7 @@ def _print_shifted(cells: pl.DataFrame) -> None:
         hits = part.filter(pl.col("shifted_e_sem") | pl.col("shifted_e_per")).sort("e_sem", descending=True)
         tested = part["tested_e_sem"].any() or part["tested_e_per"].any()
         by = "threshold and test" if tested else "threshold alone: too few seeds to test single prompts"
-        names = ", ".join(shown(prompt) for prompt in hits["prompt"][:5])
+        names = ", ".join(shown(prompt) for prompt in hits["prompt"][:FIRST])
         line = f"{shown(part['adapter'][0])}: {hits.height} of {part.height} non-target prompts shifted ({by})"
         console.print(f"{line}: {names}" if names else line, highlight=False, soft_wrap=True)
 
@@ -95,7 +98,9 @@ def _print_verdicts(found: Sequence[Verdict]) -> None:
     for name in ("adapter", "verdict", "found", "prompts to look at"):
         table.add_column(name, overflow="fold")
     for verdict in found:
-        prompts = [f"{shown(o.prompt)} (E_sem {o.e_sem:.4f}, E_per {o.e_per:.3f})" for o in verdict.offenders]
+        first, more = verdict.offenders[:FIRST], len(verdict.offenders) - FIRST
+        prompts = [f"{shown(o.prompt)} (E_sem {o.e_sem:.4f}, E_per {o.e_per:.3f})" for o in first]
+        prompts += [f"and {more} more"] if more > 0 else []
         word = "[green]passed[/green]" if verdict.passed else "[red]exceeded[/red]"
         table.add_row(shown(verdict.adapter), word, message(verdict), "\n".join(prompts))
     console.print(table)
