@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def audit_study(
     defaults = EMBEDDED if base == "embedded" else OTHERS
     names = "-".join(Brought.model_validate(entry).short_name for entry in entries)
     raw: dict[str, Any] = {
-        **defaults,
+        **copy.deepcopy(defaults),
         "name": f"audit-{names[:60].rstrip('-_')}",
         "base": base,
         "suite": suite or defaults["suite"],
