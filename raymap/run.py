@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -207,6 +207,8 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
+        info = replace(info, name=entry.name or info.name)
+        card |= {"name": info.name}
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
