@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -192,8 +193,7 @@ def _table(content: str, path: Path) -> Iterator[Entry]:
     """CSV with quotes, TSV without; the first line names the columns."""
     tabs = path.suffix.lower() == ".tsv"
     quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    lines = content.splitlines(keepends=True) if not tabs else [line + "\n" for line in content.split("\n")]
-    rows = csv.reader(lines, delimiter="\t" if tabs else ",", quoting=quoting)
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", quoting=quoting)
     names: list[str] | None = None
     start = 1
     try:
@@ -216,7 +216,7 @@ def _json_lines(content: str, path: Path) -> Iterator[Entry]:
         if line.strip():
             try:
                 value = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(where, f"is no JSON ({error})", 'write {"prompt": …, "category": …}') from error
             yield _entry(where, value)
 
@@ -233,7 +233,7 @@ def _yaml(content: str, path: Path) -> Iterator[Entry]:
         elif root is not None:
             for item in _items(root, path):
                 yield _entry(_at(item, path), loader.construct_object(item, deep=True))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise InputError(str(path), f"is not YAML ({problem})", "correct the syntax there") from error
     finally:

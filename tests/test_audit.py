@@ -26,6 +26,7 @@ from raymap.audit import audit_study, flagged, junit, summary, verdicts
 from raymap.diffusion.base import load
 from raymap.display import plain
 from raymap.embedded.model import PIPELINE
+from raymap.run import prepare
 from tests.conftest import alone, raymap_command
 from tests.synthetic import write_run
 from tests.test_suites import HOSTILE
@@ -89,7 +90,7 @@ def audited(shared: Path) -> Path:
 
 def test_an_audit_shows_its_cost_first_and_names_what_exceeds_a_limit(audited: Path) -> None:
     out = (audited / "out.txt").read_text()
-    cost = "7 prompts x 2 seeds x 5 models = 70 images, 14 of them proved"
+    cost = "8 prompts x 2 seeds x 5 models = 80 images, 16 of them proved"
     assert cost in out.splitlines()[0]
     assert "0 adapters to train" in out
     assert "p002 is longer than the text encoder reads" in out
@@ -144,7 +145,7 @@ def test_junit_has_a_case_an_adapter_and_limit_and_failures_name_prompts(audited
 def test_the_same_audit_with_wider_limits_draws_nothing_and_passes(audited: Path) -> None:
     """The way of a CI job whose limits were set too tight: exit code 0 from the same folder."""
     ledger = (audited / "run" / "ledger.jsonl").read_bytes()
-    command = audit("--fail-above", "e_sem=2,prompts=7")
+    command = audit("--fail-above", "e_sem=2,prompts=8")
     done = subprocess.run(command, cwd=audited, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (audited / "run" / "ledger.jsonl").read_bytes() == ledger
@@ -154,7 +155,7 @@ def test_the_same_audit_with_wider_limits_draws_nothing_and_passes(audited: Path
 def test_file_names_hold_ids_and_never_prompts(audited: Path) -> None:
     names = {part for p in (audited / "run" / "images").rglob("*") for part in p.relative_to(audited).parts}
     assert names <= {"run", "images", "base", "ink", "cup", "clock", "identity-lora",
-                     *(f"p{k:03d}" for k in range(7)), "0.png", "1.png"}  # fmt: skip
+                     *(f"p{k:03d}" for k in range(8)), "0.png", "1.png"}  # fmt: skip
 
 
 def test_cards_carry_licence_and_consent(audited: Path) -> None:
@@ -164,6 +165,12 @@ def test_cards_carry_licence_and_consent(audited: Path) -> None:
     assert (silent["licence"], silent["consent"]) == (None, None)
     read = read_adapter(audited / "ink.safetensors", skeleton_of(PIPELINE))
     assert foreign_card("x", None, None, read, "0" * 64)["licence"] == "CC0-1.0"
+
+
+def test_a_name_counts_for_a_folder_that_has_a_card_too(audited: Path) -> None:
+    held = audited / "run" / "adapters" / "ink"
+    prepared = prepare(audit_study("embedded", [str(held), f"second={held}"]))
+    assert [found.info.name for found in prepared.brought] == ["ink", "second"]
 
 
 def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(audited: Path, tmp_path: Path) -> None:

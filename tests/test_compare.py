@@ -203,3 +203,9 @@ def test_the_command_prints_differences_and_prompts_safely(
     code, err = call("compare", tmp_path / "a", tmp_path / "nowhere")
     assert code == 2
     assert "nowhere" in err
+
+
+def test_settings_that_leave_base_images_alone_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", *values(), study=STUDY)
+    write_run(tmp_path / "b", *values(), study={**STUDY, "protocol": "triggered"})
+    assert compare_runs(tmp_path / "a", tmp_path / "b").settings == ("protocol 'plain' and 'triggered'",)

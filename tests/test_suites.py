@@ -26,6 +26,7 @@ HOSTILE = (
     "a cat 🐈‍⬛ on the moon 🌕",
     "red \x1b[31malarm\x07 \x00 \u202egnitirw",
     "[bold red]marked up[/] and [/wrong]",
+    "a line\u2028separator and a\x0cform feed",
 )
 KINDS = {
     "suite.txt": "# people\na man in a hat\n\n# Animals\n  a red fox  \n",
@@ -116,7 +117,13 @@ def test_a_complaint_names_the_line_and_the_remedy(
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
-    [("a.md", "# people\n", "no kind of suite"), ("a.yaml", "people: [unclosed", "not YAML"), ("a.txt", "\n", "empty")],
+    [
+        ("a.yaml", "[" * 5000, "not YAML"),
+        ("a.jsonl", "[" * 100_000, "no JSON"),
+        ("a.md", "# people\n", "no kind of suite"),
+        ("a.yaml", "people: [unclosed", "not YAML"),
+        ("a.txt", "\n", "empty"),
+    ],
 )
 def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, name: str, content: str, problem: str) -> None:
     (tmp_path / name).write_text(content)

@@ -45,6 +45,7 @@ class Comparison:
         cells: a row a (adapter, non-target prompt): `e_sem_before`, `e_sem_after`, `e_sem` (the difference), …,
             `p_e_sem`, `q_e_sem`, `p_e_per`, `q_e_per` (Benjamini-Hochberg over the cells; null where seeds differ).
         alone: adapters that only one of the runs has.
+        settings: what decides a picture or a score and differs, where both runs have their study.yaml.
     """
 
     prompts: int
@@ -53,6 +54,7 @@ class Comparison:
     overall: dict[str, Any] | None
     cells: pl.DataFrame
     alone: tuple[tuple[str, ...], tuple[str, ...]]
+    settings: tuple[str, ...]
 
     def worse(self, n: int = TOP) -> pl.DataFrame:
         """Return the cells whose E_sem rose most."""
@@ -94,15 +96,15 @@ def compare_runs(before: Path, after: Path) -> Comparison:
     if cells.is_empty():
         raise _refusal(one, other, "no prompt in common that is no target", "draw both with one suite")
     rows = [_adapter(part) for part in cells.partition_by("adapter", maintain_order=True)]
+    alone = [sorted(set(side.scores["adapter"]) - {n[k] for n in names}) for k, side in enumerate((one, other))]
     return Comparison(
         cells["prompt"].n_unique(),
         shared,
         rows,
         _overall(cells) if len(rows) > 1 else None,
         cells.drop("differences_e_sem", "differences_e_per"),
-        tuple(
-            tuple(sorted(set(side.scores["adapter"]) - {n[k] for n in names})) for k, side in enumerate((one, other))
-        ),  # type: ignore[arg-type]
+        (tuple(alone[0]), tuple(alone[1])),
+        _differing(one, other),
     )
 
 
@@ -119,13 +121,16 @@ def _open(folder: Path, texts: dict[str, str]) -> _Run:
     return _Run(folder, read_study(folder), scores.with_columns(prompt=prompt), noise.with_columns(prompt=prompt))
 
 
-def _refusal(one: _Run, other: _Run, reason: str, remedy: str) -> InputError:
-    differing = [
+def _differing(one: _Run, other: _Run) -> tuple[str, ...]:
+    return tuple(
         f"{key} {one.study[key]!r} and {other.study[key]!r}"
         for key in DECIDE
         if key in one.study and key in other.study and one.study[key] != other.study[key]
-    ]
-    problem = "; ".join([reason, *differing])
+    )
+
+
+def _refusal(one: _Run, other: _Run, reason: str, remedy: str) -> InputError:
+    problem = "; ".join([reason, *_differing(one, other)])
     return InputError(f"{one.folder} and {other.folder}", f"cannot be compared ({problem})", remedy)
 
 
@@ -142,7 +147,7 @@ def _shared_seeds(one: _Run, other: _Run) -> int:
         if not one.study or not other.study:
             raise _refusal(one, other, "no seed in common and no study.yaml that tells how they were drawn",
                            "draw both with the same seeds")  # fmt: skip
-        if any(one.study.get(name) != other.study.get(name) for name in DECIDE):
+        if _differing(one, other):
             raise _refusal(one, other, "drawn otherwise", "draw both alike")
         return 0
     changed = both.filter(pl.col("base_sha256") != pl.col("base_sha256_right"))

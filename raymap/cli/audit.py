@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import polars as pl
 import typer
 from rich.table import Table
 
@@ -17,6 +16,8 @@ from raymap.errors import InputError
 from raymap.store.files import place, write_atomically
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from raymap.analysis.gate import Verdict
 
 FIRST = 5
@@ -80,7 +81,7 @@ def audit(
 def _print_shifted(cells: pl.DataFrame) -> None:
     """Say, for each adapter, how many non-target prompts shifted, which most, and by what that was judged."""
     for part in cells.partition_by("adapter", maintain_order=True):
-        hits = part.filter(pl.col("shifted_e_sem") | pl.col("shifted_e_per")).sort("e_sem", descending=True)
+        hits = part.filter(part["shifted_e_sem"] | part["shifted_e_per"]).sort("e_sem", descending=True)
         tested = part["tested_e_sem"].any() or part["tested_e_per"].any()
         by = "threshold and test" if tested else "threshold alone: too few seeds to test single prompts"
         names = ", ".join(shown(prompt) for prompt in hits["prompt"][:FIRST])
@@ -117,6 +118,8 @@ def compare(before: Folder, after: Folder) -> None:
     for side, names in zip(("before", "after"), found.alone, strict=True):
         if names:
             console.print(f"only {side}: {shown(', '.join(names))}", highlight=False)
+    if found.settings:
+        console.print(f"drawn otherwise: {shown('; '.join(found.settings))}", highlight=False)
     table = Table(title="Differences (positive: more disruption)", title_justify="left")
     for column in ("adapter", "measure", "before", "after", "difference [95 %]", "p", "p (Holm)"):
         table.add_column(column, justify="left" if column in ("adapter", "measure") else "right", overflow="fold")
