@@ -22,6 +22,7 @@ def write_run(
     lpips: np.ndarray,
     *,
     adapters: tuple[str, ...] | None = None,
+    subjects: tuple[str, ...] | None = None,
     subject_categories: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
     texts: tuple[str, ...] | None = None,
@@ -37,6 +38,7 @@ def write_run(
     """
     prompts, count, k = shift.shape
     adapters = adapters or tuple(f"adapter-{a}" for a in range(count))
+    subjects = subjects or adapters
     seeds = seeds or tuple(range(k))
     texts = texts or tuple(f"prompt {p}" for p in range(prompts))
     rows, noise = [], []
@@ -46,7 +48,7 @@ def write_run(
         base = 0.2 + 0.1 * np.random.default_rng((own, 7)).random(1000)
         for a, name in enumerate(adapters):
             category = subject_categories[a] if subject_categories else "unknown"
-            about = {"adapter": name, "method": "lora", "subject": name, "subject_category": category}
+            about = {"adapter": name, "method": "lora", "subject": subjects[a], "subject_category": category}
             for j, seed in enumerate(seeds):
                 values = {"clip_base": base[seed], "clip_adapted": base[seed] + shift[p, a, j], "lpips": lpips[p, a, j]}
                 digests = {"base_sha256": f"{image}-{own}-{seed}", "adapted_sha256": f"{name}-{own}-{seed}"}

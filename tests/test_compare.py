@@ -145,8 +145,20 @@ def test_single_adapters_of_other_names_are_matched_and_lone_ones_named(tmp_path
     found = compare_runs(tmp_path / "a", tmp_path / "c")
     assert [row["adapter"] for row in found.adapters] == ["first"]
     assert found.alone == ((), ("third",))
-    with pytest.raises(InputError, match=r"no adapter of one name.*NAME=PATH"):
+    with pytest.raises(InputError, match=r"no adapter of one name or subject.*NAME=PATH"):
         compare_runs(tmp_path / "b", tmp_path / "c")
+
+
+def test_two_methods_are_compared_by_subject(tmp_path: Path) -> None:
+    one, other = values(3, seed=20), values(3, seed=21)
+    names = [tuple(f"{subject}-{method}" for subject in ("cup", "dog", "ink")) for method in ("lora", "ti")]
+    write_run(tmp_path / "a", *one, adapters=names[0], subjects=("cup", "dog", "ink"))
+    write_run(tmp_path / "b", *other, adapters=names[1], subjects=("cup", "dog", "ink"))
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert [row["adapter"] for row in found.adapters] == ["cup-lora → cup-ti", "dog-lora → dog-ti", "ink-lora → ink-ti"]
+    assert found.overall is not None
+    known = np.abs(other[0]).mean() - np.abs(one[0]).mean()
+    assert found.overall["e_sem"]["value"] == pytest.approx(known, abs=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,8 @@ class _Run:
 def compare_runs(before: Path, after: Path) -> Comparison:
     """Compare two run folders, each of which needs `scores/` and `noise.arrow` alone.
 
-    Prompts are matched by text where both runs have their study.yaml, else by id; adapters by name, or the only one of
-    each run.
+    Prompts are matched by text where both runs have their study.yaml, else by id; adapters by name, else by subject
+    where each run has one adapter of it (say, by two methods), else the only one of each run.
 
     Raises:
         InputError: a folder that is no run, or two runs that cannot be compared, with the reasons.
@@ -166,13 +166,23 @@ def _shared_seeds(one: _Run, other: _Run) -> int:
 
 
 def _matched(one: _Run, other: _Run) -> list[tuple[str, str]]:
+    """Return pairs of adapters: of one name, else the only ones of one subject (by two methods), else the only ones."""
     mine, theirs = (sorted(set(side.scores["adapter"])) for side in (one, other))
     if common := sorted(set(mine) & set(theirs)):
         return [(name, name) for name in common]
+    single = [_by_subject(side) for side in (one, other)]
+    if subjects := sorted(single[0].keys() & single[1].keys()):
+        return [(single[0][subject], single[1][subject]) for subject in subjects]
     if len(mine) == len(theirs) == 1:
         return [(mine[0], theirs[0])]
-    reason = f"no adapter of one name: {', '.join(mine) or 'none'} and {', '.join(theirs) or 'none'}"
+    reason = f"no adapter of one name or subject: {', '.join(mine) or 'none'} and {', '.join(theirs) or 'none'}"
     raise _refusal(one, other, reason, "name the adapters alike (`--adapter NAME=PATH`)")
+
+
+def _by_subject(side: _Run) -> dict[str, str]:
+    """Return the adapter of every subject that has one only."""
+    adapters = side.scores.select("subject", "adapter").unique()
+    return dict(adapters.filter(~pl.col("subject").is_duplicated()).iter_rows())
 
 
 def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) -> pl.DataFrame:
