@@ -287,6 +287,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         folders,
         study.sampler,
         plan.batch_size,
+        study.dtype,
         triggered=study.protocol == "triggered",
         draw_anyway=study.draw_anyway,
         threads=threads,

@@ -165,6 +165,7 @@ class Study(_Frozen):
     draw_anyway: bool = False
     identity_control: bool = True
     batch_size: Positive = 16
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 

@@ -92,6 +92,8 @@ def test_an_audit_shows_its_cost_first_and_names_what_exceeds_a_limit(audited: P
     out = (audited / "out.txt").read_text()
     cost = "8 prompts x 2 seeds x 5 models = 80 images, 16 of them proved"
     assert cost in out.splitlines()[0]
+    assert "estimate: 64 images to draw" in out
+    assert out.index("estimate:") < out.index("drawing")
     assert "0 adapters to train" in out
     assert "p002 is longer than the text encoder reads" in out
     assert "exceeded" in out

@@ -59,10 +59,12 @@ def audit(
     if base == "embedded":
         offline()
     from raymap import audit as audits
+    from raymap.cost import estimate
 
     study = audits.audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
     target = place(output or f"runs/{study.name}")
     prepared = described(study)
+    console.print(estimate(prepared).sentence(), highlight=False, soft_wrap=True)
     if dry_run:
         return
     statistics = mapped(prepared, target)

@@ -47,12 +47,17 @@ def run(
     dry_run: DryRun = False,
     limit: Limit = None,
     overrides: Overrides = None,
+    price: Annotated[float | None, typer.Option(help="Of a device's hour; --dry-run then says what all costs.")] = None,
     draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
 ) -> None:
     """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
     prepared, target = _prepared(study, output, changes, limit)
-    if not dry_run:
+    if dry_run:
+        from raymap.cost import estimate
+
+        console.print(estimate(prepared).sentence(price), highlight=False, soft_wrap=True)
+    else:
         mapped(prepared, target)
 
 
