@@ -35,7 +35,9 @@ CATEGORIES = ("people", "animals", "objects", "scenes", "styles", "abstract")
 KINDS = ("face", "object", "style")
 SIZES = {"textual_inversion": 0.0, "lora": 0.01, "custom_diffusion": 0.02, "identity": 0.0}
 """Standard deviation of a pair's difference in cosine; two seeds of the base differ by .028."""
-REDUCE = "import sys; from pathlib import Path; from raymap.analysis.reduce import reduce_run; reduce_run(Path(sys.argv[1]))"
+REDUCE = (
+    "import sys; from pathlib import Path; from raymap.analysis.reduce import reduce_run; reduce_run(Path(sys.argv[1]))"
+)
 
 
 def shape(rows: int) -> tuple[int, int]:

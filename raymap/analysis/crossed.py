@@ -84,7 +84,7 @@ def contrast(
         reason = "one prompt and one subject have no spread"
         return Estimate(value, None, None, None, None, n_rows, n_columns, "none", reason)
     method = BOTH if by_row and by_column else PROMPTS if by_row else SUBJECTS
-    variance, df = _variance(by_row, by_column, _interaction(cells, rows, columns) if by_row and by_column else 0.0)
+    variance, df = combined(by_row, by_column, _interaction(cells, rows, columns) if by_row and by_column else 0.0)
     if variance == 0:
         reason = "all values are equal: no spread to judge by"
         return Estimate(value, value, value, None, None, n_rows, n_columns, method, reason)
@@ -113,7 +113,7 @@ def _parts(groups: Sequence[Group], values: list[np.ndarray]) -> list[tuple[floa
     ]
 
 
-def _variance(
+def combined(
     by_row: list[tuple[float, int]] | None, by_column: list[tuple[float, int]] | None, twice: float
 ) -> tuple[float, float]:
     """Return variance and degrees of freedom; never less than one side alone has."""
