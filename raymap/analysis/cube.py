@@ -49,8 +49,8 @@ class Cube:
         return set(self.prompt_categories.tolist()) - {OWN_CATEGORY.get(c, "") for c in subject_categories}
 
 
-def cube_of(cells: pl.DataFrame, measure: str) -> Cube:
-    """Arrange a column of the map (controls left out by the caller) as an array.
+def cubes_of(cells: pl.DataFrame, *measures: str) -> list[Cube]:
+    """Arrange columns of the map (controls left out by the caller) as arrays.
 
     Args:
         cells: rows of schema MAP; where two adapters are one (subject, method), the later one in order of name counts.
@@ -59,16 +59,20 @@ def cube_of(cells: pl.DataFrame, measure: str) -> Cube:
     subjects = cells.select("subject", "subject_category").unique().sort("subject")
     methods = cells["method"].unique().sort()
     names = {"prompt_id": prompts["prompt_id"], "subject": subjects["subject"], "method": methods}
-    at = [cells[column].cast(pl.Enum(held)).to_physical().to_numpy() for column, held in names.items()]
-    order = cells["adapter"].arg_sort().to_numpy()
-    values = np.full([len(held) for held in names.values()], np.nan)
-    ordered = cells[measure].cast(pl.Float64).fill_null(np.nan).to_numpy()[order]
-    values[tuple(numbers[order] for numbers in at)] = ordered
-    return Cube(
-        values,
-        tuple(prompts["prompt_id"]),
-        prompts["prompt_category"].to_numpy(),
-        tuple(subjects["subject"]),
-        subjects["subject_category"].to_numpy(),
-        tuple(methods),
-    )
+    ordered = cells.select(*names, "adapter", *measures).sort("adapter")
+    at = tuple(ordered[column].cast(pl.Enum(held)).to_physical().to_numpy() for column, held in names.items())
+    cubes = []
+    for measure in measures:
+        values = np.full([len(held) for held in names.values()], np.nan)
+        values[at] = ordered[measure].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        cubes.append(
+            Cube(
+                values,
+                tuple(prompts["prompt_id"]),
+                prompts["prompt_category"].to_numpy(),
+                tuple(subjects["subject"]),
+                subjects["subject_category"].to_numpy(),
+                tuple(methods),
+            )
+        )
+    return cubes

@@ -8,6 +8,8 @@ is the l-th drawn; valid like the fixed number's). Where all are enumerated, p i
 from __future__ import annotations
 
 import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import stats
@@ -37,14 +39,16 @@ def matching_p(base: np.ndarray, adapted: np.ndarray, rng: np.random.Generator) 
     number = np.zeros((2 * k, 2 * k), np.intp)
     number[first, second] = number[second, first] = np.arange(len(first))
     matchings = number[pairs[..., 0], pairs[..., 1]]
-    found = np.empty(len(base))
-    for start in range(0, len(base), CELLS):
+
+    def share(start: int) -> np.ndarray:
         part = slice(start, start + CELLS)
         values = np.concatenate([base[part], adapted[part]], axis=1).T
         differences = np.abs(values[first] - values[second])
         observed = np.abs(adapted[part] - base[part]).sum(axis=1) - k * TIE
-        found[part] = _share(differences, matchings, observed, everything)
-    return found
+        return _share(differences, matchings, observed, everything)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy leaves Python's lock while it reckons
+        return np.concatenate(list(threads.map(share, range(0, len(base), CELLS))))
 
 
 def _share(differences: np.ndarray, matchings: np.ndarray, observed: np.ndarray, everything: bool) -> np.ndarray:

@@ -24,6 +24,7 @@ from raymap.analysis.maps import CONTROL, PERCENTILE, NoiseFloor, measured
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
+OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
 MEASURES = ("e_sem", "e_per")
 NO_PAIRS = "noise.arrow holds no finite seed pair"
 SINGLE_PAIRS = "every prompt has a single seed pair: no spread within prompts"
@@ -104,7 +105,10 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> dict[st
     for measure in MEASURES:
         means = held[measure].means
         one = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
-        result[f"mean_{measure}"] = one | {"values": len(held[measure].values)}
+        method = (
+            "none" if one["low"] is None else f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
+        )
+        result[f"mean_{measure}"] = one | {"values": len(held[measure].values), "method": method}
     result["matched"] = {measure: _matched(held[measure], seeds) for measure in MEASURES} | {
         "note": "a cell is a mean over seeds and spreads less than single pairs; a prompt's matched threshold is the "
         "95 % prediction limit for a mean over as many seed pairs as the cell has seeds, around the prompt's own pairs "

@@ -22,7 +22,7 @@ import polars as pl
 from scipy import special, stats
 
 from raymap.analysis.crossed import combined
-from raymap.analysis.cube import Cube, cube_of
+from raymap.analysis.cube import Cube, cubes_of
 from raymap.analysis.maps import CONTROL, finite
 
 ALPHA, POWER = 0.05, 0.8
@@ -121,20 +121,19 @@ def seeds_needed(parts: Components, rows: Sizes, columns: Sizes, wanted: float) 
     return high
 
 
-def seed_variance(scores: pl.DataFrame, unit: str) -> tuple[float | None, int]:
+def seed_variance(rows: pl.DataFrame, unit: str) -> tuple[float | None, int]:
     """Return the pooled variance of |a_adapted - a_base| between seeds of a (prompt, unit), and its degrees of freedom.
 
     Args:
-        scores: as `read_scores` returns them.
+        rows: as `read_scores` returns them, finite ones, controls left out.
         unit: `adapter`, or `subject`: then means over a subject's methods, of seeds that all of them have.
     """
-    rows = finite(scores.filter(pl.col("method") != CONTROL))
-    names = [rows[name].to_physical().to_numpy().astype(np.int64) for name in ("prompt_id", unit)]
-    seeds = np.unique(rows["seed"].to_numpy(), return_inverse=True)[1]
-    if not rows.height:
+    if rows.is_empty():
         return None, 0
-    k, units = int(seeds.max()) + 1, int(names[1].max()) + 1
-    at = (names[0] * units + names[1]) * k + seeds
+    names = [rows[name].to_physical().to_numpy().astype(np.int64) for name in ("prompt_id", unit)]
+    seeds = rows["seed"].unique().sort()
+    units, k = int(names[1].max()) + 1, len(seeds)
+    at = (names[0] * units + names[1]) * k + seeds.search_sorted(rows["seed"]).to_numpy()
     n = np.bincount(at, minlength=-(-(int(at.max()) + 1) // k) * k)
     shift = np.abs(rows["clip_adapted"].cast(pl.Float64).to_numpy() - rows["clip_base"].cast(pl.Float64).to_numpy())
     values = (np.bincount(at, shift, len(n)) / np.maximum(n, 1)).reshape(-1, k)
@@ -157,16 +156,17 @@ def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> dict[
     """
     # A (subject, method) is one adapter: with adapters in the place of subjects, no average is taken.
     cubes = {
-        "subject": cube_of(study, "e_sem"),
-        "adapter": cube_of(study.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem"),
+        "subject": cubes_of(study, "e_sem")[0],
+        "adapter": cubes_of(study.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem")[0],
     }
     used = study.filter(pl.col("n_seeds") > 0)["n_seeds"].to_numpy()
     # Components are those of cells of the harmonic mean of seeds, which the variances of their means average to.
     seeds = float(len(used) / (1 / used).sum()) if len(used) else 0.0
+    rows = finite(scores.filter(pl.col("method") != CONTROL))
     held: dict[str, Components | None] = {}
     described = {}
     for unit, cube in cubes.items():
-        variance, df = seed_variance(scores, unit)
+        variance, df = seed_variance(rows, unit)
         cells = cube.over_methods()
         known = ~np.isnan(cells).all(axis=0)
         parts = components(cells[:, known], cube.prompt_categories, cube.subject_categories[known], variance, seeds)
