@@ -154,19 +154,21 @@ def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> dict[
         scores: as `read_scores` returns them.
         tau: the noise floor of E_sem; half of it is the wanted effect.
     """
-    # A (subject, method) is one adapter: with adapters in the place of subjects, no average is taken.
+    # With adapters in the place of subjects no average is taken; those that shift nothing by proof have no variance.
+    moved = study.filter((pl.col("e_sem").max() > 0).over("adapter"))
     cubes = {
         "subject": cubes_of(study, "e_sem")[0],
-        "adapter": cubes_of(study.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem")[0],
+        "adapter": cubes_of(moved.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem")[0],
     }
     used = study.filter(pl.col("n_seeds") > 0)["n_seeds"].to_numpy()
     # Components are those of cells of the harmonic mean of seeds, which the variances of their means average to.
     seeds = float(len(used) / (1 / used).sum()) if len(used) else 0.0
     rows = finite(scores.filter(pl.col("method") != CONTROL))
+    rows_of = {"subject": rows, "adapter": rows.filter(pl.col("adapter").is_in(moved["adapter"].unique().implode()))}
     held: dict[str, Components | None] = {}
     described = {}
     for unit, cube in cubes.items():
-        variance, df = seed_variance(rows, unit)
+        variance, df = seed_variance(rows_of[unit], unit)
         cells = cube.over_methods()
         known = ~np.isnan(cells).all(axis=0)
         parts = components(cells[:, known], cube.prompt_categories, cube.subject_categories[known], variance, seeds)

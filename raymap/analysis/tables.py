@@ -91,22 +91,23 @@ def by_category(study: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def regions(study: pl.DataFrame, floor: NoiseFloor) -> list[dict[str, Any]]:
-    """Return Fig. 1: each adapter's mean E_sem and E_per over non-target prompts, and its region."""
+    """Return Fig. 1: each adapter's mean E_sem and E_per over non-target prompts (n with a seed), and its region."""
+    others = study.filter(~pl.col("target"))
     means = (
-        study.filter(~pl.col("target"))
-        .group_by("adapter", "method", "subject", "subject_category")
-        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean())
+        others.group_by("adapter", "method", "subject", "subject_category")
+        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean(), n=pl.col("e_sem").count())
         .sort("adapter")
     )
-    return [row | {"region": _region(row["e_sem"], row["e_per"], floor)} for row in means.to_dicts()]
+    return [row | _region(row["e_sem"], row["e_per"], floor) for row in means.to_dicts()]
 
 
-def _region(e_sem: float | None, e_per: float | None, floor: NoiseFloor) -> str | None:
-    if None in (e_sem, e_per, floor.tau_sem, floor.tau_per):
-        return None
-    semantic, visual = e_sem > floor.tau_sem, e_per > floor.tau_per  # type: ignore[operator]
+def _region(e_sem: float | None, e_per: float | None, floor: NoiseFloor) -> dict[str, str | None]:
+    if e_sem is None or e_per is None:
+        return {"region": None, "reason": "no prompt has a complete seed"}
+    if floor.tau_sem is None or floor.tau_per is None:
+        return {"region": None, "reason": "no noise floor"}
     names = ("safe", "visual drift", "semantic drift", "full entanglement")
-    return names[2 * semantic + visual]
+    return {"region": names[2 * (e_sem > floor.tau_sem) + (e_per > floor.tau_per)], "reason": None}
 
 
 def ranked_prompts(study: pl.DataFrame, descending: bool) -> list[dict[str, Any]]:
