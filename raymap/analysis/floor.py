@@ -6,7 +6,7 @@ less. The matched threshold of a prompt is the 95 % upper prediction limit for a
     m + t(0.95, df) · s · √(1/K + 1/n),
 
 m the mean of its own n pairs, s² the variance of pairs within prompts, pooled over all prompts with df degrees of
-freedom (Hahn & Meeker 1991, Statistical Intervals, section 4.8). It takes the means for normal and s for common to the
+freedom (Hahn & Meeker 1991, Statistical Intervals, chapter 4). It takes the means for normal and s for common to the
 prompts. Up to five seeds a prompt's three pairs share seeds, so that s is somewhat too small.
 """
 

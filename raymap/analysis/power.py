@@ -1,14 +1,14 @@
 """What effect on E_sem this run can detect, and how many seeds a wanted one needs.
 
-A cell of prompt p and subject (or adapter) s, a mean over K seeds, is taken as mu + prompt_p + subject_s + cell_ps +
-seed/K-part, all independent, means of prompt and subject categories free. Variance components are those of the two-way
+A cell of prompt p and subject (or adapter) s, a mean over K seeds, is taken as a mean of its categories + prompt_p +
+subject_s + cell_ps + the mean of K seed effects, all independent. Variance components are those of the two-way
 analysis of variance without replication (Searle, Casella & McCulloch 1992, Variance Components, chapter 4), within
 categories, an estimate below 0 set to 0; `seed` is the variance between seeds within a cell. What seeds share between
 the subjects of a prompt is counted with the prompt, so that the numbers of seeds err upwards.
 
 A claim's estimate has the variance and the degrees of freedom that raymap.analysis.crossed expects from these; its
 one-sided t test at 5 % detects an effect of nc · SE in 80 % of runs, nc the noncentrality at which Student's noncentral
-t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, section 2).
+t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, chapter 2).
 """
 
 from __future__ import annotations
