@@ -78,8 +78,8 @@ def test_cells_are_held_against_their_own_prompts_threshold(tmp_path: Path) -> N
     cells = read_map(folder).join(tests, on=["prompt_id", "adapter"])
     assert set(cells["n_seeds"]) == {3, 4}
     for row in cells.iter_rows(named=True):
-        own = rows.filter(pl.col("prompt_id") == row["prompt_id"])["e_sem"].cast(pl.Float64)
-        tau = own.mean() + stats.t.ppf(0.95, 24) * pooled * np.sqrt(1 / row["n_seeds"] + 1 / 3)  # type: ignore[operator]
+        pairs = rows.filter(pl.col("prompt_id") == row["prompt_id"])["e_sem"].cast(pl.Float64).to_numpy()
+        tau = pairs.mean() + stats.t.ppf(0.95, 24) * pooled * np.sqrt(1 / row["n_seeds"] + 1 / 3)
         assert row["matched_tau_sem"] == pytest.approx(tau, rel=1e-9)
         assert row["above_matched_sem"] == (row["e_sem"] > tau)
     for adapter in statistics["adapters"]:

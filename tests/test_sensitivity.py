@@ -25,8 +25,7 @@ def test_every_range_is_recomputed_and_the_orders_are_compared_by_ranks(tmp_path
     statistics = reduce_run(folder)
     cells = measured(read_map(folder))
     values = {name: cells[name].to_numpy() for name in ("e_sem", "e_per")}
-    expected = {"map": 0.0, "robust": 0.0, "method": 0.0, "prompt_category": 0.0}
-    expected = {name: np.zeros(cells.height) for name in expected}
+    expected = {name: np.zeros(cells.height) for name in ("map", "robust", "method", "prompt_category")}
     for x in values.values():
         expected["map"] += scaled(x, x.min(), x.max()) / 2
         expected["robust"] += scaled(x, *np.quantile(x, (0.01, 0.99))) / 2
@@ -44,14 +43,13 @@ def test_every_range_is_recomputed_and_the_orders_are_compared_by_ranks(tmp_path
         adapter: pytest.approx(row["map"], rel=1e-12) for adapter, row in rows.items()
     }
     for order in statistics["sensitivity"]["orders"]:
-        x, y = ([row[name] for row in rows.values()] for name in ("map", order["range"]))
-        signs = [
-            (np.sign(a[0] - b[0]), np.sign(a[1] - b[1])) for a, b in itertools.combinations(zip(x, y, strict=True), 2)
-        ]
+        both = [[row[name] for row in rows.values()] for name in ("map", order["range"])]
+        couples = itertools.combinations(zip(*both, strict=True), 2)
+        signs = [(np.sign(a[0] - b[0]), np.sign(a[1] - b[1])) for a, b in couples]
         agree = sum(a * b for a, b in signs)
         tau_b = agree / np.sqrt(sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs))
         assert order["kendall"] == pytest.approx(tau_b)
-        ranks = [stats.rankdata(values) for values in (x, y)]
+        ranks = [stats.rankdata(held) for held in both]
         assert order["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 

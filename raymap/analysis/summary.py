@@ -52,7 +52,7 @@ def summarize(
     control = identity_control(cells)
     matched = tests.select("prompt_id", "adapter", "above_matched_sem", "above_matched_per")
     beside = study.join(matched, on=["prompt_id", "adapter"], how="left", maintain_order="left")
-    seeds = int(cells["n_seeds"].max() or 0)  # type: ignore[call-overload]
+    seeds = int(cells["n_seeds"].to_numpy().max(initial=0))
     return {
         "digest": digest,
         "noise_floor": floor_summary(noise, floor, seeds),
