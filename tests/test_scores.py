@@ -127,3 +127,14 @@ def test_a_repeated_reduction_writes_the_same_bytes(tmp_path: Path) -> None:
     reduce_run(folder)
     assert [path.read_bytes() for path in files] == before
     assert read_map(folder)["prompt_id"].is_sorted()
+
+
+def test_the_benchmarks_synthetic_run_keeps_the_contract(tmp_path: Path) -> None:
+    from benchmarks.statistics import shape, write_run
+
+    prompts, adapters = shape(2_000)
+    assert write_run(tmp_path, 2_000) == prompts * adapters * 10
+    statistics = reduce_run(tmp_path)
+    assert read_map(tmp_path).height == prompts * adapters
+    assert statistics["identity_control"]["exact"]
+    assert {a["e_sem"]["value"] for a in statistics["adapters"] if a["method"] == "textual_inversion"} == {0.0}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 CONFIDENCE = 0.95
 SPLITS = 100_000
@@ -89,11 +89,11 @@ def contrast(
         reason = "all values are equal: no spread to judge by"
         return Estimate(value, value, value, None, None, n_rows, n_columns, method, reason)
     error = variance**0.5
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * error
+    reach = float(special.stdtrit(df, (1 + CONFIDENCE) / 2)) * error  # scipy.stats.t's own, without its overhead
     p = {
-        "two-sided": 2 * stats.t.sf(abs(value) / error, df),
-        "greater": stats.t.sf(value / error, df),
-        "less": stats.t.cdf(value / error, df),
+        "two-sided": 2 * special.stdtr(df, -abs(value) / error),
+        "greater": special.stdtr(df, -value / error),
+        "less": special.stdtr(df, value / error),
     }[alternative]
     return Estimate(value, value - reach, value + reach, float(p), df, n_rows, n_columns, method)
 
