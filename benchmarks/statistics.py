@@ -6,7 +6,7 @@ Every size is a run folder by the contract: one file an adapter in `scores/`, al
 pairs a prompt in `noise.arrow`. Subjects of three categories have three methods each (Textual Inversion an exact
 identity), and there are two identity controls. Every folder is reduced by a process of its own, to map.arrow,
 shifts.arrow and statistics.json. Shown are its wall time, the processor time of all its threads, and its peak resident
-memory. The growth is the exponent b of time ~ rows^b from the size before.
+memory. The growth is the exponent b of processor time ~ rows^b from the size before.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def main() -> None:
                 write_run(folder, rows)
             exact = prompts * adapters * SEEDS
             wall, processor, peak = measure(folder)
-            growth = f"{math.log(wall / before[1]) / math.log(exact / before[0]):.2f}" if before else "–"
+            growth = f"{math.log(processor / before[1]) / math.log(exact / before[0]):.2f}" if before else "–"
             table.add_row(f"{exact:,}", f"{prompts:,}", str(adapters), str(adapters), f"{wall:.1f}", f"{processor:.1f}",
                           f"{peak:.2f}", growth)  # fmt: skip
-            before = exact, wall
+            before = exact, processor
     console.print(table)
 
 
