@@ -15,6 +15,7 @@ from raymap.analysis.maps import NoiseFloor, entanglement_map
 from raymap.analysis.reduce import read_map, reduce_run
 from raymap.analysis.scores import read_scores
 from raymap.errors import InputError
+from raymap.store.files import place, write_atomically
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
 from tests.test_statistics import sample, write
@@ -127,6 +128,16 @@ def test_a_repeated_reduction_writes_the_same_bytes(tmp_path: Path) -> None:
     reduce_run(folder)
     assert [path.read_bytes() for path in files] == before
     assert read_map(folder)["prompt_id"].is_sorted()
+
+
+def test_a_run_folder_at_a_url_is_reduced_to_the_same_files(tmp_path: Path) -> None:
+    local = write(tmp_path, sample(prompts=6))
+    remote = place("memory://raymap-statistics/run")
+    for path in (local / "scores" / "all.arrow", local / "noise.arrow"):
+        write_atomically(remote / path.relative_to(local).as_posix(), path.read_bytes())
+    assert reduce_run(remote) == reduce_run(local)
+    for name in ("map.arrow", "shifts.arrow", "statistics.json"):
+        assert (remote / name).read_bytes() == (local / name).read_bytes()
 
 
 def test_the_benchmarks_synthetic_run_keeps_the_contract(tmp_path: Path) -> None:

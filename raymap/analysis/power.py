@@ -45,8 +45,9 @@ class Components:
         return self.cell + (self.seed or 0.0) / seeds
 
 
-def components(cells: np.ndarray, prompts: np.ndarray, subjects: np.ndarray, seed: float | None, seeds: float
-               ) -> Components | None:  # fmt: skip
+def components(
+    cells: np.ndarray, prompts: np.ndarray, subjects: np.ndarray, seed: float | None, seeds: float
+) -> Components | None:
     """Estimate variance components; None where fewer than two prompts or subjects of one category are complete.
 
     Args:
