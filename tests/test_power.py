@@ -24,7 +24,7 @@ from raymap.analysis.power import (
     seeds_needed,
 )
 from raymap.analysis.reduce import reduce_run
-from raymap.analysis.scores import read_noise, read_scores
+from raymap.analysis.scores import read_noise, stream_scores
 from tests.test_statistics import sample, write
 
 TRUE = Components(0.010**2, 0.003**2, 0.006**2, 0.012**2)
@@ -62,7 +62,7 @@ def test_components_are_unbiased_whatever_the_means_of_categories() -> None:
 
 
 def test_the_variance_between_seeds_is_that_within_cells(tmp_path: Path) -> None:
-    rows = read_scores(write(tmp_path, sample(prompts=6)))
+    rows = stream_scores(write(tmp_path, sample(prompts=6)))
     shift = (pl.col("clip_adapted").cast(pl.Float64) - pl.col("clip_base").cast(pl.Float64)).abs()
     values = rows.select("prompt_id", "subject", "adapter", "seed", shift=shift)
     within = values.group_by("prompt_id", "adapter").agg(pl.col("shift").var())["shift"].to_numpy()
@@ -144,7 +144,7 @@ def test_a_run_says_what_it_can_detect(tmp_path: Path) -> None:
     single = claims["an adapter's mean E_sem above another's"]
     assert single["detectable"] == pytest.approx(detectable(single["se"] ** 2, single["df"]))
     assert single["detectable_at_any_seeds"] < single["detectable"]
-    scores = read_scores(folder)
+    scores = stream_scores(folder)
     one = scores.filter(pl.col("seed") == 0)
     cells = entanglement_map(one, noise_floor(read_noise(folder)), {})
     alone = power(cells, one, 0.04)

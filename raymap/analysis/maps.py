@@ -44,7 +44,7 @@ def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str,
     E_sem = mean |a_adapted − a_base| (paper, eq. 3), its signed mean beside it, E_per = mean LPIPS (eq. 10).
 
     Args:
-        scores: as `read_scores` returns them.
+        scores: as `stream_scores` returns them.
         prompts: prompt id -> text; an id that is not in it stands for itself.
     """
     rows = scores.select(PROMPT).unique().sort("prompt_id").cast(pl.String)

@@ -126,7 +126,7 @@ def seed_variance(rows: pl.DataFrame, unit: str) -> tuple[float | None, int]:
     """Return the pooled variance of |a_adapted - a_base| between seeds of a (prompt, unit), and its degrees of freedom.
 
     Args:
-        rows: as `read_scores` returns them, finite ones, controls left out.
+        rows: as `stream_scores` returns them, finite ones, controls left out.
         unit: `adapter`, or `subject`: then means over a subject's methods, of seeds that all of them have.
     """
     if rows.is_empty():
@@ -152,7 +152,7 @@ def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> dict[
 
     Args:
         study: the map without controls.
-        scores: as `read_scores` returns them.
+        scores: as `stream_scores` returns them.
         tau: the noise floor of E_sem; half of it is the wanted effect.
     """
     # With adapters in the place of subjects no average is taken; those that shift nothing by proof have no variance.

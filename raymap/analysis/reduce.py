@@ -18,7 +18,7 @@ from raymap.analysis.maps import (
     with_entanglement,
 )
 from raymap.analysis.power import power
-from raymap.analysis.scores import read_noise, read_scores
+from raymap.analysis.scores import read_noise, stream_scores
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
@@ -39,7 +39,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: when the folder lacks them or they break the contract.
     """
-    scores, noise, study = read_scores(folder), read_noise(folder), read_study(folder)
+    scores, noise, study = stream_scores(folder), read_noise(folder), read_study(folder)
     features = read_features(folder)
     floor = noise_floor(noise)
     cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in study.get("prompts", ())})

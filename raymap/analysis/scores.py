@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
 from raymap.errors import InputError
@@ -20,6 +21,11 @@ RIGHT = "keep the right one"
 
 
 def read_scores(folder: Path) -> pl.DataFrame:
+    """Return what `stream_scores` does, with names as strings."""
+    return stream_scores(folder).cast({cs.enum(): pl.String})
+
+
+def stream_scores(folder: Path) -> pl.DataFrame:
     """Read every `scores/*.arrow` of a run folder, one row an (adapter, prompt_id, seed), sorted by prompt and adapter.
 
     Files are streamed. Of the digests only a 64-bit hash of each row and of its base image stays, which is compared

@@ -39,7 +39,7 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
     where its prompt has no seed pair, or no prompt has two.
 
     Args:
-        scores: as `read_scores` returns them: sorted by prompt and adapter.
+        scores: as `stream_scores` returns them: sorted by prompt and adapter.
         noise: schema NOISE; pairs that are not finite are left out.
     """
     clean = finite(scores.filter(pl.col("method") != CONTROL))
