@@ -13,8 +13,8 @@ import polars as pl
 import torch
 
 from raymap.analysis.gate import Limits, Verdict, judge, shifted
-from raymap.analysis.maps import read_noise
 from raymap.analysis.reduce import read_map
+from raymap.analysis.scores import read_noise
 from raymap.display import plain
 from raymap.errors import InputError
 from raymap.store.folder import as_json

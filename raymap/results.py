@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
-from raymap.analysis.maps import measured, read_noise, read_scores
+from raymap.analysis.maps import measured
 from raymap.analysis.reduce import read_map, read_statistics
+from raymap.analysis.scores import read_noise, read_scores
 from raymap.display import plain, shown
 from raymap.errors import InputError
 

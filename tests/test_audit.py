@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from raymap.adapters.folder import foreign_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
+from raymap.analysis.exchange import matching_p
 from raymap.analysis.gate import Limits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem
-from raymap.analysis.maps import read_noise
 from raymap.analysis.reduce import read_map, reduce_run
-from raymap.analysis.shifts import matching_p
+from raymap.analysis.scores import read_noise
 from raymap.audit import audit_study, flagged, junit, summary, verdicts
 from raymap.diffusion.base import load
 from raymap.display import plain

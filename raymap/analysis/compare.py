@@ -18,11 +18,12 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.crossed import Estimate, Group, contrast
-from raymap.analysis.cube import cube_of
+from raymap.analysis.cube import cubes_of
+from raymap.analysis.exchange import sign_flip_p
 from raymap.analysis.hypotheses import holm
-from raymap.analysis.maps import measured, read_noise, read_scores
+from raymap.analysis.maps import measured
 from raymap.analysis.reduce import read_study
-from raymap.analysis.shifts import sign_flip_p
+from raymap.analysis.scores import read_noise, read_scores
 from raymap.errors import InputError
 from raymap.study import OWN_CATEGORY
 
@@ -260,8 +261,8 @@ def _adapter(part: pl.DataFrame) -> dict[str, Any]:
 
 def _overall(cells: pl.DataFrame) -> dict[str, Any]:
     found = {}
-    for m in MEASURES:
-        values = cube_of(cells, m).over_methods()
+    for m, cube in zip(MEASURES, cubes_of(cells, *MEASURES), strict=True):
+        values = cube.over_methods()
         groups = [Group(np.arange(n)) for n in values.shape]
         found[m] = contrast(values, groups[:1], groups[1:])
     return _row(cells, found)

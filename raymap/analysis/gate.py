@@ -16,8 +16,9 @@ from typing import Any
 
 import polars as pl
 
+from raymap.analysis.exchange import DRAWN
 from raymap.analysis.maps import measured
-from raymap.analysis.shifts import DRAWN, FDR, KEY
+from raymap.analysis.shifts import FDR, KEY
 from raymap.errors import InputError
 
 MEASURES = ("e_sem", "e_per")

@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 
 import polars as pl
-import polars.selectors as cs
 import pyarrow as pa
 
 from raymap.errors import InputError
@@ -21,8 +20,16 @@ RIGHT = "keep the right one"
 
 
 def read_scores(folder: Path) -> pl.DataFrame:
-    """Return what `stream_scores` does, with names as strings."""
-    return stream_scores(folder).cast({cs.enum(): pl.String})
+    """Return all columns of a run folder's scores (schema SCORES), checked, sorted and made single as `stream_scores`.
+
+    Raises:
+        InputError: as `stream_scores`.
+    """
+    stream_scores(folder)
+    where = folder / "scores"
+    with local_copy(where) as copy:
+        rows = read_tables(files_in(copy, ".arrow"), SCORES, where)
+    return rows.unique(maintain_order=True).sort("prompt_id", "adapter", "seed")
 
 
 def stream_scores(folder: Path) -> pl.DataFrame:
