@@ -157,7 +157,7 @@ class Chaos:
             fill = ray.remote(_fill).options(num_cpus=0)
             fill.remote(int(0.8 * STORE), 3.0)
         else:
-            named = [p for p in psutil.process_iter(["cmdline"]) if _is_actor(p, action)]
+            named = [p for p in psutil.Process().children(recursive=True) if _is_actor(p, action)]
             if not named:
                 return False
             rng.choice(named).kill()
@@ -170,7 +170,11 @@ class Chaos:
 
 
 def _is_actor(process: psutil.Process, name: str) -> bool:
-    return bool(process.info["cmdline"]) and process.info["cmdline"][0].startswith(f"ray::{name.capitalize()}")
+    try:
+        command = process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return False
+    return bool(command) and command[0].startswith(f"ray::{name.capitalize()}")
 
 
 def _fill(size: int, seconds: float) -> None:

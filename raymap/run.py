@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from raymap.store.files import is_local, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Brought, Study
+from raymap.suite import Prompt
 
 VERSIONED = (
     "raymap",
@@ -114,14 +115,21 @@ def prepare(study: Study) -> Prepared:
 
 
 def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line."""
+    """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
     return (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{len(prepared.orders)} adapters to train"
+        f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
     )
+
+
+def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
+    """Return the prompts of which the base's text encoder sees only the beginning."""
+    tokenizer = skeleton_of(prepared.base).tokenizer
+    limit = tokenizer.model_max_length
+    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
@@ -208,6 +216,8 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
+        info = replace(info, name=entry.name or info.name)
+        card |= {"name": info.name}
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
@@ -285,6 +295,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         folders,
         study.sampler,
         plan.batch_size,
+        study.dtype,
         triggered=study.protocol == "triggered",
         draw_anyway=study.draw_anyway,
         threads=threads,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn
 from raymap.adapters.folder import load_adapter, read_phrase
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
@@ -26,13 +27,14 @@ class GeneratorSpec:
     """What a generator needs to know: the base by its name, which each node resolves; adapters' folders by theirs.
 
     `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
-    proved to be the base's own, too.
+    proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
     """
 
     base: str | Path
     adapters: dict[str, Path]
     sampler: SamplerSettings
     batch_size: int
+    dtype: str
     triggered: bool
     draw_anyway: bool
     threads: int
@@ -47,7 +49,7 @@ class Generator:
         self.spec = spec
         self.device = device_name(spec.device)
         base = resolve(str(spec.base))
-        self.pipeline = load(base, spec.device)
+        self.pipeline = load(base, spec.device, getattr(torch, spec.dtype))
         self.store = AdapterStore(self.pipeline)
         for name, folder in spec.adapters.items():
             self.store.add(name, load_adapter(folder, skeleton_of(base)))
