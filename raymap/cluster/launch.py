@@ -155,11 +155,11 @@ class Starts:
         """
         try:
             answer = ray.get(ref)
-        except RayTaskError as error:
-            raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
         except RayError as error:
+            if isinstance(error, RayTaskError) or InputError.__name__ in str(error):
+                raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
             self.failed += 1
-            if self.failed > WORKER_STARTS or InputError.__name__ in str(error):
+            if self.failed > WORKER_STARTS:
                 raise IncompleteRunError(f"{self.what}s do not start: {cause(error)}") from error
             return None
         self.failed = 0
