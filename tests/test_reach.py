@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,10 +39,12 @@ class Generates:
 
 
 class ScoresAfterSeeing:
-    def __init__(self, error: Exception | None) -> None:
+    def __init__(self, error: Exception | str | None) -> None:
         self.error = error
 
     def ready(self) -> bool:
+        if isinstance(self.error, str):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.error is not None:
             raise self.error
         return True
@@ -60,6 +64,14 @@ def test_a_worker_whose_node_lacks_something_ends_the_run_with_the_reason(
     with pytest.raises(IncompleteRunError) as caught:
         Starts("worker").answer(worker.ready)
     assert str(caught.value) == f"a worker cannot start: {NOWHERE}"
+    worker.stop()
+
+
+def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: None) -> None:
+    worker = start_pair(Generates, None, ScoresAfterSeeing, "killed", Resources())
+    starts = Starts("worker")
+    assert starts.answer(worker.ready) is None
+    assert starts.failed == 1
     worker.stop()
 
 

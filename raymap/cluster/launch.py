@@ -156,7 +156,8 @@ class Starts:
         try:
             answer = ray.get(ref)
         except RayError as error:
-            if isinstance(error, RayTaskError) or InputError.__name__ in str(error):
+            lost = not isinstance(error, RayTaskError) or isinstance(error.cause, RayError)
+            if not lost or InputError.__name__ in str(error):
                 raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
             self.failed += 1
             if self.failed > WORKER_STARTS:
