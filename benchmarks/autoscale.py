@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,10 +173,17 @@ class Trace:
         """The most nodes there were."""
         return max(n for _, n in self.nodes)
 
-    def rate(self, begin: float, end: float) -> float:
-        """Return images per second between two times."""
-        inside = [(t, n) for t, n in self.images if begin <= t <= end]
-        return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]) if len(inside) > 1 else float("nan")
+    def rates(self) -> dict[int, float]:
+        """Return images per second by how many nodes there were, from the first image to the last."""
+        seconds, images = defaultdict[int, float](float), Counter[int]()
+        last = self.images[-1][1]
+        for (t, nodes), (until, _), (_, before), (_, after) in zip(
+            self.nodes, self.nodes[1:], self.images, self.images[1:], strict=False
+        ):
+            if 0 < before < last:
+                seconds[nodes] += until - t
+                images[nodes] += after - before
+        return {nodes: images[nodes] / seconds[nodes] for nodes in sorted(seconds)}
 
     def draw(self, path: Path) -> None:
         """Draw both over time."""
@@ -253,8 +261,8 @@ def main() -> None:
     console.print(
         f"the run ended after {trace.ended:.0f} s, {trace.nodes[-1][1]} node left at {trace.nodes[-1][0]:.0f} s"
     )
-    console.print(f"images per second: {trace.rate(0, full):.1f} until all nodes were there, then "
-                  f"{trace.rate(full, trace.ended):.1f}")  # fmt: skip
+    rates = ", ".join(f"{rate:.1f} with {nodes}" for nodes, rate in trace.rates().items())
+    console.print(f"images per second, by nodes: {rates}")
     console.print(f"scores and noise floor beside one worker's: {'equal, byte by byte' if same else 'DIFFERENT'}")
     console.print(f"drawn: {args.picture}")
 
