@@ -1,0 +1,37 @@
+"""Colour scales: perceptually even, safe for colour-blind readers, one for a light and one for a dark ground."""
+
+from __future__ import annotations
+
+from matplotlib import colormaps
+from matplotlib.colors import to_hex, to_rgb
+
+STOPS = 33
+# Zero has the ground's own brightness in both; warm is more, and for signed shifts warm is degradation.
+SEQUENTIAL = {"light": ("magma_r", 0.0, 0.93), "dark": ("magma", 0.07, 1.0)}
+DIVERGING = {"light": ("RdBu", 0.04, 0.96), "dark": ("berlin_r", 0.0, 1.0)}
+SUBJECTS = {"face": "#0072B2", "object": "#D55E00", "style": "#009E73", "control": "#777777", "unknown": "#CC79A7"}
+"""Colours of subject categories, from Okabe & Ito's set for colour-blind readers (2008)."""
+
+
+def stops(name: str, low: float, high: float) -> list[str]:
+    """Return evenly spaced colours of a part of a matplotlib colour map, as #rrggbb."""
+    scale = colormaps[name]
+    return [to_hex(scale(low + (high - low) * k / (STOPS - 1))) for k in range(STOPS)]
+
+
+def readable_on(colour: str) -> str:
+    """Return black or white, whichever contrasts more (WCAG 2 relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#fff"
+
+
+def palette() -> str:
+    """Return style rules of the classes s0 to s32 (sequential) and d0 to d32 (diverging), light and dark."""
+    rules = []
+    for prefix, scale in (("s", SEQUENTIAL), ("d", DIVERGING)):
+        pairs = zip(stops(*scale["light"]), stops(*scale["dark"]), strict=True)
+        for k, (light, dark) in enumerate(pairs):
+            ink = f"light-dark({readable_on(light)},{readable_on(dark)})"
+            rules.append(f".{prefix}{k}{{background-color:light-dark({light},{dark});color:{ink}}}")
+    return "\n".join(rules)

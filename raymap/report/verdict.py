@@ -1,0 +1,179 @@
+"""The verdict in plain sentences: what shifted, how sure that is, where to look first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from raymap.report.source import Run
+
+FDR = 0.05
+LOOK = 3
+Level = Literal["ok", "note", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A statement and how it bears on trusting or releasing: `ok`, `note`, `warn` or `bad`."""
+
+    text: str
+    level: Level = "note"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A cell to look at first."""
+
+    prompt_id: str
+    prompt: str
+    adapter: str
+    e_sem: float
+    e_sem_signed: float
+    e_per: float
+
+
+@dataclass(frozen=True)
+class AdapterVerdict:
+    """What is concluded about one adapter, and its prompts to look at first."""
+
+    adapter: str
+    method: str
+    subject_category: str
+    sentence: Sentence
+    look: tuple[Look, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`alarm` comes before everything else: a reason to trust nothing below it."""
+
+    alarm: Sentence | None
+    headline: str
+    adapters: tuple[AdapterVerdict, ...]
+    certainty: tuple[Sentence, ...]
+
+
+def verdict(run: Run) -> Verdict:
+    """Conclude from a run's tests and controls; every count is of non-target prompts at a false-discovery rate of 5 %."""
+    proved = set(run.scores.group_by("adapter").agg(pl.col("drawn").any()).filter(~pl.col("drawn"))["adapter"])
+    counts = {row["adapter"]: row for row in run.statistics["shifts"]}
+    adapters = tuple(
+        _adapter(row, counts.get(row["adapter"], {}), row["adapter"] in proved, _looks(run, row["adapter"]))
+        for row in run.statistics["adapters"]
+    )
+    control = run.statistics["identity_control"]
+    alarm = None
+    if control["present"] and not control["exact"]:
+        alarm = Sentence(
+            f"The identity control is not zero (E_sem up to {control['max_e_sem']:.3g}, E_per up to "
+            f"{control['max_e_per']:.3g}): base and adapted images were not computed alike, and nothing below can be "
+            "trusted.",
+            "bad",
+        )
+    return Verdict(alarm, _headline(run.statistics, proved), adapters, tuple(_certainty(run)))
+
+
+def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
+    total = len(statistics["adapters"])
+    if not total:
+        return "No adapter was measured."
+    shifted = {
+        name: sum(bool(row.get(f"shifted_{name}")) for row in statistics["shifts"]) for name in ("sem", "per", "signed")
+    }
+    same = sum(a["adapter"] in proved for a in statistics["adapters"])
+    identical = f" {_adapters(same, total)} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof." if same else ""
+    if not any(shifted.values()):
+        return f"On no single non-target prompt is a shift beyond re-seeding established.{identical}"
+    return (
+        f"Of {total} adapters, {shifted['sem']} {_verb(shifted['sem'], 'moves', 'move')} the meaning of non-target prompts "
+        f"further than re-seeding does, {shifted['per']} {_verb(shifted['per'], 'moves', 'move')} their pictures further, "
+        f"and {shifted['signed']} {_verb(shifted['signed'], 'changes', 'change')} the mean CLIP score of some.{identical}"
+    )
+
+
+def _adapters(n: int, total: int) -> str:
+    return "The adapter" if n == total == 1 else f"All {n}" if n == total else f"{n} of {total}"
+
+
+def _verb(n: int, one: str, many: str) -> str:
+    return one if n == 1 else many
+
+
+def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, look: tuple[Look, ...]) -> AdapterVerdict:
+    known = (row["adapter"], row["method"], row["subject_category"])
+    if row["e_sem"]["value"] is None:
+        return AdapterVerdict(*known, Sentence("No non-target prompt was measured.", "warn"), ())
+    if proved:
+        text = "Every picture is the base's own, by proof: no prompt holds the learned token, and the denoiser is untouched."
+        return AdapterVerdict(*known, Sentence(text, "ok"), ())
+    if not counts:
+        return AdapterVerdict(*known, Sentence("No cell could be tested.", "warn"), look)
+    parts = [
+        f"meaning on {counts['shifted_sem']} of {counts['tested_sem']} prompts",
+        f"picture on {counts['shifted_per']} of {counts['tested_per']}",
+        f"mean CLIP score on {counts['shifted_signed']} of {counts['tested_signed']}",
+    ]
+    signed = row["e_sem_signed"]["value"]
+    direction = "lower" if signed < 0 else "higher"
+    text = (
+        f"Shifts beyond re-seeding: {', '.join(parts)}. On average the CLIP score moves by {row['e_sem']['value']:.4f} "
+        f"and ends {abs(signed):.4f} {direction}; LPIPS {row['e_per']['value']:.3f}."
+    )
+    any_shift = counts["shifted_sem"] + counts["shifted_per"] + counts["shifted_signed"]
+    level: Level = "bad" if counts["shifted_sem"] else "warn" if any_shift else "ok"
+    return AdapterVerdict(*known, Sentence(text, level), look)
+
+
+def _looks(run: Run, adapter: str) -> tuple[Look, ...]:
+    """Return the adapter's non-target cells to look at first: established shifts of meaning, then the largest E_sem."""
+    part = run.others.filter(pl.col("adapter") == adapter, pl.col("e_sem") > 0)
+    part = part.with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
+    first = part.sort("sure", "e_sem", "prompt_id", descending=[True, True, False]).head(LOOK)
+    return tuple(
+        Look(*row) for row in first.select("prompt_id", "prompt", "adapter", "e_sem", "e_sem_signed", "e_per").rows()
+    )
+
+
+def _certainty(run: Run) -> list[Sentence]:
+    statistics, said = run.statistics, []
+    control, floor = statistics["identity_control"], statistics["noise_floor"]
+    if not control["present"]:
+        said.append(Sentence("No identity control was drawn: that a shift of zero is measured as zero is not shown.", "warn"))
+    elif control["exact"]:
+        said.append(Sentence(f"The identity control is exactly zero in all {control['cells']} cells.", "ok"))
+    if floor["pairs"]:
+        above = {name: int(run.others[f"above_tau_{name}"].sum()) for name in ("sem", "per")}
+        said.append(
+            Sentence(
+                f"Noise floor from {floor['pairs']} pairs of base seeds: τ_sem = {floor['tau_sem']['value']:.4f}, "
+                f"τ_per = {floor['tau_per']['value']:.3f}. Of {run.others.height} non-target cells {above['sem']} lie above "
+                f"the first and {above['per']} above the second; a cell is a mean over seeds, a threshold a percentile of "
+                "single pairs, so that the tests above count, and the thresholds orient."
+            )
+        )
+    else:
+        said.append(Sentence("There is no noise floor: no pair of base seeds was measured.", "warn"))
+    seeds = run.cells["n_seeds"].max() or 0
+    smallest = 2 / 2 ** int(seeds)  # type: ignore[arg-type]
+    tested = max((row["tested_signed"] for row in statistics["shifts"]), default=0)
+    if tested and smallest * tested > FDR:
+        said.append(
+            Sentence(
+                f"With {seeds} seeds the smallest possible p-value of a changed mean CLIP score is {smallest:.2g}: few or no "
+                "single cells can be established. More seeds would tell more.",
+                "warn",
+            )
+        )
+    if short := statistics["incomplete"]:
+        cells = sum(entry["cells"] for entry in short)
+        said.append(
+            Sentence(
+                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack some, because "
+                "batches failed (failures.jsonl says why; the same command tries them again).",
+                "warn",
+            )
+        )
+    said.append(Sentence(f"Every count controls the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells)."))
+    return said
