@@ -18,7 +18,7 @@ from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
 from raymap.store.schema import NOISE, SCORES, stamped
 
 CATEGORIES = ("people", "animals", "objects", "scenes", "styles", "abstract")
-METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 1.6, "identity": 0.0}
+METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.5, "identity": 0.0}
 """How much each method shifts; 0 stands for pictures that are the base's own."""
 
 
@@ -65,7 +65,7 @@ def write_run(folder: Path, invented: Invented) -> Path:
     (folder / "scores").mkdir(parents=True)
     for at, (name, method, subject, subject_category) in enumerate(invented.adapters):
         size = METHODS[method] * (1.4 if subject_category == "style" else 1.0) * rng.uniform(0.6, 1.4)
-        shift = size * fragile[:, None] * rng.normal(-0.006, 0.012, clip.shape)
+        shift = size * fragile[:, None] * rng.normal(-0.012, 0.01, clip.shape)
         lpips = np.clip(size * rng.normal(0.25, 0.06, clip.shape) * fragile[:, None] ** 0.5, 0, 1)
         drawn = method != "textual_inversion"
         rows = []
@@ -90,7 +90,7 @@ def write_run(folder: Path, invented: Invented) -> Path:
         (folder / "scores" / f"{at:03d}.arrow").write_bytes(arrow_bytes(table))
     noise = [
         {"prompt_id": prompt, "prompt_category": category, "seed_a": k, "seed_b": k + 1,
-         "e_sem": abs(rng.normal(0, 0.02)), "e_per": rng.uniform(0.2, 0.6)}
+         "e_sem": abs(rng.normal(0, 0.02)), "e_per": rng.uniform(0.2, 0.5)}
         for prompt, _, category in prompts for k in range(min(3, n_seeds - 1))
     ]  # fmt: skip
     (folder / "noise.arrow").write_bytes(arrow_bytes(pa.Table.from_pylist(noise, stamped(NOISE, "synthetic"))))

@@ -7,16 +7,22 @@ from matplotlib.colors import to_hex, to_rgb
 
 STOPS = 33
 # Zero has the ground's own brightness in both; warm is more, and for signed shifts warm is degradation.
-SEQUENTIAL = {"light": ("magma_r", 0.0, 0.93), "dark": ("magma", 0.07, 1.0)}
+ZERO = {"light": "#f3f2f0", "dark": "#20222a"}
+"""No shift: next to the ground, so that only shifts have a colour."""
+SEQUENTIAL = {"light": ("magma_r", 0.06, 0.93), "dark": ("magma", 0.18, 1.0)}
 DIVERGING = {"light": ("RdBu", 0.04, 0.96), "dark": ("berlin_r", 0.0, 1.0)}
+"""matplotlib's colour map and the part of it. Warm is more; for signed shifts warm is degradation."""
 SUBJECTS = {"face": "#0072B2", "object": "#D55E00", "style": "#009E73", "control": "#777777", "unknown": "#CC79A7"}
 """Colours of subject categories, from Okabe & Ito's set for colour-blind readers (2008)."""
 
 
-def stops(name: str, low: float, high: float) -> list[str]:
-    """Return evenly spaced colours of a part of a matplotlib colour map, as #rrggbb."""
+def stops(ground: str, signed: bool) -> list[str]:
+    """Return a scale's colours from its low to its high end, as #rrggbb."""
+    name, low, high = (DIVERGING if signed else SEQUENTIAL)[ground]
     scale = colormaps[name]
-    return [to_hex(scale(low + (high - low) * k / (STOPS - 1))) for k in range(STOPS)]
+    colours = [to_hex(scale(low + (high - low) * k / (STOPS - 1))) for k in range(STOPS)]
+    colours[STOPS // 2 if signed else 0] = ZERO[ground]
+    return colours
 
 
 def readable_on(colour: str) -> str:
@@ -29,9 +35,8 @@ def readable_on(colour: str) -> str:
 def palette() -> str:
     """Return style rules of the classes s0 to s32 (sequential) and d0 to d32 (diverging), light and dark."""
     rules = []
-    for prefix, scale in (("s", SEQUENTIAL), ("d", DIVERGING)):
-        pairs = zip(stops(*scale["light"]), stops(*scale["dark"]), strict=True)
-        for k, (light, dark) in enumerate(pairs):
+    for prefix, signed in (("s", False), ("d", True)):
+        for k, (light, dark) in enumerate(zip(stops("light", signed), stops("dark", signed), strict=True)):
             ink = f"light-dark({readable_on(light)},{readable_on(dark)})"
             rules.append(f".{prefix}{k}{{background-color:light-dark({light},{dark});color:{ink}}}")
     return "\n".join(rules)

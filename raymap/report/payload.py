@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.maps import CONTROL
+from raymap.analysis.tables import ORDER
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
 from raymap.report.source import KEY, TESTS, Run
@@ -70,10 +71,17 @@ def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         .unique()
         .sort(pl.col("prompt_category").replace_strict(order, default=len(order)), "prompt_id")
     )
+    methods = {method: k for k, method in enumerate(ORDER)}
     adapters = (
         run.cells.select("adapter", "method", "subject", "subject_category")
         .unique()
-        .sort(pl.col("method") == CONTROL, "subject_category", "method", "subject", "adapter")
+        .sort(
+            pl.col("method") == CONTROL,
+            "subject_category",
+            pl.col("method").replace_strict(methods, default=len(methods)),
+            "subject",
+            "adapter",
+        )
     )
     columns = run.cells.select(*KEY, *MEASURES.values(), *(f"q_{name}" for name in TESTS), "n_seeds", "target")
     crossed = prompts.select("prompt_id").join(adapters.select("adapter"), how="cross").with_row_index("number")

@@ -10,7 +10,7 @@ import polars as pl
 from raymap.report.source import Run
 
 FDR = 0.05
-LOOK = 3
+LOOK_IN_ALL, LOOK = 5, 3
 Level = Literal["ok", "note", "warn", "bad"]
 
 
@@ -24,7 +24,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Look:
-    """A cell to look at first."""
+    """A cell to look at first; `sure`: its meaning shifted beyond re-seeding, at the false-discovery rate."""
 
     prompt_id: str
     prompt: str
@@ -32,6 +32,7 @@ class Look:
     e_sem: float
     e_sem_signed: float
     e_per: float
+    sure: bool
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Verdict:
 
     alarm: Sentence | None
     headline: str
+    look: tuple[Look, ...]
     adapters: tuple[AdapterVerdict, ...]
     certainty: tuple[Sentence, ...]
 
@@ -60,7 +62,7 @@ def verdict(run: Run) -> Verdict:
     proved = set(run.scores.group_by("adapter").agg(pl.col("drawn").any()).filter(~pl.col("drawn"))["adapter"])
     counts = {row["adapter"]: row for row in run.statistics["shifts"]}
     adapters = tuple(
-        _adapter(row, counts.get(row["adapter"], {}), row["adapter"] in proved, _looks(run, row["adapter"]))
+        _adapter(row, counts.get(row["adapter"], {}), row["adapter"] in proved, run.others)
         for row in run.statistics["adapters"]
     )
     control = run.statistics["identity_control"]
@@ -72,7 +74,9 @@ def verdict(run: Run) -> Verdict:
             "trusted.",
             "bad",
         )
-    return Verdict(alarm, _headline(run.statistics, proved), adapters, tuple(_certainty(run)))
+    worst = run.others.sort("e_sem", "prompt_id", "adapter", descending=[True, False, False], nulls_last=True)
+    look = _looks(worst.unique("prompt_id", keep="first", maintain_order=True), LOOK_IN_ALL)
+    return Verdict(alarm, _headline(run.statistics, proved), look, adapters, tuple(_certainty(run)))
 
 
 def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
@@ -101,13 +105,14 @@ def _verb(n: int, one: str, many: str) -> str:
     return one if n == 1 else many
 
 
-def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, look: tuple[Look, ...]) -> AdapterVerdict:
+def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: pl.DataFrame) -> AdapterVerdict:
     known = (row["adapter"], row["method"], row["subject_category"])
     if row["e_sem"]["value"] is None:
         return AdapterVerdict(*known, Sentence("No non-target prompt was measured.", "warn"), ())
     if proved:
         text = "Every picture is the base's own, by proof: no prompt holds the learned token, and the denoiser is untouched."
         return AdapterVerdict(*known, Sentence(text, "ok"), ())
+    look = _looks(others.filter(pl.col("adapter") == row["adapter"]), LOOK)
     if not counts:
         return AdapterVerdict(*known, Sentence("No cell could be tested.", "warn"), look)
     parts = [
@@ -126,14 +131,12 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, look: tu
     return AdapterVerdict(*known, Sentence(text, level), look)
 
 
-def _looks(run: Run, adapter: str) -> tuple[Look, ...]:
-    """Return the adapter's non-target cells to look at first: established shifts of meaning, then the largest E_sem."""
-    part = run.others.filter(pl.col("adapter") == adapter, pl.col("e_sem") > 0)
-    part = part.with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
-    first = part.sort("sure", "e_sem", "prompt_id", descending=[True, True, False]).head(LOOK)
-    return tuple(
-        Look(*row) for row in first.select("prompt_id", "prompt", "adapter", "e_sem", "e_sem_signed", "e_per").rows()
-    )
+def _looks(cells: pl.DataFrame, count: int) -> tuple[Look, ...]:
+    """Return the cells to look at first: established shifts of meaning, then the largest E_sem."""
+    known = cells.filter(pl.col("e_sem") > 0).with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
+    first = known.sort("sure", "e_sem", "prompt_id", descending=[True, True, False]).head(count)
+    columns = ("prompt_id", "prompt", "adapter", "e_sem", "e_sem_signed", "e_per", "sure")
+    return tuple(Look(*row) for row in first.select(columns).rows())
 
 
 def _certainty(run: Run) -> list[Sentence]:
@@ -155,17 +158,8 @@ def _certainty(run: Run) -> list[Sentence]:
         )
     else:
         said.append(Sentence("There is no noise floor: no pair of base seeds was measured.", "warn"))
-    seeds = run.cells["n_seeds"].max() or 0
-    smallest = 2 / 2 ** int(seeds)  # type: ignore[arg-type]
-    tested = max((row["tested_signed"] for row in statistics["shifts"]), default=0)
-    if tested and smallest * tested > FDR:
-        said.append(
-            Sentence(
-                f"With {seeds} seeds the smallest possible p-value of a changed mean CLIP score is {smallest:.2g}: few or no "
-                "single cells can be established. More seeds would tell more.",
-                "warn",
-            )
-        )
+    if few := _few_seeds(int(run.statistics["shifts"] and run.cells["n_seeds"].max() or 0)):  # type: ignore[arg-type]
+        said.append(Sentence(few, "warn"))
     if short := statistics["incomplete"]:
         cells = sum(entry["cells"] for entry in short)
         said.append(
@@ -177,3 +171,14 @@ def _certainty(run: Run) -> list[Sentence]:
         )
     said.append(Sentence(f"Every count controls the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells)."))
     return said
+
+
+def _few_seeds(seeds: int) -> str | None:
+    """Return what too few seeds mean for tests of single cells; None where they suffice, or there is no test."""
+    share = 2 / 2**seeds / FDR  # of cells that have to reach the smallest possible p, for any to pass Benjamini-Hochberg
+    if not seeds or share < 0.01:
+        return None
+    smallest = f"With {seeds} seeds the smallest possible p-value of a changed mean CLIP score is {2 / 2**seeds:.2g}"
+    if share > 1:
+        return f"{smallest}, so that no single cell can be established. More seeds would tell more."
+    return f"{smallest}: single cells can be established only where {share:.0%} of all cells reach it together."

@@ -69,8 +69,8 @@ function orderedColumns(rows, columns) {
   if (state.columns === "cluster") return data.cluster.adapters.map((k) => adapters[k]).filter((a) => columns.includes(a));
   const control = (a) => (a.method === data.control ? 1 : 0);
   const keys = {
-    category: (a) => [control(a), a.category, a.method],
-    method: (a) => [control(a), a.method, a.category],
+    category: (a) => [a.at], // as the data lists them: category, method, subject, controls last
+    method: (a) => [control(a), adapters.findIndex((other) => other.method === a.method), a.at],
     shift: (a) => [control(a), shift(a)],
   };
   return sorted(columns, keys[state.columns]);
@@ -114,6 +114,7 @@ function draw() {
   const { rows, columns } = shown;
   const top = largest();
   grid.className = columns.length <= WIDE ? "wide" : "";
+  grid.style.setProperty("--columns", columns.length);
   const heads = columns.map((a) => `<th scope="col" title="${escaped(brief(a.name))}"><span>${escaped(brief(a.name, 60))}</span></th>`);
   grid.tHead.innerHTML = `<tr><th scope="col">${escaped(MEASURES[state.measure].label)}</th>${heads.join("")}</tr>`;
   const body = [];
