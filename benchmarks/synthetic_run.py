@@ -44,7 +44,10 @@ def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int 
     ]
     things = ("harbour", "violin", "orchard", "lantern", "bridge", "kettle", "meadow", "tower")
     texts = [
-        (f"a {('small', 'bright', 'quiet', 'old')[k % 4]} {things[k % 8]} of {CATEGORIES[k % 6]}, view {k}", CATEGORIES[k % 6])
+        (
+            f"a {('small', 'bright', 'quiet', 'old')[k % 4]} {things[k % 8]} of {CATEGORIES[k % 6]}, view {k}",
+            CATEGORIES[k % 6],
+        )
         for k in range(prompts)
     ]
     return Invented(adapters + [("identity-lora", "identity", "identity", "control")], texts, seeds, side)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import console
+
+if TYPE_CHECKING:
+    from raymap.report.verdict import Verdict
+
+LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
+
+
+def plain(text: str, length: int = 60) -> str:
+    """Return a name or prompt that can do a terminal no harm: printable characters, no markup, cut to a length."""
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return escape(shown if len(shown) <= length else f"{shown[: length - 1]}…")
 
 
 def print_summary(statistics: dict[str, Any]) -> None:
@@ -17,7 +28,7 @@ def print_summary(statistics: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "adapter" else "right")
     for a in statistics["adapters"]:
         table.add_row(
-            a["adapter"],
+            plain(a["adapter"]),
             _estimate(a["e_sem"], 4),
             "–" if a["e_sem_signed"]["value"] is None else f"{a['e_sem_signed']['value']:+.4f}",
             _estimate(a["e_per"], 3),
@@ -35,7 +46,7 @@ def print_summary(statistics: dict[str, Any]) -> None:
         zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
         console.print(f"identity control: {'exactly zero' if control['exact'] else zero}", highlight=False)
     for key, label in (("most_fragile", "most fragile"), ("most_robust", "most robust")):
-        rows = ", ".join(f"{r['prompt']} ({r['e_sem']:.3f})" for r in statistics[key][:3])
+        rows = ", ".join(f"{plain(r['prompt'])} ({r['e_sem']:.3f})" for r in statistics[key][:3])
         console.print(f"{label}: {rows}", highlight=False)
 
 
@@ -53,4 +64,38 @@ def print_comparison(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(row[key] or "–")) for key in ("what", "place", "paper", "ours", "verdict", "why")))
+    console.print(table)
+
+
+def print_verdict(verdict: Verdict, statistics: dict[str, Any]) -> None:
+    """Print what the report says first: what shifted, how sure that is, where to look."""
+    if verdict.alarm:
+        console.print(verdict.alarm.text, style=LEVELS["bad"], highlight=False)
+    console.print(verdict.headline, style="bold", highlight=False)
+    print_summary(statistics)
+    table = Table(title="Adapter by adapter", title_justify="left", show_lines=True)
+    for name in ("adapter", "what shifted", "look first at (E_sem)"):
+        table.add_column(name, overflow="fold")
+    for a in verdict.adapters:
+        look = "\n".join(f"{plain(cell.prompt)} ({cell.e_sem:.3f})" for cell in a.look)
+        style = LEVELS[a.sentence.level]
+        table.add_row(plain(a.adapter), f"[{style}]{escape(a.sentence.text)}[/]", look or "–")
+    console.print(table)
+    for sentence in verdict.certainty:
+        console.print(f"- {sentence.text}", style=LEVELS[sentence.level], highlight=False, markup=False)
+
+
+def print_pair(numbers: dict[str, Any]) -> None:
+    """Print a cell's numbers and those of the seed that is shown."""
+    table = Table(title=f"{plain(numbers['prompt'], 100)} under {plain(numbers['adapter'])}", title_justify="left")
+    for name in ("", "E_sem / |ΔCLIP|", "signed / ΔCLIP", "E_per / LPIPS"):
+        table.add_column(name, justify="right" if name else "left")
+    shift = numbers["clip_adapted"] - numbers["clip_base"]
+    mean = (numbers["e_sem"], numbers["e_sem_signed"], numbers["e_per"])
+    rows = (
+        (f"mean of {numbers['n_seeds']} seeds", mean),
+        (f"seed {numbers['seed']}", (abs(shift), shift, numbers["lpips"])),
+    )
+    for name, (sem, signed, per) in rows:
+        table.add_row(name, *("–" if v is None else f"{v:{s}.4f}" for v, s in ((sem, ""), (signed, "+"), (per, ""))))
     console.print(table)

@@ -40,7 +40,11 @@ def render(root: Path, budget: int = BUDGET) -> Path:
     Raises:
         InputError: map, tests, statistics or scores are not there (run `raymap stats` first), or a picture is damaged.
     """
-    run = read_run(root)
+    return write_page(read_run(root), budget)
+
+
+def write_page(run: Run, budget: int = BUDGET) -> Path:
+    """Write a run's page and return its path."""
     write_atomically(run.folder.report, page(run, budget).encode())
     return run.folder.report
 
@@ -97,8 +101,11 @@ def short(text: str, length: int = SHORT) -> str:
 
 
 def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
-    """Return a number for people; a dash where there is none."""
-    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
+    """Return a number for people, with a true minus sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    sign = "+" if signed and round(value, digits) > 0 else ""
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
 def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:

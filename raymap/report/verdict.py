@@ -87,22 +87,32 @@ def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
         name: sum(bool(row.get(f"shifted_{name}")) for row in statistics["shifts"]) for name in ("sem", "per", "signed")
     }
     same = sum(a["adapter"] in proved for a in statistics["adapters"])
-    identical = f" {_adapters(same, total)} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof." if same else ""
+    identical = (
+        f" {_counted(same, total).capitalize()} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof."
+        if same
+        else ""
+    )
     if not any(shifted.values()):
-        return f"On no single non-target prompt is a shift beyond re-seeding established.{identical}"
+        return f"On no single non-target prompt is a shift established.{identical}"
+    parts = [
+        f"{_counted(shifted['sem'], total, 'no adapter')} {_verb(shifted['sem'], 'moves', 'move')} the meaning of non-target "
+        "prompts further than re-seeding does",
+        f"{_counted(shifted['per'], total, 'none')} {_verb(shifted['per'], 'moves', 'move')} their pictures further",
+        f"{_counted(shifted['signed'], total, 'none')} {_verb(shifted['signed'], 'changes', 'change')} the mean CLIP score of "
+        "some",
+    ]
+    said = f"{parts[0]}, {parts[1]}, and {parts[2]}."
+    return f"{said[0].upper()}{said[1:]}{identical}"
+
+
+def _counted(n: int, total: int, none: str = "none") -> str:
     return (
-        f"Of {total} adapters, {shifted['sem']} {_verb(shifted['sem'], 'moves', 'move')} the meaning of non-target prompts "
-        f"further than re-seeding does, {shifted['per']} {_verb(shifted['per'], 'moves', 'move')} their pictures further, "
-        f"and {shifted['signed']} {_verb(shifted['signed'], 'changes', 'change')} the mean CLIP score of some.{identical}"
+        none if n == 0 else "the only adapter" if n == total == 1 else f"all {n}" if n == total else f"{n} of {total}"
     )
 
 
-def _adapters(n: int, total: int) -> str:
-    return "The adapter" if n == total == 1 else f"All {n}" if n == total else f"{n} of {total}"
-
-
 def _verb(n: int, one: str, many: str) -> str:
-    return one if n == 1 else many
+    return one if n <= 1 else many
 
 
 def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: pl.DataFrame) -> AdapterVerdict:
@@ -143,7 +153,9 @@ def _certainty(run: Run) -> list[Sentence]:
     statistics, said = run.statistics, []
     control, floor = statistics["identity_control"], statistics["noise_floor"]
     if not control["present"]:
-        said.append(Sentence("No identity control was drawn: that a shift of zero is measured as zero is not shown.", "warn"))
+        said.append(
+            Sentence("No identity control was drawn: that a shift of zero is measured as zero is not shown.", "warn")
+        )
     elif control["exact"]:
         said.append(Sentence(f"The identity control is exactly zero in all {control['cells']} cells.", "ok"))
     if floor["pairs"]:
@@ -169,13 +181,17 @@ def _certainty(run: Run) -> list[Sentence]:
                 "warn",
             )
         )
-    said.append(Sentence(f"Every count controls the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells)."))
+    said.append(
+        Sentence(f"Every count controls the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells).")
+    )
     return said
 
 
 def _few_seeds(seeds: int) -> str | None:
     """Return what too few seeds mean for tests of single cells; None where they suffice, or there is no test."""
-    share = 2 / 2**seeds / FDR  # of cells that have to reach the smallest possible p, for any to pass Benjamini-Hochberg
+    share = (
+        2 / 2**seeds / FDR
+    )  # of cells that have to reach the smallest possible p, for any to pass Benjamini-Hochberg
     if not seeds or share < 0.01:
         return None
     smallest = f"With {seeds} seeds the smallest possible p-value of a changed mean CLIP score is {2 / 2**seeds:.2g}"

@@ -7,7 +7,7 @@ const prompts = data.prompts.map(([id, text, category], at) => ({ at, id, text, 
 const adapters = data.adapters.map(([name, method, subject, category], at) => ({ at, name, method, subject, category }));
 const LEVELS = 32; // shades are classes s0 to s32 (from 0 up) and d0 to d32 (from degradation to improvement)
 const FDR = 0.05;
-const WIDE = 14; // up to so many columns, cells show their numbers
+const NARROWEST = 18, WITH_NUMBERS = 44, WIDEST = 60; // a cell's width in pixels
 const MEASURES = {
   e_sem: { label: "E_sem", tests: ["sem"], floors: ["sem"] },
   signed: { label: "signed E_sem", tests: ["signed"], floors: ["sem"] },
@@ -113,8 +113,6 @@ function draw() {
   shown = filtered();
   const { rows, columns } = shown;
   const top = largest();
-  grid.className = columns.length <= WIDE ? "wide" : "";
-  grid.style.setProperty("--columns", columns.length);
   const heads = columns.map((a) => `<th scope="col" title="${escaped(brief(a.name))}"><span>${escaped(brief(a.name, 60))}</span></th>`);
   grid.tHead.innerHTML = `<tr><th scope="col">${escaped(MEASURES[state.measure].label)}</th>${heads.join("")}</tr>`;
   const body = [];
@@ -125,6 +123,7 @@ function draw() {
     body.push(`<tr class="line"><th scope="row" title="${escaped(brief(p.text, 300))}"><bdi>${escaped(brief(p.text))}</bdi></th>${line}</tr>`);
   });
   grid.tBodies[0].innerHTML = body.join("");
+  fit();
   lines = [...grid.tBodies[0].querySelectorAll("tr.line")];
   drawLegend(top);
   const cellCount = state.cells ? rows.reduce((n, p) => n + columns.filter((a) => matches(cellOf(p, a))).length, 0) : null;
@@ -132,6 +131,16 @@ function draw() {
     `${rows.length} of ${prompts.length} prompts, ${columns.length} of ${adapters.length} adapters` +
     (cellCount === null ? "" : `, ${cellCount} cells ${state.cells === "floor" ? "above the noise floor" : "significant"}`);
   if (rows.length && columns.length) tdOf(nearest(cursor)).tabIndex = 0;
+}
+
+// Cells share the width that there is; where they are wide enough they show their numbers.
+function fit() {
+  const room = document.getElementById("heat").clientWidth - parseInt(getComputedStyle(grid).getPropertyValue("--first"));
+  const each = Math.floor((room - 20) / shown.columns.length) - 1;
+  const width = Math.min(Math.max(each, NARROWEST), WIDEST);
+  grid.style.setProperty("--columns", shown.columns.length);
+  grid.style.setProperty("--cell", `${width}px`);
+  grid.className = width >= WITH_NUMBERS ? "wide" : "";
 }
 
 function drawLegend(top) {
@@ -229,6 +238,7 @@ function options(name, values) {
 options("category", data.categories);
 options("method", [...new Set(adapters.map((a) => a.method))].sort());
 controls.addEventListener("input", draw);
+addEventListener("resize", fit);
 controls.addEventListener("submit", (event) => event.preventDefault());
 controls.addEventListener("reset", () => setTimeout(draw));
 draw();
