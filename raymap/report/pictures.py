@@ -28,8 +28,8 @@ def chosen_pairs(run: Run) -> pl.DataFrame:
     """Return, for every cell of which both pictures are kept, the seed with the largest LPIPS.
 
     Returns:
-        `prompt_id`, `adapter`, `seed`, `clip_base`, `clip_adapted`, `lpips`, `drawn`; where `drawn` is false the adapted
-        picture is the base's own by proof, and only that is kept.
+        `prompt_id`, `adapter`, `seed`, `clip_base`, `clip_adapted`, `lpips`, `drawn`; where `drawn` is false the
+        adapted picture is the base's own by proof, and only that is kept.
     """
     kept = kept_pictures(run.folder.root)
     base = kept.filter(pl.col("adapter") == BASE).select("prompt_id", "seed")

@@ -58,7 +58,7 @@ class Verdict:
 
 
 def verdict(run: Run) -> Verdict:
-    """Conclude from a run's tests and controls; every count is of non-target prompts at a false-discovery rate of 5 %."""
+    """Conclude from a run's tests and controls; counts are of non-target prompts, at a false-discovery rate of 5 %."""
     proved = set(run.scores.group_by("adapter").agg(pl.col("drawn").any()).filter(~pl.col("drawn"))["adapter"])
     counts = {row["adapter"]: row for row in run.statistics["shifts"]}
     adapters = tuple(
@@ -83,26 +83,27 @@ def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
     total = len(statistics["adapters"])
     if not total:
         return "No adapter was measured."
-    shifted = {
-        name: sum(bool(row.get(f"shifted_{name}")) for row in statistics["shifts"]) for name in ("sem", "per", "signed")
-    }
+    counts = statistics["shifts"]
+    sem, per, signed = (sum(bool(row[f"shifted_{name}"]) for row in counts) for name in ("sem", "per", "signed"))
     same = sum(a["adapter"] in proved for a in statistics["adapters"])
-    identical = (
-        f" {_counted(same, total).capitalize()} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof."
-        if same
-        else ""
+    if not (sem or per or signed):
+        said = "On no single non-target prompt is a shift established."
+    else:
+        meaning = (
+            f"{_counted(sem, total, 'no adapter')} {_verb(sem, 'moves', 'move')} the meaning of non-target prompts"
+        )
+        picture = f"{_counted(per, total)} {_verb(per, 'moves', 'move')} their pictures further"
+        score = f"{_counted(signed, total)} {_verb(signed, 'changes', 'change')} the mean CLIP score of some"
+        said = _sentence(f"{meaning} further than re-seeding does, {picture}, and {score}.")
+    if not same:
+        return said
+    return (
+        f"{said} {_sentence(_counted(same, total))} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof."
     )
-    if not any(shifted.values()):
-        return f"On no single non-target prompt is a shift established.{identical}"
-    parts = [
-        f"{_counted(shifted['sem'], total, 'no adapter')} {_verb(shifted['sem'], 'moves', 'move')} the meaning of non-target "
-        "prompts further than re-seeding does",
-        f"{_counted(shifted['per'], total, 'none')} {_verb(shifted['per'], 'moves', 'move')} their pictures further",
-        f"{_counted(shifted['signed'], total, 'none')} {_verb(shifted['signed'], 'changes', 'change')} the mean CLIP score of "
-        "some",
-    ]
-    said = f"{parts[0]}, {parts[1]}, and {parts[2]}."
-    return f"{said[0].upper()}{said[1:]}{identical}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _counted(n: int, total: int, none: str = "none") -> str:
@@ -120,7 +121,10 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: 
     if row["e_sem"]["value"] is None:
         return AdapterVerdict(*known, Sentence("No non-target prompt was measured.", "warn"), ())
     if proved:
-        text = "Every picture is the base's own, by proof: no prompt holds the learned token, and the denoiser is untouched."
+        text = (
+            "Every picture is the base's own, by proof: no prompt holds the learned token, and the denoiser is "
+            "untouched."
+        )
         return AdapterVerdict(*known, Sentence(text, "ok"), ())
     look = _looks(others.filter(pl.col("adapter") == row["adapter"]), LOOK)
     if not counts:
@@ -153,37 +157,33 @@ def _certainty(run: Run) -> list[Sentence]:
     statistics, said = run.statistics, []
     control, floor = statistics["identity_control"], statistics["noise_floor"]
     if not control["present"]:
-        said.append(
-            Sentence("No identity control was drawn: that a shift of zero is measured as zero is not shown.", "warn")
-        )
+        said.append(Sentence("No identity control was drawn: nothing shows that no shift is measured as none.", "warn"))
     elif control["exact"]:
         said.append(Sentence(f"The identity control is exactly zero in all {control['cells']} cells.", "ok"))
     if floor["pairs"]:
         above = {name: int(run.others[f"above_tau_{name}"].sum()) for name in ("sem", "per")}
+        taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
         said.append(
             Sentence(
-                f"Noise floor from {floor['pairs']} pairs of base seeds: τ_sem = {floor['tau_sem']['value']:.4f}, "
-                f"τ_per = {floor['tau_per']['value']:.3f}. Of {run.others.height} non-target cells {above['sem']} lie above "
-                f"the first and {above['per']} above the second; a cell is a mean over seeds, a threshold a percentile of "
-                "single pairs, so that the tests above count, and the thresholds orient."
+                f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target cells "
+                f"{above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over seeds, a "
+                "threshold a percentile of single pairs: the tests decide, the thresholds orient."
             )
         )
     else:
         said.append(Sentence("There is no noise floor: no pair of base seeds was measured.", "warn"))
-    if few := _few_seeds(int(run.statistics["shifts"] and run.cells["n_seeds"].max() or 0)):  # type: ignore[arg-type]
+    if few := _few_seeds(run.scores["seed"].n_unique() if statistics["shifts"] else 0):
         said.append(Sentence(few, "warn"))
     if short := statistics["incomplete"]:
         cells = sum(entry["cells"] for entry in short)
         said.append(
             Sentence(
-                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack some, because "
-                "batches failed (failures.jsonl says why; the same command tries them again).",
+                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack some, "
+                "because batches failed (failures.jsonl says why; the same command tries them again).",
                 "warn",
             )
         )
-    said.append(
-        Sentence(f"Every count controls the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells).")
-    )
+    said.append(Sentence(f"Counts control the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells)."))
     return said
 
 
