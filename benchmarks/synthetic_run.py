@@ -1,4 +1,4 @@
-"""Run folders of invented scores and pictures, as `raymap run` would leave them: for tests and benchmarks of reports."""
+"""Run folders of invented scores and pictures, as `raymap run` leaves them: for tests and benchmarks of reports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int 
         )
         for k in range(prompts)
     ]
-    return Invented(adapters + [("identity-lora", "identity", "identity", "control")], texts, seeds, side)
+    return Invented([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
 
 
 def write_run(folder: Path, invented: Invented) -> Path:
@@ -108,7 +108,7 @@ def write_run(folder: Path, invented: Invented) -> Path:
 
 
 def _picture(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return a smooth field of colours with some grain, uint8 (side, side, 3): about as compressible as a photograph."""
+    """Return a smooth field of colours with some grain, uint8 (side, side, 3)."""
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.int16)
     return np.clip(smooth + rng.integers(-10, 11, smooth.shape), 1, 255).astype(np.uint8)
@@ -117,5 +117,5 @@ def _picture(rng: np.random.Generator, side: int) -> np.ndarray:
 def _moved(picture: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Return a picture of which a share is replaced."""
     other = _picture(rng, len(picture))
-    rows = int(round(share * len(picture)))
+    rows = round(share * len(picture))
     return np.concatenate([other[:rows], picture[rows:]]) if rows else picture

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from raymap.analysis.maps import measured
-from raymap.report.colours import SUBJECTS, stops
+from raymap.analysis.tables import ORDER
+from raymap.report.colours import SUBJECTS, readable_on, stops
 from raymap.report.source import Run
 from raymap.study import CATEGORIES
 
@@ -46,7 +47,7 @@ def scatter(run: Run) -> Figure:
     figure = Figure(figsize=(5.2, 3.6))
     axes = figure.add_subplot()
     rows = [row for row in run.statistics["regions"] if None not in (row["e_sem"], row["e_per"])]
-    for method, category in sorted({(row["method"], row["subject_category"]) for row in rows}):
+    for method, category in sorted({(row["method"], row["subject_category"]) for row in rows}, key=_paper_order):
         part = [row for row in rows if (row["method"], row["subject_category"]) == (method, category)]
         axes.scatter(
             [row["e_sem"] for row in part], [row["e_per"] for row in part], s=30,
@@ -84,13 +85,12 @@ def heatmap(run: Run) -> Figure:
             descending=[False, True, False], nulls_last=True,
         )
     )  # fmt: skip
+    methods = pl.col("method").replace_strict({method: k for k, method in enumerate(ORDER)}, default=len(ORDER))
     adapters = (
-        cells.select("subject_category", "method", "adapter").unique().sort("subject_category", "method", "adapter")
+        cells.select("subject_category", "method", "adapter").unique().sort("subject_category", methods, "adapter")
     )
     values = {(row[0], row[1]): row[2] for row in cells.select("prompt_id", "adapter", "e_sem").iter_rows()}
-    grid = np.array(
-        [[values.get((p, a), None) for a in adapters["adapter"]] for p in prompts["prompt_id"]], dtype=np.float64
-    )
+    grid = np.array([[values.get((p, a)) for a in adapters["adapter"]] for p in prompts["prompt_id"]], dtype=np.float64)
     rows = max(len(prompts), 1)
     figure = Figure(figsize=(2.6 + 0.17 * max(len(adapters), 4), 1.6 + (0.15 if rows <= LABELLED else 0.045) * rows))
     axes = figure.add_subplot()
@@ -119,10 +119,9 @@ def matrix(run: Run) -> Figure:
     if grid.size:
         image = axes.imshow(grid, cmap=_sequential(), vmin=0, aspect="auto")
         for (r, c), value in np.ndenumerate(grid):
-            shade = "white" if value > 0.55 * np.nanmax(grid) else "black"
-            axes.text(
-                c, r, "–" if np.isnan(value) else f"{value:.4f}", ha="center", va="center", fontsize=7, color=shade
-            )
+            text = "–" if np.isnan(value) else f"{value:.4f}"
+            ink = readable_on(image.cmap(image.norm(value)))
+            axes.text(c, r, text, ha="center", va="center", fontsize=7, color=ink)
         figure.colorbar(image, ax=axes, label="$E_{sem}$")
     axes.set_xticks(range(len(subjects)), subjects, fontsize=8)
     axes.set_yticks(range(len(prompts)), prompts, fontsize=8)
@@ -131,7 +130,12 @@ def matrix(run: Run) -> Figure:
     return figure
 
 
-def _sequential() -> LinearSegmentedColormap:
+def _paper_order(key: tuple[str, str]) -> tuple[int, str, str]:
+    method, category = key
+    return ORDER.index(method) if method in ORDER else len(ORDER), method, category
+
+
+def _sequential() -> Colormap:
     return LinearSegmentedColormap.from_list("shift", stops("light", signed=False)).with_extremes(bad="#bbbbbb")
 
 

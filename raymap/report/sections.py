@@ -67,7 +67,7 @@ def prompt_cards(run: Run, shown: Gallery, key: str) -> list[dict[str, Any]]:
     pictured = shown.pairs.drop_nulls("base").select("prompt_id", "adapter", "seed", "base", "adapted")
     cells = run.others.select("prompt_id", "adapter", "e_sem").join(pictured, on=("prompt_id", "adapter"))
     worst = {row["prompt_id"]: row for row in cells.sort("e_sem", descending=False).iter_rows(named=True)}
-    cards = []
+    cards: list[dict[str, Any]] = []
     for entry in run.statistics[key]:
         cell = worst.get(entry["prompt_id"])
         if cell and len(cards) < CARDS:

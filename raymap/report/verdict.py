@@ -165,9 +165,9 @@ def _certainty(run: Run) -> list[Sentence]:
         taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
         said.append(
             Sentence(
-                f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target cells "
-                f"{above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over seeds, a "
-                "threshold a percentile of single pairs: the tests decide, the thresholds orient."
+                f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target "
+                f"cells {above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over seeds, "
+                "a threshold a percentile of single pairs: the tests decide, the thresholds orient."
             )
         )
     else:
