@@ -166,8 +166,8 @@ def _certainty(run: Run) -> list[Sentence]:
         said.append(
             Sentence(
                 f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target "
-                f"cells {above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over seeds, "
-                "a threshold a percentile of single pairs: the tests decide, the thresholds orient."
+                f"cells {above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over "
+                "seeds, a threshold a percentile of single pairs: the tests decide, the thresholds orient."
             )
         )
     else:
