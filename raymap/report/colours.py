@@ -8,7 +8,7 @@ from matplotlib.typing import ColorType
 
 STOPS = 33
 # Zero has the ground's own brightness in both; warm is more, and for signed shifts warm is degradation.
-ZERO = {"light": "#f3f2f0", "dark": "#20222a"}
+ZERO = {"light": "#f3f2f0", "dark": "#1b1c22"}
 """No shift: next to the ground, so that only shifts have a colour."""
 SEQUENTIAL = {"light": ("magma_r", 0.06, 0.93), "dark": ("magma", 0.18, 1.0)}
 DIVERGING = {"light": ("RdBu", 0.04, 0.96), "dark": ("berlin_r", 0.0, 1.0)}
