@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Invented:
     seeds: int = 4
     side: int = 32
     keep_all: bool = False
-    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> Invented:
@@ -108,10 +109,12 @@ def write_run(folder: Path, invented: Invented) -> Path:
 
 
 def _picture(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return a smooth field of colours with some grain, uint8 (side, side, 3)."""
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.int16)
-    return np.clip(smooth + rng.integers(-10, 11, smooth.shape), 1, 255).astype(np.uint8)
+    """Return coarse and fine fields of colours with some grain, uint8 (side, side, 3): no easier than a photograph."""
+    picture = rng.integers(-8, 9, (side, side, 3), dtype=np.int16)
+    for cells, weight in ((5, 0.6), (max(side // 4, 5), 0.4)):
+        field = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        picture += (weight * np.asarray(field.resize((side, side), Image.Resampling.BICUBIC))).astype(np.int16)
+    return np.clip(picture, 1, 255).astype(np.uint8)
 
 
 def _moved(picture: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.typing import ColorType
 
 STOPS = 33
 # Zero has the ground's own brightness in both; warm is more, and for signed shifts warm is degradation.
@@ -26,7 +25,7 @@ def stops(ground: str, signed: bool) -> list[str]:
     return colours
 
 
-def readable_on(colour: ColorType) -> str:
+def readable_on(colour: str) -> str:
     """Return black or white, whichever contrasts more (WCAG 2 relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from raymap.analysis.maps import measured
@@ -120,7 +120,7 @@ def matrix(run: Run) -> Figure:
         image = axes.imshow(grid, cmap=_sequential(), vmin=0, aspect="auto")
         for (r, c), value in np.ndenumerate(grid):
             text = "–" if np.isnan(value) else f"{value:.4f}"
-            ink = readable_on(image.cmap(image.norm(value)))
+            ink = readable_on(to_hex(image.to_rgba(value)))
             axes.text(c, r, text, ha="center", va="center", fontsize=7, color=ink)
         figure.colorbar(image, ax=axes, label="$E_{sem}$")
     axes.set_xticks(range(len(subjects)), subjects, fontsize=8)
