@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -24,6 +24,11 @@ class Opened:
     page: Page
     complaints: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+
+    def refuse(self, dialog: Dialog) -> None:
+        """Write down and close a dialog that some script opened."""
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def cell(self, prompt: str, adapter: str) -> Locator:
         """Return the map's cell of a prompt id and an adapter."""
@@ -60,7 +65,7 @@ def opened(chromium: Browser, path: Path, **options: Any) -> Iterator[Opened]:
     seen = Opened(page)
     page.on("console", lambda message: seen.complaints.append(message.text))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (seen.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", seen.refuse)
     page.on("request", lambda request: seen.asked.append(request.url))
     page.goto(path.as_uri())
     seen.asked = [url for url in seen.asked if url != path.as_uri()]

@@ -21,6 +21,7 @@ from raymap.analysis.reduce import reduce_run
 from raymap.report.colours import palette, readable_on, stops
 from raymap.report.ordering import cluster_order
 from raymap.report.page import render
+from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
 from raymap.report.verdict import verdict
@@ -220,6 +221,21 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     assert any("No identity control" in sentence.text for sentence in found.certainty)
     worst = others.sort("e_sem", descending=True).row(0, named=True)
     assert (worst["prompt_id"], worst["adapter"]) in {(look.prompt_id, look.adapter) for look in found.look}
+
+
+def test_licence_and_consent_come_from_the_card_or_the_files_metadata(tmp_path: Path) -> None:
+    cards = {
+        "face-lora": {"licence": "CC BY 4.0", "consent": "signed, 2026", "metadata": {"modelspec.license": "other"}},
+        "style-lora": {"metadata": {"modelspec.license": "openrail"}},
+    }
+    adapters = [row for row in ADAPTERS if row[1] == "lora"]
+    folder = write_run(tmp_path, Invented(adapters, PROMPTS[:6], seeds=2, side=16, cards=cards))
+    reduce_run(folder)
+    rows = {row["adapter"]: row for row in adapter_cards(read_run(folder))}
+    assert (rows["face-lora"]["licence"], rows["face-lora"]["consent"]) == ("CC BY 4.0", "signed, 2026")
+    assert (rows["style-lora"]["licence"], rows["style-lora"]["consent"]) == ("openrail", None)
+    page = render(folder).read_text()
+    assert all(said in page for said in ("CC BY 4.0", "signed, 2026", "openrail"))
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:

@@ -118,9 +118,10 @@ def matrix(run: Run) -> Figure:
     axes = figure.add_subplot()
     if grid.size:
         image = axes.imshow(grid, cmap=_sequential(), vmin=0, aspect="auto")
+        colours = image.to_rgba(grid)
         for (r, c), value in np.ndenumerate(grid):
             text = "–" if np.isnan(value) else f"{value:.4f}"
-            ink = readable_on(to_hex(image.to_rgba(value)))
+            ink = readable_on(to_hex(tuple(colours[r, c].tolist())))
             axes.text(c, r, text, ha="center", va="center", fontsize=7, color=ink)
         figure.colorbar(image, ax=axes, label="$E_{sem}$")
     axes.set_xticks(range(len(subjects)), subjects, fontsize=8)

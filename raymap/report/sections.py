@@ -15,6 +15,8 @@ from raymap.study import CATEGORIES
 
 CARDS = 6
 """Prompts of the fragile and of the robust list that are shown with pictures."""
+LICENCE = ("licence", "license", "modelspec.license")
+"""What cards and files in the wild call it."""
 PLOT = (640, 400)
 MARGIN = {"left": 62, "right": 16, "top": 18, "bottom": 46}
 
@@ -90,9 +92,15 @@ def controls(run: Run) -> list[dict[str, Any]]:
 
 
 def adapter_cards(run: Run) -> list[dict[str, Any]]:
-    """Return what is known of each adapter: origin, licence and consent as its card says them, recipe, digest."""
+    """Return each adapter with its card, and licence and consent as the card, or else the file's own metadata, says."""
     names = run.cells.select("adapter", "method", "subject_category").unique().sort("adapter")
-    return [row | {"card": run.cards.get(row["adapter"], {})} for row in names.iter_rows(named=True)]
+    rows = []
+    for row in names.iter_rows(named=True):
+        card = run.cards.get(row["adapter"], {})
+        said = card.get("metadata", {}) | card
+        licence = next((said[key] for key in LICENCE if said.get(key)), None)
+        rows.append(row | {"card": card, "licence": licence, "consent": said.get("consent")})
+    return rows
 
 
 def distance_tables(run: Run) -> list[dict[str, Any]]:
