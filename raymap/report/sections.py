@@ -42,7 +42,7 @@ class _Axis:
     """A linear scale from 0 to beyond the largest value and the threshold."""
 
     def __init__(self, values: Sequence[float], tau: float | None, start: float, end: float) -> None:
-        top = max([*values, tau or 0.0]) * 1.12 or 1.0
+        top = max([1.12 * value for value in values] + [1.35 * (tau or 0.0)]) or 1.0  # room for the regions' names
         self._top, self._start, self._end = top, start, end
         known = [float(t) for t in MaxNLocator(5).tick_values(0, top) if 0 <= t <= top]
         self.ticks = [{"at": self.at(t), "label": f"{t:.6g}"} for t in known]

@@ -141,7 +141,7 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: 
         f"and ends {abs(signed):.4f} {direction}; LPIPS {row['e_per']['value']:.3f}."
     )
     any_shift = counts["shifted_sem"] + counts["shifted_per"] + counts["shifted_signed"]
-    level: Level = "bad" if counts["shifted_sem"] else "warn" if any_shift else "ok"
+    level: Level = "bad" if counts["shifted_sem"] else "warn" if any_shift else "note"
     return AdapterVerdict(*known, Sentence(text, level), look)
 
 

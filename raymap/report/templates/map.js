@@ -128,7 +128,7 @@ function draw() {
   drawLegend(top);
   const cellCount = state.cells ? rows.reduce((n, p) => n + columns.filter((a) => matches(cellOf(p, a))).length, 0) : null;
   document.getElementById("count").textContent =
-    `${rows.length} of ${prompts.length} prompts, ${columns.length} of ${adapters.length} adapters` +
+    `${rows.length} of ${prompts.length} prompts, ${columns.length} of ${adapters.length} adapters${adapters.some((a) => a.method === data.control) ? " and controls" : ""}` +
     (cellCount === null ? "" : `, ${cellCount} cells ${state.cells === "floor" ? "above the noise floor" : "significant"}`);
   if (rows.length && columns.length) tdOf(nearest(cursor)).tabIndex = 0;
 }
