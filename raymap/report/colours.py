@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex, to_rgb
 
@@ -9,6 +10,8 @@ STOPS = 33
 # Zero has the ground's own brightness in both; warm is more, and for signed shifts warm is degradation.
 ZERO = {"light": "#f3f2f0", "dark": "#1b1c22"}
 """No shift: next to the ground, so that only shifts have a colour."""
+FADE = 4
+"""Within so many stops a sequential scale leaves it."""
 SEQUENTIAL = {"light": ("magma_r", 0.06, 0.93), "dark": ("magma", 0.18, 1.0)}
 DIVERGING = {"light": ("RdBu", 0.04, 0.96), "dark": ("berlin_r", 0.0, 1.0)}
 """matplotlib's colour map and the part of it. Warm is more; for signed shifts warm is degradation."""
@@ -20,9 +23,10 @@ def stops(ground: str, signed: bool) -> list[str]:
     """Return a scale's colours from its low to its high end, as #rrggbb."""
     name, low, high = (DIVERGING if signed else SEQUENTIAL)[ground]
     scale = colormaps[name]
-    colours = [to_hex(scale(low + (high - low) * k / (STOPS - 1))) for k in range(STOPS)]
-    colours[STOPS // 2 if signed else 0] = ZERO[ground]
-    return colours
+    colours = scale(np.linspace(low, high, STOPS))[:, :3]
+    zero, reach = (STOPS // 2, 1) if signed else (0, FADE)
+    share = np.clip(1 - np.abs(np.arange(STOPS) - zero) / reach, 0, 1)[:, None]
+    return [to_hex(tuple(colour.tolist())) for colour in share * np.array(to_rgb(ZERO[ground])) + (1 - share) * colours]
 
 
 def readable_on(colour: str) -> str:
