@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,9 @@ from scipy.cluster.hierarchy import linkage
 
 from benchmarks.synthetic_run import CATEGORIES, Invented, write_run
 from raymap.analysis.reduce import reduce_run
+from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
+from raymap.report.export import FORMATS, export
 from raymap.report.ordering import cluster_order
 from raymap.report.page import render
 from raymap.report.sections import adapter_cards
@@ -223,8 +226,44 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     assert (worst["prompt_id"], worst["adapter"]) in {(look.prompt_id, look.adapter) for look in found.look}
 
 
+RAGGED = [
+    ("a-lora", "lora", "a", "face"),
+    ("b-lora", "lora", "b", "style"),
+    ("c-textual_inversion", "textual_inversion", "a", "face"),
+    ("identity-lora", "identity", "identity", "control"),
+    ("u-lora", "lora", "u", "unknown"),
+]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "prompts", "seeds"),
+    [
+        (RAGGED, PROMPTS[:8], 1),
+        (RAGGED, PROMPTS[:1], 3),
+        (RAGGED, PROMPTS[:2], 3),
+        (RAGGED[2:3], PROMPTS[:8], 3),
+        (RAGGED[4:], PROMPTS[:8], 3),
+        (RAGGED[:1], PROMPTS[:1], 3),
+    ],
+    ids=["one seed", "one prompt", "two prompts", "identities only", "unknown category", "target prompts only"],
+)
+def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: Any, prompts: Any, seeds: int) -> None:
+    folder = write_run(tmp_path, Invented(adapters, prompts, seeds=seeds, side=16))
+    reduce_run(folder)
+    assert "On no single non-target prompt is a shift established." in render(folder).read_text()
+    assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
+
+
+def test_a_run_of_controls_alone_has_a_report_and_no_figure(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Invented(RAGGED[3:4], PROMPTS[:8], seeds=3, side=16))
+    reduce_run(folder)
+    assert "No adapter was measured." in render(folder).read_text()
+    with pytest.raises(InputError, match="no adapter but controls"):
+        export(read_run(folder), ("png",))
+
+
 def test_licence_and_consent_come_from_the_card_or_the_files_metadata(tmp_path: Path) -> None:
-    cards = {
+    cards: dict[str, dict[str, Any]] = {
         "face-lora": {"licence": "CC BY 4.0", "consent": "signed, 2026", "metadata": {"modelspec.license": "other"}},
         "style-lora": {"metadata": {"modelspec.license": "openrail"}},
     }

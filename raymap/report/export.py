@@ -30,7 +30,12 @@ def export(run: Run, formats: Sequence[str]) -> list[Path]:
     """Write Figures 1 to 3 and Tables 1 and 2 into report/, and return the paths.
 
     Picture formats hold the figures, text formats the tables; CSV the numbers behind the figures too.
+
+    Raises:
+        InputError: the run has no adapter but controls.
     """
+    if formats and not run.statistics["adapters"]:
+        raise InputError(str(run.folder.root), "holds no adapter but controls", "run a study that has one")
     folder = run.folder.report.parent
     files: dict[Path, bytes] = {}
     drawn = [kind for kind in formats if kind in figures.FORMATS]
