@@ -19,6 +19,7 @@ from scipy.cluster.hierarchy import linkage
 
 from benchmarks.synthetic_run import CATEGORIES, Invented, write_run
 from raymap.analysis.reduce import reduce_run
+from raymap.analysis.shifts import matching_p, sign_flip_p
 from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
 from raymap.report.export import FORMATS, export
@@ -27,7 +28,7 @@ from raymap.report.page import render
 from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
-from raymap.report.verdict import verdict
+from raymap.report.verdict import smallest_p, verdict
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
 from tests.conftest import raymap_command
@@ -275,6 +276,15 @@ def test_licence_and_consent_come_from_the_card_or_the_files_metadata(tmp_path: 
     assert (rows["style-lora"]["licence"], rows["style-lora"]["consent"]) == ("openrail", None)
     page = render(folder).read_text()
     assert all(said in page for said in ("CC BY 4.0", "signed, 2026", "openrail"))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_what_so_many_seeds_can_show_at_best_is_what_the_tests_give(seeds: int) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.25, 0.001, (1, seeds))
+    sem, signed = smallest_p(seeds)
+    assert matching_p(base, base - 0.5, rng)[0] == pytest.approx(sem)
+    assert sign_flip_p(np.full((1, seeds), -0.5), rng)[0] == pytest.approx(signed)
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:

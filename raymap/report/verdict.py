@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -187,14 +188,26 @@ def _certainty(run: Run) -> list[Sentence]:
     return said
 
 
+def smallest_p(seeds: int) -> tuple[float, float]:
+    """Return the p-values of a cell whose cosine falls equally in all seeds: of its meaning, and of its mean score.
+
+    That of E_sem is the share of perfect matchings of 2K values that join no two of a kind, K! / (2K - 1)!!; that of
+    sign flips is 2 / 2^K (raymap.analysis.shifts).
+    """
+    return math.factorial(seeds) / math.prod(range(1, 2 * seeds, 2)), 2 / 2**seeds
+
+
 def _few_seeds(seeds: int) -> str | None:
     """Return what too few seeds mean for tests of single cells; None where they suffice, or there is no test."""
-    share = (
-        2 / 2**seeds / FDR
-    )  # of cells that have to reach the smallest possible p, for any to pass Benjamini-Hochberg
-    if not seeds or share < 0.01:
+    if not seeds:
         return None
-    smallest = f"With {seeds} seeds the smallest possible p-value of a changed mean CLIP score is {2 / 2**seeds:.2g}"
-    if share > 1:
-        return f"{smallest}, so that no single cell can be established. More seeds would tell more."
-    return f"{smallest}: single cells can be established only where {share:.0%} of all cells reach it together."
+    sem, signed = smallest_p(seeds)
+    if sem / FDR < 0.01:  # of all cells would have to reach the smallest p, for any to pass Benjamini-Hochberg
+        return None
+    known = f"With {seeds} seeds a shift that is equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
+    if signed > FDR:
+        return f"{known} at best, so that no single cell can be established. More seeds would tell more."
+    return (
+        f"{known}. By the rule for false discoveries it is established only where {sem / FDR:.0%} and {signed / FDR:.0%} "
+        "of all cells reach that together; more seeds would tell more."
+    )
