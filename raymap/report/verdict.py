@@ -204,10 +204,10 @@ def _few_seeds(seeds: int) -> str | None:
     sem, signed = smallest_p(seeds)
     if sem / FDR < 0.01:  # of all cells would have to reach the smallest p, for any to pass Benjamini-Hochberg
         return None
-    known = f"With {seeds} seeds a shift that is equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
+    known = f"With {seeds} seeds a shift equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
     if signed > FDR:
         return f"{known} at best, so that no single cell can be established. More seeds would tell more."
     return (
-        f"{known}. By the rule for false discoveries it is established only where {sem / FDR:.0%} and {signed / FDR:.0%} "
-        "of all cells reach that together; more seeds would tell more."
+        f"{known}. By the rule for false discoveries it is established only where {sem / FDR:.0%} and "
+        f"{signed / FDR:.0%} of all cells reach that together; more seeds would tell more."
     )
