@@ -45,7 +45,7 @@ class ScoresAfterSeeing:
     def ready(self) -> bool:
         if isinstance(self.error, str):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.error is not None:
+        elif self.error is not None:
             raise self.error
         return True
 

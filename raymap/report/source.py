@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import polars.selectors as cs
 
 from raymap.analysis.maps import measured, with_entanglement
 from raymap.analysis.reduce import read_map, read_statistics, read_study
-from raymap.analysis.scores import stream_scores
+from raymap.analysis.scores import read_scores
 from raymap.errors import InputError
 from raymap.store.files import read_each
 from raymap.store.folder import RunFolder
@@ -64,7 +63,7 @@ def read_run(root: Path) -> Run:
         RunFolder(root),
         str(record.get("study", root.name)),
         joined,
-        stream_scores(root).cast({cs.enum(): pl.String}),
+        read_scores(root),
         read_statistics(root),
         read_study(root),
         record,
