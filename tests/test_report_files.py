@@ -214,7 +214,7 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     found = verdict(run)
     others = run.cells.filter(~pl.col("target"))
     moved = others.filter(pl.col("q_signed") <= 0.05)["adapter"].n_unique()
-    assert f"{moved} of 6 change the mean CLIP score" in found.headline
+    assert f"{moved} of 6 to change the mean CLIP score" in found.headline
     assert "2 of 6 leave every picture as it is, by proof" in found.headline.lower()
     by_name = {a.adapter: a for a in found.adapters}
     assert "by proof" in by_name["face-textual_inversion"].sentence.text

@@ -90,12 +90,10 @@ def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
     if not (sem or per or signed):
         said = "On no single non-target prompt is a shift established."
     else:
-        meaning = (
-            f"{_counted(sem, total, 'no adapter')} {_verb(sem, 'moves', 'move')} the meaning of non-target prompts"
-        )
-        picture = f"{_counted(per, total)} {_verb(per, 'moves', 'move')} their pictures further"
-        score = f"{_counted(signed, total)} {_verb(signed, 'changes', 'change')} the mean CLIP score of some"
-        said = _sentence(f"{meaning} further than re-seeding does, {picture}, and {score}.")
+        meaning = f"{_counted(sem, total, 'no adapter')} {_verb(sem, 'is', 'are')} shown to move the meaning"
+        picture = f"{_counted(per, total)} to move their pictures further"
+        score = f"{_counted(signed, total)} to change the mean CLIP score of some"
+        said = _sentence(f"{meaning} of non-target prompts further than re-seeding does, {picture}, and {score}.")
     if not same:
         return said
     return (
@@ -131,17 +129,18 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: 
     if not counts:
         return AdapterVerdict(*known, Sentence("No cell could be tested.", "warn"), look)
     parts = [
-        f"meaning on {counts['shifted_sem']} of {counts['tested_sem']} prompts",
-        f"picture on {counts['shifted_per']} of {counts['tested_per']}",
-        f"mean CLIP score on {counts['shifted_signed']} of {counts['tested_signed']}",
+        f"{what} on {counts[f'shifted_{name}']} of {counts[f'tested_{name}']}"
+        for name, what in (("sem", "meaning"), ("per", "picture"), ("signed", "mean CLIP score"))
+        if counts[f"tested_{name}"]
     ]
+    shifts = f"Shifts beyond re-seeding, in prompts: {', '.join(parts)}." if parts else "No cell could be tested."
     signed = row["e_sem_signed"]["value"]
     direction = "lower" if signed < 0 else "higher"
     text = (
-        f"Shifts beyond re-seeding: {', '.join(parts)}. On average the CLIP score moves by {row['e_sem']['value']:.4f} "
-        f"and ends {abs(signed):.4f} {direction}; LPIPS {row['e_per']['value']:.3f}."
+        f"{shifts} On average the CLIP score moves by {row['e_sem']['value']:.4f} and ends {abs(signed):.4f} "
+        f"{direction}; LPIPS {row['e_per']['value']:.3f}."
     )
-    any_shift = counts["shifted_sem"] + counts["shifted_per"] + counts["shifted_signed"]
+    any_shift = any(counts[f"shifted_{name}"] for name in ("sem", "per", "signed"))
     level: Level = "bad" if counts["shifted_sem"] else "warn" if any_shift else "note"
     return AdapterVerdict(*known, Sentence(text, level), look)
 
@@ -169,6 +168,14 @@ def _certainty(run: Run) -> list[Sentence]:
                 f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target "
                 f"cells {above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over "
                 "seeds, a threshold a percentile of single pairs: the tests decide, the thresholds orient."
+            )
+        )
+        matched = {name: [a[f"above_matched_{name}"] or 0 for a in statistics["adapters"]] for name in ("sem", "per")}
+        said.append(
+            Sentence(
+                f"Above the floor that is matched to a cell (a mean over as many seed pairs, prompt by prompt) lie "
+                f"{sum(matched['sem'])} cells in E_sem and {sum(matched['per'])} in E_per, of which 1 in 20 would by "
+                "re-seeding alone."
             )
         )
     else:
