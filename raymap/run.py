@@ -16,10 +16,13 @@ from raymap.adapters.folder import CARD, foreign_card, read_card, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.update import may_stand_in
+from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
-from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
+from raymap.intervene import check_interventions, measured_variants, planned_variants
+from raymap.interventions import MARK
+from raymap.personalize.orders import CONTROL, AdapterOrder, info_of, is_trained, orders, together
 from raymap.personalize.references import check_references
 from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
 from raymap.progress import Progress
@@ -46,12 +49,16 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Found:
-    """An adapter that was brought along: what it is, the card it gets in the run folder, files, `Adapter.triggers`."""
+    """An adapter that was brought along.
+
+    What it is, the card it gets in the run folder, files, `Adapter.triggers`, the names of the weights it updates.
+    """
 
     info: AdapterInfo
     card: dict[str, Any]
     files: tuple[Path, ...]
     triggers: tuple[str, ...] | None
+    weights: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,13 @@ class Prepared:
         ]
         return sum(same) * len(self.study.seeds)
 
+    @property
+    def touched(self) -> dict[str, frozenset[str]]:
+        """The names of the weights that each adapter updates, controls left out."""
+        skeleton = skeleton_of(self.base)
+        touched = {order.name: order.touched(skeleton) for order in self.orders if order.method != CONTROL}
+        return touched | {f.info.name: f.weights for f in self.brought if f.info.method != CONTROL}
+
 
 def prepare(study: Study) -> Prepared:
     """Look at everything the study names: base, judges, reference images, adapters brought along.
@@ -109,18 +123,29 @@ def prepare(study: Study) -> Prepared:
     for name in names:
         if names.count(name) > 1 or name == BASE:
             raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
-    return Prepared(study, folder, base_sha256, wanted, tuple(brought))
+        if MARK in name:
+            raise InputError(
+                f"adapter {name}", f"has {MARK!r} in its name, as variants have", "give its entry a `name:`"
+            )
+    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought))
+    if study.interventions:
+        check_interventions(study.interventions, prepared.touched)
+    return prepared
 
 
 def describe(prepared: Prepared) -> str:
     """Return what a run would do, in one line."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
-    return (
+    line = (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
         f"{len(prepared.orders)} adapters to train"
     )
+    if study.interventions:
+        number = len(planned_variants(study.interventions, prepared.touched))
+        line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
+    return line
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
@@ -184,10 +209,33 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     session["seconds"] = round(time.perf_counter() - started, 1)
     _record(folder, study, plan, session if schedule else None)
     render(folder.root)
+    _check_whole(schedule, plan, folder)
+    if study.interventions:
+        _intervene(prepared, plan, folder, progress)
+    return statistics
+
+
+def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Progress) -> None:
+    """Draw what the study's interventions lack, against the base pictures of its finished map, and reduce them."""
+    study, schedule = prepared.study, None
+    plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
+    if not set(plan.units) <= folder.done(plan).keys():
+        from raymap.cluster import launch
+
+        with launch.runtime(study.resources):
+            schedule, session = _draw(prepared, plan, folder, progress)
+        folder.join_journals()
+        _record(folder, study, mapped, {"interventions": len(plan.adapters), **session})
+    progress.note("reducing: interventions")
+    reduce_interventions(folder.root)
+    render(folder.root)
+    _check_whole(schedule, plan, folder)
+
+
+def _check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> None:
     if schedule is not None and schedule.failed:
         problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
         raise IncompleteRunError(f"{problem}; the same command tries them again")
-    return statistics
 
 
 def _untrained(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
@@ -202,7 +250,7 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, read.files, read.adapter.triggers)
+    return Found(info, card, read.files, read.adapter.triggers, frozenset(read.adapter.updates))
 
 
 def _bring(found: Found, target: Path, base_sha256: str) -> None:
@@ -271,7 +319,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
     )
     threads = study.resources.threads_per_worker
-    folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
+    folders = {name: folder.adapter(name) for name in dict.fromkeys(a.name.partition(MARK)[0] for a in plan.adapters)}
     generator = GeneratorSpec(
         prepared.base,
         folders,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from raymap.errors import InputError
+from raymap.interventions import Interventions
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Positive, Recipe, preset
 
 PromptCategory = Literal["people", "animals", "objects", "scenes", "styles", "abstract"]
@@ -173,6 +174,7 @@ class Study(_Frozen):
     protocol: Literal["plain", "triggered"] = "plain"
     draw_anyway: bool = False
     identity_control: bool = True
+    interventions: Interventions | None = None
     batch_size: Positive = 16
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
@@ -190,6 +192,9 @@ class Study(_Frozen):
             raise ValueError("methods: no method to train the subjects with; write `methods: {lora: reference-lora}`")
         if not self.subjects and not self.adapters:
             raise ValueError("subjects: nothing to measure; give `subjects:` to train or `adapters:` to load")
+        if self.interventions and self.protocol == "triggered":
+            raise ValueError("interventions: a trigger has no dose, so that dose 0 would not be the base; "
+                             "write `protocol: plain`")  # fmt: skip
         for key, values in (
             ("seeds", self.seeds),
             ("prompts", [p.text for p in self.prompts]),

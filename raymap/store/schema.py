@@ -81,6 +81,15 @@ MAP = pa.schema(
     ]
 )
 
+INTERVENTIONS = pa.schema(
+    [
+        _field("intervened", pa.string(), "name of the adapter of which one thing was changed"),
+        _field("family", pa.string(), "dose | projection | attention | stage | layer | timesteps | norm | ..."),
+        _field("level", pa.string(), "which dose, which part, ...; of norm the norm, of random the seed"),
+        _field("alpha", pa.float64(), "factor of the update, 1 as trained"),
+        *MAP,
+    ]
+)
 
 _TESTS = (
     ("sem", "that E_sem exceeds what re-seeding the base gives"),
