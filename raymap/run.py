@@ -158,7 +158,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
     folder = RunFolder(output)
     with locked(folder.root):
         _write_study(prepared.study, folder)
-        if untrained := _untrained(prepared, folder):
+        if untrained := untrained_orders(prepared, folder):
             from raymap.cluster import launch
 
             with launch.runtime(prepared.study.resources):
@@ -181,19 +181,19 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     study = prepared.study
-    untrained = _untrained(prepared, folder)
+    untrained = untrained_orders(prepared, folder)
     for found in prepared.brought:
         _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
-    plan = None if untrained else _plan(prepared, folder)
+    plan = None if untrained else plan_run(prepared, folder)
     if plan is None or folder.done(plan).keys() != set(plan.units):
         from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
         with launch.runtime(study.resources):
             if untrained:
                 session["training_s"] = _train(prepared, untrained, folder, progress)
-            plan = _plan(prepared, folder)
+            plan = plan_run(prepared, folder)
             _write_study(study, folder)
             if not (folder.root / "run.json").exists():
                 write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
@@ -238,7 +238,7 @@ def _check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> No
         raise IncompleteRunError(f"{problem}; the same command tries them again")
 
 
-def _untrained(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
+def untrained_orders(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
     return tuple(order for order in prepared.orders if not is_trained(folder.adapter(order.name), order))
 
 
@@ -265,7 +265,7 @@ def _bring(found: Found, target: Path, base_sha256: str) -> None:
         write_card(target, found.card)
 
 
-def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
+def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     """Plan the run and refuse a folder that holds another one."""
     infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
     infos += [found.info for found in prepared.brought]

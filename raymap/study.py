@@ -109,6 +109,14 @@ class SamplerSettings(_Frozen):
     guidance_scale: Annotated[float, Field(ge=1)] = 5.0
 
 
+class AttentionSettings(_Frozen):
+    """How `raymap attention` reduces maps: denoising steps to so many bins, each layer's heads to so many groups."""
+
+    bins: Positive = 5
+    head_groups: Positive = 1
+    protocols: Annotated[tuple[Literal["free", "forced"], ...], Field(min_length=1)] = ("free", "forced")
+
+
 class Workers(_Frozen):
     """How many workers draw: at least `min` while there is something to draw, up to `max` as nodes come."""
 
@@ -175,6 +183,7 @@ class Study(_Frozen):
     draw_anyway: bool = False
     identity_control: bool = True
     interventions: Interventions | None = None
+    attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()

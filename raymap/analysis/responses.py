@@ -36,13 +36,13 @@ def dose_response(cells: pl.DataFrame, measure: str) -> dict[str, Any] | None:
     moved = complete[np.ptp(complete, axis=1) > 0]
     taus = np.array([stats.kendalltau(doses, row).statistic for row in moved])
     steps = [
-        {"from": float(doses[a]), "to": float(doses[b])} | _mean(complete[:, b] - complete[:, a])
+        {"from": float(doses[a]), "to": float(doses[b])} | mean_over_prompts(complete[:, b] - complete[:, a])
         for a, b in pairwise(range(len(doses)))
     ]
     return {
-        "curve": [{"dose": float(d)} | _mean(values[:, k]) for k, d in enumerate(doses)],
-        "slope": _mean(slopes),
-        "monotonicity": _mean(taus),
+        "curve": [{"dose": float(d)} | mean_over_prompts(values[:, k]) for k, d in enumerate(doses)],
+        "slope": mean_over_prompts(slopes),
+        "monotonicity": mean_over_prompts(taus),
         "steps": steps,
     }
 
@@ -58,10 +58,10 @@ def parts_and_whole(cells: pl.DataFrame, whole: pl.DataFrame, measure: str) -> d
     together = _beside(cells, values, whole, measure)
     total = values.sum(axis=1)
     return {
-        "levels": [{"level": level} | _mean(values[:, k]) for k, level in enumerate(levels)],
-        "sum": _mean(total),
-        "whole": _mean(together),
-        "sum_over_whole": _ratio(total, together),
+        "levels": [{"level": level} | mean_over_prompts(values[:, k]) for k, level in enumerate(levels)],
+        "sum": mean_over_prompts(total),
+        "whole": mean_over_prompts(together),
+        "sum_over_whole": ratio(total, together),
     }
 
 
@@ -73,10 +73,10 @@ def against_random(cells: pl.DataFrame, whole: pl.DataFrame, measure: str) -> di
     own, mean = _beside(cells, values, whole, measure), values.mean(axis=1)
     return {
         "draws": len(seeds),
-        "learned": _mean(own),
-        "random": _mean(mean),
-        "difference": _mean(own - mean),
-        "random_over_learned": _ratio(mean, own),
+        "learned": mean_over_prompts(own),
+        "random": mean_over_prompts(mean),
+        "difference": mean_over_prompts(own - mean),
+        "random_over_learned": ratio(mean, own),
     }
 
 
@@ -172,13 +172,13 @@ def _all(values: np.ndarray, axis: int) -> Group:
     return Group(np.arange(values.shape[axis]))
 
 
-def _mean(values: np.ndarray) -> dict[str, Any]:
+def mean_over_prompts(values: np.ndarray) -> dict[str, Any]:
     """Return the mean over prompts with its interval, for this adapter."""
     column = values[:, None]
     return contrast(column, [_all(column, 0)], [_all(column, 1)]).as_dict()
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> dict[str, Any]:
+def ratio(above: np.ndarray, below: np.ndarray) -> dict[str, Any]:
     """Return the ratio of two means over prompts, with a percentile bootstrap interval over prompts."""
     known = ~(np.isnan(above) | np.isnan(below))
     above, below = above[known], below[known]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
@@ -14,10 +17,8 @@ from raymap.attention.tokens import class_masks
 from raymap.attention.watch import cross_attentions, watched
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import noise_generators
-from raymap.study import SamplerSettings
-
-PROTOCOLS = ("free", "forced")
-"""`free`: each model on its own trajectory (the paper's); `forced`: the adapted model on the base's latents."""
+from raymap.errors import DrawingError
+from raymap.study import AttentionSettings, SamplerSettings
 
 
 class Trajectory:
@@ -64,55 +65,98 @@ class Trajectory:
         self.latents = self._scheduler.step(predicted, t, self.latents, **self._extra, return_dict=False)[0]
 
 
-@torch.no_grad()
-def compare(
-    pipeline: StableDiffusionPipeline,
-    store: AdapterStore,
-    encoder: PromptEncoder,
-    adapter: str,
-    prompts: Sequence[str],
-    seeds: tuple[int, ...],
-    sampler: SamplerSettings,
-    batch_size: int,
-    bins: int,
-    groups: int,
-    protocols: tuple[str, ...] = PROTOCOLS,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Denoise a batch under base and adapter, and reduce what their cross-attention differs by.
+@dataclass(frozen=True)
+class Compared:
+    """What base and adapted model's attention differs by, for a batch.
 
-    The batch is padded to `batch_size` by its last item, as drawing pads it. Memory beyond a plain run's: the base's
-    maps of one step and three temporary ones of the largest layer, 4 · items · heads · positions · tokens bytes each.
-
-    Returns:
-        What `Shifts.means` returns, and final latents (batch_size, …) of the trajectories, by `base` and `free`.
+    `shifts` is float32 (protocols, items, layers, bins, head groups, classes, measures), as `Shifts.means` has it;
+    `layers` are names, `timesteps` means of each bin's, `tokens` (items, classes) how many tokens a class has.
     """
-    n, padding = len(prompts), batch_size - len(prompts)
-    padded = [*prompts, *[prompts[-1]] * padding]
-    seeds = (*seeds, *(seeds[-1],) * padding)
 
-    def embedded() -> torch.Tensor:
-        text = encoder(padded)
-        return torch.cat([encoder([""] * batch_size), text]) if sampler.guidance_scale > 1 else text
+    shifts: np.ndarray
+    layers: tuple[str, ...]
+    timesteps: tuple[float, ...]
+    tokens: np.ndarray
 
-    store.swap(None)
-    masks = class_masks([encoder.encode(prompt).ids for prompt in prompts], encoder([prompts[0]]).shape[1])
-    base = Trajectory(pipeline, embedded(), seeds, sampler)
-    store.swap(adapter)
-    own = Trajectory(pipeline, embedded(), seeds, sampler)
-    grid = Grid(len(base.timesteps), bins, groups, len(cross_attentions(pipeline.unet)))
-    shifts = Shifts(grid, masks.to(pipeline.device), protocols)
-    first = batch_size if sampler.guidance_scale > 1 else 0
-    with watched(pipeline.unet, slice(first, first + n), shifts.take):
-        for step, t in enumerate(base.timesteps):
-            store.swap(None)
-            shifts.pass_(None, step)
-            predicted = base.predict(t)
-            store.swap(adapter)
-            if "forced" in protocols:
-                shifts.pass_("forced", step)
-                base.predict(t, own.text)
-            if "free" in protocols:
-                shifts.pass_("free", step)
-                own.advance(own.predict(t), t)
-            base.advance(predicted, t)
-    return shifts.means(), {"base": base.latents, "free": own.latents}
+
+class Comparer:
+    """One base with its adapters, whose attention it sets beside the base's own, batch by batch."""
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        store: AdapterStore,
+        encoder: PromptEncoder,
+        sampler: SamplerSettings,
+        settings: AttentionSettings,
+        batch_size: int,
+    ) -> None:
+        self._pipeline, self._store, self._encoder = pipeline, store, encoder
+        self._sampler, self._settings, self._size = sampler, settings, batch_size
+        pipeline.scheduler.set_timesteps(sampler.steps)
+        steps = pipeline.scheduler.timesteps.tolist()
+        self._layers = tuple(name.removesuffix(".attn2") for name in cross_attentions(pipeline.unet))
+        self._grid = Grid(len(steps), min(settings.bins, len(steps)), settings.head_groups, len(self._layers))
+        bins = range(self._grid.bins)
+        self._timesteps = tuple(fmean(t for k, t in enumerate(steps) if self._grid.bin_of(k) == b) for b in bins)
+
+    def unmoved(self, prompts: Sequence[str]) -> Compared:
+        """Return what a batch has that is proved to be the base's own: no shift, and no attention measured."""
+        masks = self._masks(prompts)
+        items, _, classes = masks.shape
+        grid, protocols = self._grid, len(self._settings.protocols)
+        shifts = np.zeros((protocols, items, grid.layers, grid.bins, grid.groups, classes, 3), np.float32)
+        shifts[..., 1] = np.nan
+        return Compared(shifts, self._layers, self._timesteps, masks.sum(1).int().numpy())
+
+    @torch.no_grad()
+    def compare(
+        self, adapter: str, prompts: Sequence[str], seeds: tuple[int, ...]
+    ) -> tuple[Compared, dict[str, torch.Tensor]]:
+        """Denoise a batch under base and adapter, and reduce what their cross-attention differs by.
+
+        The batch is padded by its last item, as drawing pads it. Memory beyond a plain run's: the base's maps of one
+        step, and a few temporary ones of the largest layer, 4 · items · heads · positions · tokens bytes each.
+
+        Returns:
+            The comparison, and the final latents (batch size, …) of the trajectories, `base` and `free`.
+
+        Raises:
+            DrawingError: when what was measured is not finite.
+        """
+        n, size, store = len(prompts), self._size, self._store
+        padded = [*prompts, *[prompts[-1]] * (size - n)]
+        seeds = (*seeds, *(seeds[-1],) * (size - n))
+        store.swap(None)
+        masks = self._masks(prompts)
+        shifts = Shifts(self._grid, masks.to(self._pipeline.device), self._settings.protocols)
+        base = Trajectory(self._pipeline, self._embedded(padded), seeds, self._sampler)
+        store.swap(adapter)
+        own = Trajectory(self._pipeline, self._embedded(padded), seeds, self._sampler)
+        first = size if self._sampler.guidance_scale > 1 else 0
+        with watched(self._pipeline.unet, slice(first, first + n), shifts.take):
+            for step, t in enumerate(base.timesteps):
+                store.swap(None)
+                shifts.pass_(None, step)
+                predicted = base.predict(t)
+                store.swap(adapter)
+                if "forced" in self._settings.protocols:
+                    shifts.pass_("forced", step)
+                    base.predict(t, own.text)
+                if "free" in self._settings.protocols:
+                    shifts.pass_("free", step)
+                    own.advance(own.predict(t), t)
+                base.advance(predicted, t)
+        means = shifts.means()
+        if not torch.isfinite(means).all():
+            raise DrawingError(f"under {adapter}: attention is not finite")
+        compared = Compared(means.cpu().numpy(), self._layers, self._timesteps, masks.sum(1).int().numpy())
+        return compared, {"base": base.latents, "free": own.latents}
+
+    def _masks(self, prompts: Sequence[str]) -> torch.Tensor:
+        encoded = [self._encoder.encode(prompt) for prompt in prompts]
+        return class_masks([prompt.ids for prompt in encoded], encoded[0].embedding.shape[1])
+
+    def _embedded(self, prompts: list[str]) -> torch.Tensor:
+        text = self._encoder(prompts)
+        return torch.cat([self._encoder([""] * len(prompts)), text]) if self._sampler.guidance_scale > 1 else text

@@ -43,8 +43,9 @@ class Grid:
 class Shifts:
     """Accumulates what two models' attention differs by. Holds the base's maps of one denoising step, no more.
 
-    `pass_` says what the next forward pass is: of the base, whose maps are kept, or of the adapted model under one of
-    the protocols, whose maps are compared with them.
+    `protocols` are `free` (each model on its own trajectory: the paper's) and `forced` (the adapted model on the base's
+    latents). `pass_` says what the next forward pass is: of the base, whose maps are kept, or of the adapted model
+    under one of the protocols, whose maps are compared with them.
     """
 
     def __init__(self, grid: Grid, masks: torch.Tensor, protocols: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from raymap.errors import RaymapError
 
 # Each module registers its commands, in the order in which `raymap --help` lists them.
 import raymap.cli.study  # isort: skip
+import raymap.cli.attention  # isort: skip
 import raymap.cli.adapters  # isort: skip
 import raymap.cli.results  # noqa: F401  # isort: skip
 

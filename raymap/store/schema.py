@@ -91,6 +91,44 @@ INTERVENTIONS = pa.schema(
     ]
 )
 
+_NAME = pa.dictionary(pa.int16(), pa.string())
+
+ATTENTION = pa.schema(
+    [
+        *(field.with_type(_NAME) for field in _ADAPTER),
+        _field("prompt_id", _NAME, "id of the prompt in the suite"),
+        _field("prompt_category", _NAME, "category of the prompt"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("protocol", _NAME, "free: each model on its own trajectory; forced: adapted on the base's latents"),
+        _field("layer", _NAME, "cross-attention module of the denoiser"),
+        _field("bin", pa.int8(), "group of denoising steps, from noise to picture"),
+        _field("timestep", pa.float32(), "mean of the scheduler's timesteps in the bin"),
+        _field("heads", pa.int8(), "group of the layer's heads"),
+        _field("tokens", _NAME, "class of tokens: content | bos | end | padding"),
+        _field("n_tokens", pa.int16(), "tokens of the class in this prompt"),
+        _field("delta", pa.float32(), "mean |A_adapted - A_base| over positions, heads, steps and the class's tokens"),
+        _field("attention", pa.float32(), "mean A_base over the same; null where not drawn", nullable=True),
+        _field("js", pa.float32(), "the class's share of the Jensen-Shannon divergence of a position, in bits"),
+        _field("drawn", pa.bool_(), "false: identical to the base by proof, not computed"),
+    ]
+)
+
+ATTENTION_CELLS = pa.schema(
+    [
+        *(MAP.field(name) for name in ("prompt_id", "prompt", "prompt_category")),
+        *_ADAPTER,
+        MAP.field("target"),
+        _field("protocol", pa.string(), "free | forced"),
+        _field("tokens", pa.string(), "all | content | bos | end | padding"),
+        _field(
+            "delta", pa.float64(), "mean |A_adapted - A_base|, layers, steps, heads, positions, tokens and seeds alike"
+        ),
+        _field("relative", pa.float64(), "delta over the mean of A_base; null where nothing was drawn", nullable=True),
+        _field("js", pa.float64(), "Jensen-Shannon divergence of a position, in bits (of a class: its share)"),
+        *(MAP.field(name) for name in ("e_sem", "e_per")),
+    ]
+)
+
 _TESTS = (
     ("sem", "that E_sem exceeds what re-seeding the base gives"),
     ("per", "that LPIPS exceeds that between seeds of the base"),
