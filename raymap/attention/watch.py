@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from raymap.interventions import STAGES
+
 Take = Callable[[int, torch.Tensor], None]
 """Gets a layer's number and its probabilities, float32 (items, heads, positions, tokens)."""
 
 
 def cross_attentions(unet: nn.Module) -> dict[str, Any]:
-    """Return the denoiser's cross-attention modules by name, in the order of the denoiser."""
-    return {name: module for name, module in unet.named_modules() if name.endswith("attn2")}
+    """Return the denoiser's cross-attention modules by name, in the order of a forward pass."""
+    found = [(name, module) for name, module in unet.named_modules() if name.endswith("attn2")]
+    return dict(sorted(found, key=lambda pair: STAGES.index(pair[0].partition(".")[0])))
 
 
 def probabilities(attn: Any, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
