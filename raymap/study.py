@@ -116,6 +116,11 @@ class AttentionSettings(_Frozen):
     head_groups: Positive = 1
     protocols: Annotated[tuple[Literal["free", "forced"], ...], Field(min_length=1)] = ("free", "forced")
 
+    @field_validator("protocols")
+    @classmethod
+    def _in_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(protocol for protocol in ("free", "forced") if protocol in value)
+
 
 class Workers(_Frozen):
     """How many workers draw: at least `min` while there is something to draw, up to `max` as nodes come."""

@@ -15,10 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from raymap.actors.attention import attention_table
+from raymap.actors.attention import attention_table, token_table
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Token
 from raymap.analysis.attention import attention_cells, averaged, rank_correlation, read_attention, spearman, summarize
@@ -32,7 +33,7 @@ from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.plan import AdapterInfo, Block, Item
-from raymap.store.schema import ATTENTION, ATTENTION_CELLS
+from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS
 from raymap.study import AttentionSettings, SamplerSettings, load_study
 from tests.conftest import alone, raymap_command, small_study
 
@@ -219,10 +220,9 @@ def expected_shifts(base: Maps, adapted: Maps, masks: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_both_protocols_are_reduced_as_whole_maps_would_be(
-    setting: Setting, compared: tuple[Compared, dict[str, torch.Tensor]]
-) -> None:
-    found, _ = compared
+@pytest.fixture(scope="module")
+def whole(setting: Setting) -> dict[str, Maps]:
+    """Whole maps of the base's own call, of the adapter's own call, and of the adapter on what the base was given."""
     unet, items = setting.pipeline.unet, slice(SIZE, SIZE + 2)
     seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
@@ -236,9 +236,16 @@ def test_both_protocols_are_reduced_as_whole_maps_would_be(
     setting.store.swap("shifting")
     forced = kept_maps(unet, items, lambda: [unet(x, t, encoder_hidden_states=text) for x, t, text in seen])
     setting.store.restore()
+    return {"base": base, "free": free, "forced": forced}
+
+
+def test_both_protocols_are_reduced_as_whole_maps_would_be(
+    setting: Setting, compared: tuple[Compared, dict[str, torch.Tensor]], whole: dict[str, Maps]
+) -> None:
+    found, _ = compared
     masks = class_masks([setting.encoder.encode(p).ids for p in PROMPTS], 77).double().numpy()
-    for k, maps in enumerate((free, forced)):
-        expected = expected_shifts(base, maps, masks)
+    for k, protocol in enumerate(("free", "forced")):
+        expected = expected_shifts(whole["base"], whole[protocol], masks)
         assert found.shifts[k][..., :2] == pytest.approx(expected[..., :2], rel=1e-4, abs=1e-8)
         assert found.shifts[k][..., 2] == pytest.approx(expected[..., 2], rel=1e-3, abs=1e-8)
     assert found.shifts[..., 1].sum(-1) == pytest.approx(1, abs=1e-5)  # rows of A sum to 1
@@ -246,6 +253,41 @@ def test_both_protocols_are_reduced_as_whole_maps_would_be(
     assert not np.array_equal(found.shifts[0], found.shifts[1])
     assert found.tokens.tolist() == [[6, 1, 1, 69], [1, 1, 1, 74]]
     assert found.timesteps[0] > found.timesteps[1]
+
+
+def test_a_word_s_map_is_the_mean_of_all_layers_brought_to_one_size(
+    compared: tuple[Compared, dict[str, torch.Tensor]], whole: dict[str, Maps]
+) -> None:
+    """Resized by Pillow, whose bilinear filter is another program's."""
+    heat = compared[0].heat
+    assert heat is not None
+    assert heat.tokens == (("a</w>", "red</w>", "car</w>", "on</w>", "a</w>", "street</w>"), ("chaos</w>",))
+    for name, found in (("base", heat.base), ("free", heat.adapted)):
+        for item, token in ((0, 1), (0, 5), (1, 0)):
+            pictures = []
+            for layers in whole[name]:
+                for maps in layers:
+                    values = maps[item, :, :, token + 1].mean(0).numpy()
+                    side = math.isqrt(len(values))
+                    small = Image.fromarray(values.reshape(side, side))
+                    pictures.append(np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
+            assert found[item, token] == pytest.approx(np.mean(pictures, axis=0), rel=1e-3, abs=1e-6)
+
+
+def test_a_prompt_s_first_picture_is_the_one_whose_words_are_mapped(setting: Setting) -> None:
+    found, _ = setting.comparer().compare("null", [PROMPTS[0], *PROMPTS], (1, *SEEDS))
+    assert found.heat is not None
+    assert found.heat.items == (0, 2)
+    assert np.array_equal(found.heat.base, found.heat.adapted)
+    assert found.heat.base[0].min() > 0
+    items = tuple(Item(f"p{s}", p, "objects", s) for p, s in zip([PROMPTS[0], *PROMPTS], (1, *SEEDS), strict=True))
+    info = AdapterInfo("identity-lora", "identity", "identity", "control", "0" * 64)
+    table = token_table(Block(0, items, ()), info, found.heat, "")
+    assert [(f.name, f.type) for f in table.schema] == [(f.name, f.type) for f in ATTENTION_TOKENS]
+    rows = pl.DataFrame(table)
+    assert rows["position"].to_list() == [1, 2, 3, 4, 5, 6, 1]
+    assert rows["seed"].to_list() == [1] * 6 + [5]
+    assert rows["base"].list.len().unique().to_list() == [256]
 
 
 def test_the_identity_control_shifts_attention_by_exactly_nothing(setting: Setting) -> None:
@@ -412,6 +454,9 @@ def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, atten
     beside = cells.join(mapped, on=["prompt_id", "adapter"], suffix="_map")
     assert (beside["e_sem"] == beside["e_sem_map"]).all()
     assert len(found["table_3"]) == 7
+    words = pl.read_ipc(attended / "attention_tokens.arrow")
+    assert words.select("adapter", "prompt_id").unique().height == 2 * 7
+    assert "bear</w>" in words["token"]
 
 
 def test_the_control_of_a_run_is_exactly_zero_and_its_adapter_is_not(attended: Path) -> None:

@@ -13,9 +13,10 @@ from raymap.actors.drawn import Drawn
 from raymap.actors.generator import Generator, GeneratorSpec
 from raymap.actors.scorer import Scored
 from raymap.attention.denoise import Compared, Comparer
+from raymap.attention.heat import TokenMaps
 from raymap.attention.tokens import CLASSES
 from raymap.plan import BASE, AdapterInfo, Block
-from raymap.store.schema import ATTENTION, stamped
+from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
 from raymap.study import AttentionSettings
 
 
@@ -83,7 +84,8 @@ class AttentionTables:
     def score_adapted(self, block: Block, adapter: AdapterInfo, compared: Compared, drawn: Drawn, base: None) -> Scored:
         """Return a row a (seed, protocol, layer, bin, head group, class of tokens that the prompt has)."""
         table = attention_table(block, adapter, compared, self.spec.protocols, self.spec.digest)
-        return Scored(table, None, [], drawn.device, drawn.seconds)
+        tokens = None if compared.heat is None else token_table(block, adapter, compared.heat, self.spec.digest)
+        return Scored(table, tokens, [], drawn.device, drawn.seconds)
 
 
 def attention_table(
@@ -122,6 +124,24 @@ def attention_table(
         "drawn": ~proved,
     }
     return pa.table(columns, schema=stamped(ATTENTION, digest))
+
+
+def token_table(block: Block, adapter: AdapterInfo, heat: TokenMaps, digest: str) -> pa.Table:
+    """Return the maps of single tokens (schema ATTENTION_TOKENS)."""
+    rows = [
+        {
+            "adapter": adapter.name,
+            "prompt_id": block.items[item].prompt_id,
+            "seed": block.items[item].seed,
+            "position": k + 1,
+            "token": token,
+            "base": base[k].ravel(),
+            "adapted": adapted[k].ravel(),
+        }
+        for item, tokens, base, adapted in zip(heat.items, heat.tokens, heat.base, heat.adapted, strict=True)
+        for k, token in enumerate(tokens)
+    ]
+    return pa.Table.from_pylist(rows, stamped(ATTENTION_TOKENS, digest))
 
 
 _OF_ADAPTER = {"adapter": "name", "method": "method", "subject": "subject", "subject_category": "subject_category"}

@@ -21,7 +21,7 @@ from raymap.analysis.responses import mean_over_prompts, ratio
 from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
-from raymap.store.schema import ATTENTION, ATTENTION_CELLS, stamped
+from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
 
 ALL = "all"
 CELL = ("adapter", "method", "subject", "subject_category", "prompt_id", "prompt_category", "protocol")
@@ -32,7 +32,7 @@ SCALE = 1e4
 
 
 def reduce_attention(folder: Path) -> dict[str, Any]:
-    """Write attention.arrow, attention_cells.arrow and attention.json from a run folder's parts; return the latter.
+    """Write attention.arrow, attention_tokens.arrow, attention_cells.arrow and attention.json; return the latter.
 
     Raises:
         InputError: the folder lacks them or its map, or they break the contract.
@@ -45,6 +45,10 @@ def reduce_attention(folder: Path) -> dict[str, Any]:
     digest = (tables[0].schema.metadata or {}).get(b"raymap.digest", b"").decode()
     joined = pa.concat_tables(tables).unify_dictionaries()
     write_atomically(folder / "attention.arrow", arrow_bytes(joined))
+    with local_copy(RunFolder(folder / "attention").features) as copy:
+        tokens = [pa.ipc.open_file(file).read_all() for file in files_in(copy, ".arrow")]
+    empty = stamped(ATTENTION_TOKENS, digest).empty_table()
+    write_atomically(folder / "attention_tokens.arrow", arrow_bytes(pa.concat_tables([empty, *tokens])))
     rows = pl.DataFrame(joined).with_columns(pl.col(pl.Categorical).cast(pl.String))
     cells = attention_cells(rows, read_map(folder))
     stamp = stamped(ATTENTION_CELLS, digest)
@@ -161,7 +165,8 @@ def direct_share(cells: pl.DataFrame) -> list[dict[str, Any]]:
 
 def table_3(cells: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the paper's Table 3 with all prompts, the most disrupted first: mean |ΔA| · 10⁴ of each adapter."""
-    rows = cells.filter((pl.col("tokens") == ALL) & (pl.col("protocol") == pl.col("protocol").max()))
+    protocol = "free" if "free" in cells["protocol"] else "forced"  # the paper's, where it was asked for
+    rows = cells.filter(pl.col("tokens") == ALL, pl.col("protocol") == protocol)
     found = [
         {
             "prompt_id": prompt_id, "prompt": part["prompt"][0], "prompt_category": part["prompt_category"][0],

@@ -12,6 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from raymap.adapters.store import AdapterStore
+from raymap.attention.heat import Heat, TokenMaps
 from raymap.attention.shift import Grid, Shifts
 from raymap.attention.tokens import class_masks
 from raymap.attention.watch import cross_attentions, watched
@@ -70,13 +71,15 @@ class Compared:
     """What base and adapted model's attention differs by, for a batch.
 
     `shifts` is float32 (protocols, items, layers, bins, head groups, classes, measures), as `Shifts.means` has it;
-    `layers` are names, `timesteps` means of each bin's, `tokens` (items, classes) how many tokens a class has.
+    `layers` are names, `timesteps` means of each bin's, `tokens` (items, classes) how many tokens a class has, `heat`
+    maps of single tokens, None where nothing was computed.
     """
 
     shifts: np.ndarray
     layers: tuple[str, ...]
     timesteps: tuple[float, ...]
     tokens: np.ndarray
+    heat: TokenMaps | None = None
 
 
 class Comparer:
@@ -130,11 +133,17 @@ class Comparer:
         store.swap(None)
         masks = self._masks(prompts)
         shifts = Shifts(self._grid, masks.to(self._pipeline.device), self._settings.protocols)
+        heat = Heat(list(prompts), self._words(prompts), self._settings.protocols[0], self._pipeline.device)
         base = Trajectory(self._pipeline, self._embedded(padded), seeds, self._sampler)
         store.swap(adapter)
         own = Trajectory(self._pipeline, self._embedded(padded), seeds, self._sampler)
+
+        def take(layer: int, maps: torch.Tensor) -> None:
+            shifts.take(layer, maps)
+            heat.take(shifts.protocol, maps)
+
         first = size if self._sampler.guidance_scale > 1 else 0
-        with watched(self._pipeline.unet, slice(first, first + n), shifts.take):
+        with watched(self._pipeline.unet, slice(first, first + n), take):
             for step, t in enumerate(base.timesteps):
                 store.swap(None)
                 shifts.pass_(None, step)
@@ -150,12 +159,18 @@ class Comparer:
         means = shifts.means()
         if not torch.isfinite(means).all():
             raise DrawingError(f"under {adapter}: attention is not finite")
-        compared = Compared(means.cpu().numpy(), self._layers, self._timesteps, masks.sum(1).int().numpy())
+        counts = masks.sum(1).int().numpy()
+        compared = Compared(means.cpu().numpy(), self._layers, self._timesteps, counts, heat.means())
         return compared, {"base": base.latents, "free": own.latents}
 
     def _masks(self, prompts: Sequence[str]) -> torch.Tensor:
         encoded = [self._encoder.encode(prompt) for prompt in prompts]
         return class_masks([prompt.ids for prompt in encoded], encoded[0].embedding.shape[1])
+
+    def _words(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the tokenizer's pieces of each prompt's words, read by the base."""
+        ids = [self._encoder.encode(prompt).ids[1:-1] for prompt in prompts]
+        return [tuple(self._pipeline.tokenizer.convert_ids_to_tokens(list(own))) for own in ids]
 
     def _embedded(self, prompts: list[str]) -> torch.Tensor:
         text = self._encoder(prompts)

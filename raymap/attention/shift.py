@@ -56,6 +56,11 @@ class Shifts:
         shape = (len(protocols), items, grid.layers, grid.bins, grid.groups, classes, len(MEASURES))
         self._sums = torch.zeros(shape, device=masks.device)
 
+    @property
+    def protocol(self) -> str | None:
+        """What the forward pass at hand is: of the base (None), or of the adapted model under a protocol."""
+        return self._at[0]
+
     def pass_(self, protocol: str | None, step: int) -> None:
         """Say what the next forward pass is: of the base (None), or of the adapted model under a protocol."""
         self._at = (protocol, step)

@@ -113,6 +113,18 @@ ATTENTION = pa.schema(
     ]
 )
 
+ATTENTION_TOKENS = pa.schema(
+    [
+        _field("adapter", pa.string(), "name of the adapter"),
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("position", pa.int16(), "position of the token, 1 follows the begin token"),
+        _field("token", pa.string(), "the tokenizer's piece; </w> ends a word"),
+        _field("base", pa.list_(pa.float32()), "mean A over layers, heads and steps, row by row of a 16 x 16 picture"),
+        _field("adapted", pa.list_(pa.float32()), "the same under the adapter, free-running where that was asked for"),
+    ]
+)
+
 ATTENTION_CELLS = pa.schema(
     [
         *(MAP.field(name) for name in ("prompt_id", "prompt", "prompt_category")),
