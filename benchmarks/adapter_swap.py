@@ -1,11 +1,12 @@
 """Seconds a swap takes, beside diffusers' own ways, on one machine in one run.
 
-    python benchmarks/adapter_swap.py [--size embedded|sd15] [--repeats 5]
+    python -m benchmarks.adapter_swap [--size embedded|sd15] [--repeats 5]
 
 A swap goes from one LoRA (rank 4, all attention projections) to another and back to the base, halved. `sd15` is a
 UNet of Stable Diffusion 1.5's size with random weights. A way restores the base when its UNet weights are bit-equal to
 the first afterwards and no LoRA layer is left active. A way that leaves its layers beside the base's is quick to change
-and slow to draw with, so the seconds of a forward pass (two 32×32 latents) under the adapter are shown too.
+and slow to draw with, so the seconds of a forward pass (two 32×32 latents) under the adapter are shown too. The first
+round of each is not counted: what a way prepares once per adapter is there by then.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ import psutil
 import pyarrow as pa
 from rich.console import Console
 
-from raymap.actors.drawn import Drawn
-from raymap.actors.scorer import Scored
+from raymap.actors.batches import Drawn, Scored
 from raymap.cluster import launch, stream
 from raymap.plan import AdapterInfo, Block, Plan, make_plan
 from raymap.progress import Progress

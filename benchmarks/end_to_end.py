@@ -24,7 +24,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.embedded.model import PIPELINE, load_clip, load_lpips
+from raymap.embedded.judges import load_clip, load_lpips
+from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import STAR_CUP, THERMAL
 from raymap.recipes import EMBEDDED
 from raymap.study import load_study

@@ -81,7 +81,7 @@ def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:
     folder = RunFolder(output)
     held = {a.name: RunFolder(adapters).adapter(a.name) for a in plan.adapters}
     generator = Generator(
-        GeneratorSpec(base, held, study.sampler, BATCH, triggered=False, draw_anyway=False, threads=1, device="cpu")
+        GeneratorSpec(base, held, study.sampler, BATCH, study.dtype, False, False, threads=1, device="cpu")
     )
     scorer = Scorer(ScorerSpec(study.clip, study.lpips, output, plan.digest, keep_all=False, threads=1, device="cpu"))
     for block in plan.blocks[share::of]:

@@ -100,6 +100,7 @@ def _measure(
         folders,
         study.sampler,
         plan.batch_size,
+        study.dtype,
         triggered=False,
         draw_anyway=False,
         threads=resources.threads_per_worker,

@@ -138,6 +138,7 @@ def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict
         "prompts": [(p.id, p.text, p.category) for p in study.prompts],
         "adapters": [asdict(a) for a in adapters],
         "batch_size": study.batch_size,
+        "dtype": study.dtype,
         "protocol": study.protocol,
         "draw_anyway": study.draw_anyway,
         "threads": study.resources.threads_per_worker if not study.resources.gpus_per_worker else None,

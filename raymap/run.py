@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Brought, Study
+from raymap.suite import Prompt
 
 VERSIONED = (
     "raymap",
@@ -100,6 +101,12 @@ class Prepared:
         touched = {order.name: order.touched(skeleton) for order in self.orders if order.method != CONTROL}
         return touched | {f.info.name: f.weights for f in self.brought if f.info.method != CONTROL}
 
+    @property
+    def variants(self) -> int:
+        """How many variants of its adapters the study asks for."""
+        asked = self.study.interventions
+        return len(planned_variants(asked, self.touched)) if asked else 0
+
 
 def prepare(study: Study) -> Prepared:
     """Look at everything the study names: base, judges, reference images, adapters brought along.
@@ -134,18 +141,24 @@ def prepare(study: Study) -> Prepared:
 
 
 def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line."""
+    """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
     line = (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{len(prepared.orders)} adapters to train"
+        f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
     )
-    if study.interventions:
-        number = len(planned_variants(study.interventions, prepared.touched))
+    if number := prepared.variants:
         line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
     return line
+
+
+def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
+    """Return the prompts of which the base's text encoder sees only the beginning."""
+    tokenizer = skeleton_of(prepared.base).tokenizer
+    limit = tokenizer.model_max_length
+    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
@@ -218,6 +231,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
 def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Progress) -> None:
     """Draw what the study's interventions lack, against the base pictures of its finished map, and reduce them."""
     study, schedule = prepared.study, None
+    _write_study(study, folder)
     plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
     if not set(plan.units) <= folder.done(plan).keys():
         from raymap.cluster import launch
@@ -247,6 +261,8 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
+        info = replace(info, name=entry.name or info.name)
+        card |= {"name": info.name}
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
@@ -325,6 +341,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         folders,
         study.sampler,
         plan.batch_size,
+        study.dtype,
         triggered=study.protocol == "triggered",
         draw_anyway=study.draw_anyway,
         threads=threads,

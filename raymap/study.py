@@ -22,27 +22,18 @@ from pydantic import (
 from raymap.errors import InputError
 from raymap.interventions import Interventions
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Positive, Recipe, preset
+from raymap.suite import CATEGORIES as CATEGORIES
+from raymap.suite import Prompt, PromptCategory, limited, read_suite
 
-PromptCategory = Literal["people", "animals", "objects", "scenes", "styles", "abstract"]
 SubjectCategory = Literal["face", "object", "style"]
-CATEGORIES: tuple[PromptCategory, ...] = ("people", "animals", "objects", "scenes", "styles", "abstract")
 OWN_CATEGORY: dict[str, PromptCategory] = {"face": "people", "object": "objects", "style": "styles"}
 """The prompt category that a subject category counts as its own (its *target* prompts)."""
 
-SUITES = Path(__file__).parent / "suites"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Prompt(_Frozen):
-    """One prompt of the suite; `id` is its place in the suite, zero-padded."""
-
-    id: str
-    text: str
-    category: PromptCategory
 
 
 class Subject(_Frozen):
@@ -190,6 +181,7 @@ class Study(_Frozen):
     interventions: Interventions | None = None
     attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 
@@ -211,7 +203,6 @@ class Study(_Frozen):
                              "write `protocol: plain`")  # fmt: skip
         for key, values in (
             ("seeds", self.seeds),
-            ("prompts", [p.text for p in self.prompts]),
             ("subjects", [s.name for s in self.subjects]),
         ):
             twice = [v for v, n in Counter(values).items() if n > 1]
@@ -241,11 +232,16 @@ def load_study(path: Path, overrides: tuple[str, ...] = (), limit: int | None = 
     if not isinstance(raw, dict):
         raise InputError(str(path), "holds no keys", "see docs/study.md for what a study holds")
     for pair in overrides:
-        _override(raw, pair)
+        override(raw, pair)
     return build_study(raw, str(path), path.parent, limit)
 
 
-def _override(raw: dict[str, Any], pair: str) -> None:
+def override(raw: dict[str, Any], pair: str) -> None:
+    """Set a key of a study as `--set key=value` does, in place.
+
+    Raises:
+        InputError: no value, or a key below one that holds no keys.
+    """
     key, equals, value = pair.partition("=")
     if not equals or not key:
         raise InputError(f"--set {pair}", "has no value", "write --set key=value")
@@ -270,7 +266,7 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
         raise InputError(f"{source}: prompts", "needs exactly one of `suite:` and `prompts:`", "give one")
     raw["prompts"] = read_suite(suite if suite is not None else raw["prompts"], source, folder)
     if limit is not None:
-        raw["prompts"] = _limited(raw["prompts"], limit)
+        raw["prompts"] = limited(raw["prompts"], limit)
     for subject in raw.get("subjects") or ():
         if isinstance(subject, dict) and isinstance(subject.get("references"), list):
             subject["references"] = [folder / str(r) for r in subject["references"]]
@@ -296,52 +292,3 @@ def _complaint(error: ValidationError, source: str) -> tuple[str, str, str]:
         lines.append(" ".join(part for part in (f"{key}:" if key else "", message, f"(got {shown})" if shown else "")
                               if part))  # fmt: skip
     return source, " | ".join(lines), "correct it (docs/study.md lists every key)"
-
-
-def read_suite(given: Any, source: str, folder: Path) -> list[dict[str, str]]:
-    """Return a suite's prompts, each {id, text, category}.
-
-    Args:
-        given: the name of a built-in suite, a path relative to `folder`, or the prompts themselves.
-        source: names them in complaints.
-
-    Raises:
-        InputError: no such suite, an empty prompt, an unknown category.
-    """
-    if isinstance(given, str):
-        path = SUITES / f"{given}.yaml"
-        if not path.exists():
-            path = folder / given
-        if not path.exists():
-            names = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
-            raise InputError(f"{source}: suite", f"{given!r} is no suite", f"use one of {names}, or a path")
-        source, given = str(path), yaml.safe_load(path.read_text(encoding="utf-8"))
-    if isinstance(given, dict):
-        given = [{"text": text, "category": category} for category, texts in given.items() for text in texts or ()]
-    if not isinstance(given, list) or not given:
-        raise InputError(f"{source}: prompts", "is empty", "list prompts by category: `people: [a man in a hat]`")
-    prompts = []
-    for k, entry in enumerate(given):
-        where = f"{source}: prompt {k + 1}"
-        if not isinstance(entry, dict) or not {"text", "category"} <= entry.keys():
-            raise InputError(where, f"{entry!r} lacks text or category", "write {text: …, category: …}")
-        text = entry["text"].strip() if isinstance(entry["text"], str) else ""
-        if not text:
-            raise InputError(where, "is empty", "give its text or delete it")
-        if entry["category"] not in CATEGORIES:
-            problem = f"unknown category {entry['category']!r} of {text!r}"
-            raise InputError(where, problem, f"use one of {', '.join(CATEGORIES)}")
-        prompts.append({"id": f"p{k:03d}", "text": text, "category": entry["category"]})
-    return prompts
-
-
-def _limited(prompts: list[dict[str, str]], limit: int) -> list[dict[str, str]]:
-    if limit < 1:
-        raise InputError("--limit", f"{limit} prompts", "give a number from 1")
-    rank: Counter[str] = Counter()
-    turns = []
-    for p in prompts:
-        turns.append(rank[p["category"]])
-        rank[p["category"]] += 1
-    chosen = sorted(sorted(range(len(prompts)), key=lambda k: (turns[k], k))[:limit])
-    return [prompts[k] for k in chosen]

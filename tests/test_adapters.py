@@ -14,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from raymap.adapters import store as store_module
 from raymap.adapters.lora import LORA_FILE, METADATA
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
@@ -173,6 +174,41 @@ def test_a_thousand_swaps_among_twenty_adapters_restore_the_base_to_the_bit(trai
     assert weights_digest(pipeline) == before
     assert [p.data_ptr() for p in parameters] == pointers
     assert np.array_equal(drawn(pipeline, store), images)
+
+
+def test_weights_that_are_no_longer_kept_merged_are_written_to_the_same_bits(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for kept in (store_module.MERGED_BYTES, 100_000, 0):
+        monkeypatch.setattr(store_module, "MERGED_BYTES", kept)
+        pipeline = load(PIPELINE)
+        store = AdapterStore(pipeline)
+        for name, adapter in varied(trained, 3, pipeline).items():
+            store.add(name, adapter)
+        seen = []
+        for swapped in ("a0", "a1", "a0", "a2", None, "a1"):
+            store.swap(swapped)
+            weights = [p.detach().numpy() for part in (pipeline.unet, pipeline.text_encoder) for p in part.parameters()]
+            seen.append(hashlib.sha256(b"".join(w.tobytes() for w in weights)).hexdigest())
+        digests.append(seen)
+    assert digests[0] == digests[1] == digests[2]
+    assert len(set(digests[0])) == 4
+
+
+def test_swaps_do_not_make_a_compiled_denoiser_compile_again(trained: Path) -> None:
+    pipeline = load(PIPELINE)
+    store = AdapterStore(pipeline)
+    for name, adapter in varied(trained, 3, pipeline).items():
+        store.add(name, adapter)
+    given = torch.randn(2, 4, 16, 16), 500, torch.randn(2, 77, pipeline.unet.config.cross_attention_dim)
+    compiled = torch.compile(pipeline.unet, backend="eager")
+    with torch.no_grad():
+        compiled(*given)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for swapped in ("a0", "a1", None, "a2"):
+                store.swap(swapped)
+                assert torch.equal(compiled(*given).sample, pipeline.unet(*given).sample)
 
 
 def test_alpha_scales_the_update_and_a_mask_restricts_it(trained: Path) -> None:

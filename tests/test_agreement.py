@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 
 from raymap.analysis.agreement import agreement, distances, read_features
-from raymap.analysis.maps import read_scores
+from raymap.analysis.scores import read_scores
 from raymap.scoring.clip import ClipScorer
 
 

@@ -103,9 +103,9 @@ def test_the_card_says_all_of_the_recipe(all_methods: Path) -> None:
         assert samples.size == (4 * 64, 64)
 
 
-def generator(folder: Path, triggered: bool = False, draw_anyway: bool = False) -> Generator:
+def generator(folder: Path, triggered: bool = False, draw_anyway: bool = False, dtype: str = "float32") -> Generator:
     sampler = SamplerSettings(steps=3, guidance_scale=3.0)
-    return Generator(GeneratorSpec(PIPELINE, {"cup": folder}, sampler, 4, triggered, draw_anyway, 1, "cpu"))
+    return Generator(GeneratorSpec(PIPELINE, {"cup": folder}, sampler, 4, dtype, triggered, draw_anyway, 1, "cpu"))
 
 
 def inversion(folder: Path, trigger: str, drift: bool = False) -> Path:
@@ -137,6 +137,15 @@ def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_pa
     other[2, 0, 0, 0] ^= 1
     with pytest.raises(DrawingError, match=r"p001.*seed 0"):
         scorer.score_adapted(BLOCK, INFO, other, drawn, base)
+
+
+def test_a_run_in_16_bits_draws_other_pixels_and_its_null_adapter_none(all_methods: Path, tmp_path: Path) -> None:
+    null = all_methods / "adapters" / "identity-lora"
+    half, full = generator(null, dtype="bfloat16"), generator(null)
+    base, _ = half.draw(BLOCK, BASE)
+    assert np.array_equal(half.draw(BLOCK, "cup")[0], base)
+    difference = np.abs(base.astype(int) - full.draw(BLOCK, BASE)[0])
+    assert 0 < difference.mean() < 8
 
 
 @pytest.mark.parametrize("way", ["triggered", "careless trigger", "unrestored rows"])

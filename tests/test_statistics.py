@@ -15,10 +15,11 @@ from scipy import stats
 
 from raymap.analysis.against import against_paper
 from raymap.analysis.crossed import Group, contrast, permuted
+from raymap.analysis.exchange import matching_p, sign_flip_p
 from raymap.analysis.hypotheses import holm, hypotheses, pooled
-from raymap.analysis.maps import measured, read_scores, with_entanglement
+from raymap.analysis.maps import measured, with_entanglement
 from raymap.analysis.reduce import read_map, reduce_run
-from raymap.analysis.shifts import matching_p, sign_flip_p
+from raymap.analysis.scores import read_scores
 from raymap.analysis.tables import by_method_and_category, method_order, ranked_prompts
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import NOISE, SCORES, SHIFTS, stamped

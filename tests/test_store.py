@@ -31,8 +31,7 @@ def folder(tmp_path: Path) -> RunFolder:
     """A run folder whose base batch is committed, pictures included."""
     run = RunFolder(tmp_path)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    for item, picture in zip(ITEMS, pictures, strict=True):
-        run.save_image(BASE, item.prompt_id, item.seed, picture)
+    run.save_images(BASE, ITEMS, pictures)
     run.commit(Unit(0, BASE), NO_ROWS, None, [pixel_digest(p) for p in pictures], "cpu")
     return run
 
@@ -69,7 +68,7 @@ def test_a_base_batch_without_its_pictures_is_drawn_again(folder: RunFolder, dam
     elif damage == "truncate":
         path.write_bytes(path.read_bytes()[:50])
     else:
-        folder.save_image(BASE, "p000", 1, np.zeros((8, 8, 3), np.uint8))
+        folder.save_images(BASE, ITEMS[1:], np.zeros((1, 8, 8, 3), np.uint8))
     assert set(folder.done(PLAN)) == set()
 
 
@@ -92,7 +91,7 @@ def test_a_torn_ledger_line_is_no_entry(folder: RunFolder) -> None:
 
 def test_pictures_survive_to_the_bit(folder: RunFolder) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (17, 9, 3), dtype=np.uint8)
-    folder.save_image("a", "p000", 5, picture)
+    folder.save_images("a", (Item("p000", "a cup", "objects", 5),), picture[None])
     assert np.array_equal(folder.read_images("a", (Item("p000", "", "", 5),)), picture[None])
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 from PIL import Image
@@ -17,10 +18,12 @@ from rich.console import Console
 
 from raymap.actors.trainer import Trainer
 from raymap.adapters.folder import CARD
+from raymap.adapters.read import read_adapter
+from raymap.adapters.skeleton import skeleton_of
 from raymap.cluster import launch, training
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import CAPTAIN, STAR_CUP
-from raymap.errors import IncompleteRunError
+from raymap.errors import DrawingError, IncompleteRunError
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.progress import Progress
 from raymap.store.folder import RunFolder
@@ -108,3 +111,25 @@ def test_a_failed_training_takes_no_other_with_it(
         train(((bad,), (good,)), folder, lambda: launch.start_trainer(PIPELINE, RESOURCES))
     assert (folder.adapter(good.name) / CARD).exists()
     assert not folder.adapter(bad.name).exists()
+
+
+class Spoiling(Trainer):
+    """A trainer to which the star cup's references come as NaN."""
+
+    def _images(self, order: AdapterOrder) -> np.ndarray | None:
+        images = super()._images(order)
+        assert images is not None
+        return np.full(images.shape, np.nan) if "star-cup" in order.name else images
+
+
+def test_a_subject_that_ends_in_nan_takes_no_other_of_its_batch_with_it(
+    pair: tuple[AdapterOrder, ...], tmp_path: Path
+) -> None:
+    orders = tuple(replace(o, recipe=o.recipe.model_copy(update={"steps": 3})) for o in pair)
+    folders = tuple(tmp_path / order.name for order in orders)
+    with pytest.raises(DrawingError, match=r"^star-cup-lora: .*finite"):
+        list(Spoiling(PIPELINE, 1, "cpu").train(orders, folders, tmp_path / "scratch"))
+    assert [folder.exists() for folder in folders] == [False, True]
+    assert len(json.loads((folders[1] / CARD).read_text())["losses"]) == 1
+    read_adapter(folders[1], skeleton_of(PIPELINE))
+    assert not (tmp_path / "scratch").exists()

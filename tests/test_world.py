@@ -11,7 +11,7 @@ from raymap.embedded.build.data import pictures
 from raymap.embedded.pen import PALETTE
 from raymap.embedded.subjects import SUBJECTS
 from raymap.embedded.world import CATEGORIES, HUES, held_out, sample
-from raymap.study import CATEGORIES as PROMPT_CATEGORIES
+from raymap.suite import CATEGORIES as PROMPT_CATEGORIES
 
 
 def test_the_world_covers_the_six_prompt_categories() -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn, Scored
 from raymap.actors.generator import Generator, GeneratorSpec
-from raymap.actors.scorer import Scored
 from raymap.attention.denoise import Compared, Comparer
 from raymap.attention.heat import TokenMaps
 from raymap.attention.tokens import CLASSES

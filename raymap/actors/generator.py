@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn
 from raymap.adapters.folder import load_adapter, read_phrase
 from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
 from raymap.adapters.store import AdapterStore
@@ -30,13 +31,14 @@ class GeneratorSpec:
     """What a generator needs to know; `adapters` maps names to adapter folders.
 
     `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
-    proved to be the base's own, too.
+    proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
     """
 
     base: Path
     adapters: dict[str, Path]
     sampler: SamplerSettings
     batch_size: int
+    dtype: str
     triggered: bool
     draw_anyway: bool
     threads: int
@@ -50,7 +52,7 @@ class Generator:
         pin(spec.threads)
         self.spec = spec
         self.device = device_name(spec.device)
-        self.pipeline = load(spec.base, spec.device)
+        self.pipeline = load(spec.base, spec.device, getattr(torch, spec.dtype))
         self.store = AdapterStore(self.pipeline)
         self._resident: dict[str, Adapter] = {}
         for name, folder in spec.adapters.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.actors.scorer import Scored
+from raymap.actors.batches import Scored
 from raymap.plan import Unit
 from raymap.store.folder import RunFolder
 

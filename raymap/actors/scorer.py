@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raymap.actors.drawn import Drawn
+from raymap.actors.batches import Drawn, Scored
 from raymap.device import pin
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
@@ -35,20 +35,6 @@ class ScorerSpec:
     keep_all: bool
     threads: int
     device: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A unit's rows, its pictures' features and digests in the block's order, and how it came about.
-
-    `features` (schema FEATURES) is None where no picture was drawn.
-    """
-
-    table: pa.Table
-    features: pa.Table | None
-    images: list[str]
-    device: str
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,8 +65,7 @@ class Scorer:
         """Keep the base pictures and measure the block's noise pairs (schema NOISE)."""
         start = time.perf_counter()
         _check(block, pixels, BASE)
-        for item, picture in zip(block.items, pixels, strict=True):
-            self.folder.save_image(BASE, item.prompt_id, item.seed, picture)
+        self.folder.save_images(BASE, block.items, pixels)
         base = self._of_base(block, pixels)
         cosines = base.cosines
         rows = []
@@ -136,9 +121,9 @@ class Scorer:
             cosines, distances, digests = own.cosines, np.zeros(len(base), dtype=np.float32), own.digests
         if not (np.isfinite(cosines).all() and np.isfinite(distances).all()):
             raise DrawingError(f"block {block.index} under {adapter.name}: a score is not finite")
-        for k in self._kept(block, distances) if len(pixels) else ():
-            item = block.items[k]
-            self.folder.save_image(adapter.name, item.prompt_id, item.seed, pixels[k])
+        if len(pixels):
+            kept = self._kept(block, distances)
+            self.folder.save_images(adapter.name, [block.items[k] for k in kept], pixels[kept])
         columns: dict[str, Any] = {
             "adapter": [adapter.name] * len(block.items),
             "method": [adapter.method] * len(block.items),

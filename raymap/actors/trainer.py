@@ -17,6 +17,7 @@ from raymap.device import pin
 from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
+from raymap.errors import DrawingError, InputError
 from raymap.personalize.orders import AdapterOrder, train
 from raymap.personalize.references import read_reference
 from raymap.personalize.training import Step
@@ -45,7 +46,11 @@ class Trainer:
 
         Args:
             scratch: holds the checkpoint, from which a training that was broken off goes on; it is deleted at the end.
+
+        Raises:
+            DrawingError: some adapters came out unusable (not finite, say); the others are there.
         """
+        problems = []
         with local_space(scratch) as space:
             parts = tuple(space / order.name for order in orders)
             lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
@@ -54,10 +59,16 @@ class Trainer:
                 steps.append(step)
                 yield step
             for k, (order, part, folder) in enumerate(zip(orders, parts, folders, strict=True)):
-                self._finish(order, part, [(step.done, step.losses[k]) for step in steps])
+                try:
+                    self._finish(order, part, [(step.done, step.losses[k]) for step in steps])
+                except (InputError, DrawingError) as error:
+                    problems.append(f"{order.name}: {error}")
+                    continue
                 if not (folder / CARD).exists():
                     move_folder(part, folder, last=CARD)
         remove_folder(scratch)
+        if problems:
+            raise DrawingError("; ".join(problems))
 
     def _finish(self, order: AdapterOrder, part: Path, losses: list[tuple[int, float]]) -> None:
         """Lay pictures and card beside an adapter's weights."""

@@ -15,7 +15,6 @@ from raymap.adapters.update import LowRank
 from raymap.errors import InputError
 
 TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architecture", "base_model")
-LICENCE = ("modelspec.license", "license", "licence", "consent")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Finding:
     triggers: tuple[str, ...] = ()
     trained_for: str = ""
     licence: str = ""
+    consent: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -64,8 +64,9 @@ def examine(
         size=adapter.size,
         norm=norm,
         triggers=tuple(t.trigger for t in adapter.tokens),
-        trained_for=_first(read.metadata, TRAINED_FOR),
-        licence=_first(read.metadata, LICENCE),
+        trained_for=read.said(TRAINED_FOR),
+        licence=read.licence,
+        consent=read.consent,
         warnings=tuple(_warnings(read, norm, prompts)),
     )
 
@@ -77,10 +78,6 @@ def _norm(read: Read, weights: Mapping[str, torch.Tensor]) -> float | None:
     changed = math.hypot(*(u.norm(weights[name]) for name, u in updates.items()))
     held = math.hypot(*(float(torch.linalg.norm(weights[name].double())) for name in updates))
     return changed / held if held else math.inf
-
-
-def _first(metadata: Mapping[str, str], keys: tuple[str, ...]) -> str:
-    return next((metadata[key] for key in keys if metadata.get(key)), "")
 
 
 def _warnings(read: Read, norm: float | None, prompts: Sequence[str]) -> list[str]:

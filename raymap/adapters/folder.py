@@ -94,5 +94,7 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
         "files": [path.name for path in read.files],
         "token": token,
         "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
+        "licence": read.licence or None,
+        "consent": read.consent or None,
         "metadata": dict(read.metadata),
     }

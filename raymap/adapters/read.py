@@ -18,6 +18,8 @@ from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter, merged
 from raymap.errors import InputError
 
+LICENCE = ("modelspec.license", "license", "licence")
+CONSENT = ("modelspec.consent", "consent")
 WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
 
 
@@ -29,6 +31,20 @@ class Read:
     method: str
     files: tuple[Path, ...]
     metadata: Mapping[str, str]
+
+    def said(self, keys: tuple[str, ...]) -> str:
+        """Return what the headers say under the first of some keys that they hold; empty where none."""
+        return next((self.metadata[key] for key in keys if self.metadata.get(key)), "")
+
+    @property
+    def licence(self) -> str:
+        """The licence that the headers name; empty where they name none."""
+        return self.said(LICENCE)
+
+    @property
+    def consent(self) -> str:
+        """What the headers say of the consent of those who are pictured; empty where they say nothing."""
+        return self.said(CONSENT)
 
 
 def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None) -> Read:

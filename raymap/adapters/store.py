@@ -13,6 +13,8 @@ from raymap.adapters.skeleton import COMPONENTS, parameters
 from raymap.adapters.update import Adapter, Token, Update, may_stand_in
 
 EMBEDDING = "text_encoder.token_embedding"
+MERGED_BYTES = 4 * 2**30
+"""How many bytes of merged weights a store on a CPU keeps, so that an adapter is merged once and then exchanged."""
 State = tuple[str, float, frozenset[str] | None] | None
 
 
@@ -22,6 +24,10 @@ class AdapterStore:
     A swap writes W0 + α·ΔW into the live weights, from pristine copies of W0: pointers stay, nothing is recompiled,
     and `restore` brings W0 back bit for bit (fusing and unfusing does not). New tokens are written into spare rows
     at the end of the token embedding, which grows when an adapter is added, never on a swap.
+
+    On a CPU, where writing is slow and no CUDA graph holds an address, the parameters stay but their storage is
+    exchanged: for W0 itself, for the adapter's merged weights where they fit into MERGED_BYTES, else for a scratch
+    copy that is written as above.
     """
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
@@ -33,6 +39,10 @@ class AdapterStore:
         self._adapters: dict[str, Adapter] = {}
         self._tokenizers: dict[str, Any] = {}
         self._pristine: dict[str, torch.Tensor] = {}
+        self._exchanges = self._embedding.weight.device.type == "cpu"
+        self._merged: dict[tuple[str, str], torch.Tensor] = {}
+        self._kept = 0
+        self._scratch: dict[str, torch.Tensor] = {}
         self._changed: set[str] = set()
         self._state: State = None
 
@@ -62,7 +72,8 @@ class AdapterStore:
         device = self._embedding.weight.device
         for key in adapter.updates:
             if key not in self._pristine:
-                self._pristine[key] = self._live[key].detach().clone()
+                own = self._live[key].detach()
+                self._pristine[key] = own if self._exchanges else own.clone()
         if adapter.rows is not None and EMBEDDING not in self._pristine:
             self._pristine[EMBEDDING] = self._embedding.weight[: self._first].detach().clone()
         self._grow(sum(len(t.vectors) for t in adapter.tokens))
@@ -91,9 +102,15 @@ class AdapterStore:
             raise KeyError(min(unknown))
         wanted = {key: u for key, u in adapter.updates.items() if only is None or key in only}
         for key in self._changed - wanted.keys():
-            self._target(key).copy_(self._pristine[key])
+            if self._exchanges and key != EMBEDDING:
+                self._live[key].data = self._pristine[key]
+            else:
+                self._target(key).copy_(self._pristine[key])
         for key, update in wanted.items():
-            update.write(self._pristine[key], self._live[key], alpha)
+            if self._exchanges:
+                self._live[key].data = self._merge(str(name), key, update, alpha)
+            else:
+                update.write(self._pristine[key], self._live[key], alpha)
         if adapter.rows is not None:
             self._target(EMBEDDING).copy_(torch.lerp(self._pristine[EMBEDDING], adapter.rows, alpha))
         spare = self._embedding.weight[self._first :]
@@ -125,6 +142,21 @@ class AdapterStore:
                 raise RuntimeError(f"{name}: the tokenizer does not take {names}")
             self._tokenizers[name] = extended
         return self._tokenizers[name]
+
+    def _merge(self, name: str, key: str, update: Update, alpha: float) -> torch.Tensor:
+        """Return one weight under an adapter, in storage of its own: kept, or the scratch copy written anew."""
+        if alpha == 1 and (name, key) in self._merged:
+            return self._merged[name, key]
+        pristine = self._pristine[key]
+        if alpha == 1 and self._kept + pristine.nbytes <= MERGED_BYTES:
+            merged = self._merged[name, key] = torch.empty_like(pristine)
+            self._kept += pristine.nbytes
+        else:
+            if key not in self._scratch:
+                self._scratch[key] = torch.empty_like(pristine)
+            merged = self._scratch[key]
+        update.write(pristine, merged, alpha)
+        return merged
 
     def _target(self, key: str) -> torch.Tensor:
         return self._embedding.weight[: self._first] if key == EMBEDDING else self._live[key]

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from scipy import stats
 
 from raymap.analysis.distances import distances_by_category
-from raymap.analysis.maps import read_tables
+from raymap.analysis.scores import read_tables
 from raymap.plan import BASE
 from raymap.store.files import files_in, local_copy
 from raymap.store.schema import FEATURES
@@ -27,7 +28,7 @@ def read_features(folder: Path) -> pl.DataFrame | None:
     """
     with local_copy(folder / "features") as copy:
         files = files_in(copy, ".arrow")
-        return read_tables(files, FEATURES.names, folder / "features") if files else None
+        return read_tables(files, FEATURES, folder / "features") if files else None
 
 
 def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[dict[str, Any]]:
@@ -38,6 +39,7 @@ def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[d
         scores: schema SCORES; where `drawn` is false, the adapted picture is the base's own and so are its features.
         name: what the features are, as `clip:embedded`.
     """
+    scores = scores.cast({cs.enum(): pl.String})
     base = features.filter(pl.col("adapter") == BASE).select(*KEY, base="feature")
     adapted = features.select("adapter", *KEY, "feature")
     pairs = (

@@ -15,9 +15,10 @@ import pyarrow as pa
 from scipy import stats
 
 from raymap.analysis.crossed import CONFIDENCE
-from raymap.analysis.maps import CONTROL, read_tables
+from raymap.analysis.maps import CONTROL
 from raymap.analysis.reduce import read_map
 from raymap.analysis.responses import mean_over_prompts, ratio
+from raymap.analysis.scores import check_columns
 from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
@@ -40,7 +41,7 @@ def reduce_attention(folder: Path) -> dict[str, Any]:
     where = RunFolder(folder / "attention").scores
     with local_copy(where) as copy:
         files = files_in(copy, ".arrow")
-        read_tables(files, ATTENTION.names, where)
+        check_columns(files, ATTENTION, where)
         tables = [pa.ipc.open_file(file).read_all() for file in files]
     digest = (tables[0].schema.metadata or {}).get(b"raymap.digest", b"").decode()
     joined = pa.concat_tables(tables).unify_dictionaries()

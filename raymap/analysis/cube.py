@@ -26,8 +26,8 @@ class Cube:
         """Return means over each subject's methods, (P, S); NaN where one that the subject has lacks the cell."""
         has = ~np.isnan(self.values).all(axis=0)  # (S, M)
         total = np.where(has, self.values, 0.0).sum(axis=2)
-        with np.errstate(invalid="ignore"):
-            return np.where(has.any(axis=1), total / has.sum(axis=1), np.nan)
+        n = has.sum(axis=1)
+        return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
     def method(self, name: str) -> np.ndarray:
         """Return one method's cells, (P, S)."""
@@ -49,8 +49,8 @@ class Cube:
         return set(self.prompt_categories.tolist()) - {OWN_CATEGORY.get(c, "") for c in subject_categories}
 
 
-def cube_of(cells: pl.DataFrame, measure: str) -> Cube:
-    """Arrange a column of the map (controls left out by the caller) as an array.
+def cubes_of(cells: pl.DataFrame, *measures: str) -> list[Cube]:
+    """Arrange columns of the map (controls left out by the caller) as arrays.
 
     Args:
         cells: rows of schema MAP; where two adapters are one (subject, method), the later one in order of name counts.
@@ -58,17 +58,21 @@ def cube_of(cells: pl.DataFrame, measure: str) -> Cube:
     prompts = cells.select("prompt_id", "prompt_category").unique().sort("prompt_id")
     subjects = cells.select("subject", "subject_category").unique().sort("subject")
     methods = cells["method"].unique().sort()
-    values = np.full((len(prompts), len(subjects), len(methods)), np.nan)
-    at = [{name: k for k, name in enumerate(names)} for names in (prompts["prompt_id"], subjects["subject"], methods)]
-    ordered = cells.sort("adapter")
-    keys = ordered.select("prompt_id", "subject", "method").rows()
-    for key, value in zip(keys, ordered[measure].to_list(), strict=True):
-        values[tuple(index[name] for index, name in zip(at, key, strict=True))] = np.nan if value is None else value
-    return Cube(
-        values,
-        tuple(prompts["prompt_id"]),
-        prompts["prompt_category"].to_numpy(),
-        tuple(subjects["subject"]),
-        subjects["subject_category"].to_numpy(),
-        tuple(methods),
-    )
+    names = {"prompt_id": prompts["prompt_id"], "subject": subjects["subject"], "method": methods}
+    ordered = cells.select(*names, "adapter", *measures).sort("adapter")
+    at = tuple(ordered[column].cast(pl.Enum(held)).to_physical().to_numpy() for column, held in names.items())
+    cubes = []
+    for measure in measures:
+        values = np.full([len(held) for held in names.values()], np.nan)
+        values[at] = ordered[measure].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        cubes.append(
+            Cube(
+                values,
+                tuple(prompts["prompt_id"]),
+                prompts["prompt_category"].to_numpy(),
+                tuple(subjects["subject"]),
+                subjects["subject_category"].to_numpy(),
+                tuple(methods),
+            )
+        )
+    return cubes

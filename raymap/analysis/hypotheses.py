@@ -16,7 +16,7 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.crossed import Alternative, Estimate, Group, contrast, permuted
-from raymap.analysis.cube import Cube, cube_of
+from raymap.analysis.cube import Cube, cubes_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def hypotheses(study: pl.DataFrame) -> list[dict[str, Any]]:
     """
     if study.is_empty():
         return []
-    cube = cube_of(study, "e_sem")
+    (cube,) = cubes_of(study, "e_sem")
     claims = [
         _within("H1", cube, "face", "people", "face adapters shift people prompts more than others"),
         _between("H2", cube, "style", "face", None),

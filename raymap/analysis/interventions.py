@@ -9,9 +9,10 @@ from typing import Any, get_args
 import polars as pl
 import pyarrow as pa
 
-from raymap.analysis.maps import CONTROL, entanglement_map, noise_floor, read_noise, read_scores, read_tables
-from raymap.analysis.reduce import read_study
+from raymap.analysis.maps import entanglement_map, measured, noise_floor
+from raymap.analysis.reduce import read_map, read_study
 from raymap.analysis.responses import MEASURES, against_random, compare_methods, dose_response, parts_and_whole, reading
+from raymap.analysis.scores import read_noise, read_scores, read_tables, stream_scores
 from raymap.errors import InputError
 from raymap.interventions import MARK, Part, Variant
 from raymap.store.files import files_in, local_copy, write_atomically
@@ -27,18 +28,16 @@ def reduce_interventions(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder lacks scores, or they break the contract.
     """
-    scores, noise = read_scores(folder), read_noise(folder)
     prompts = {p["id"]: p["text"] for p in read_study(folder).get("prompts", ())}
+    floor = noise_floor(read_noise(folder))
     where = RunFolder(folder).interventions
+    cells = _described(entanglement_map(stream_scores(folder, where.name), floor, prompts))
     with local_copy(where) as copy:
         files = files_in(copy, ".arrow")
-        varied = read_tables(files, SCORES.names, where).unique(maintain_order=True)
+        varied = read_tables(files, SCORES, where)
         digest = (pa.ipc.open_file(files[0]).schema.metadata or {}).get(b"raymap.digest", b"").decode()
-    floor = noise_floor(noise)
-    cells = _described(entanglement_map(varied, floor, prompts))
     write_atomically(folder / "interventions.arrow", arrow_bytes(cells.to_arrow().cast(stamped(INTERVENTIONS, digest))))
-    plain = entanglement_map(scores.filter(pl.col("method") != CONTROL), floor, prompts)
-    found = summarize(cells, plain) | {"checks": checks(varied, scores)}
+    found = summarize(cells, measured(read_map(folder))) | {"checks": checks(varied, read_scores(folder))}
     write_atomically(folder / "interventions.json", as_json({"digest": digest} | found))
     return found
 

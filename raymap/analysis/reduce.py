@@ -15,10 +15,10 @@ from raymap.analysis.maps import (
     entanglement_map,
     measured,
     noise_floor,
-    read_noise,
-    read_scores,
     with_entanglement,
 )
+from raymap.analysis.power import power
+from raymap.analysis.scores import read_noise, stream_scores
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
@@ -39,7 +39,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: when the folder lacks them or they break the contract.
     """
-    scores, noise, study = read_scores(folder), read_noise(folder), read_study(folder)
+    scores, noise, study = stream_scores(folder), read_noise(folder), read_study(folder)
     features = read_features(folder)
     floor = noise_floor(noise)
     cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in study.get("prompts", ())})
@@ -49,6 +49,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
     statistics = summarize(cells, noise, tests, floor, digest)
+    statistics["power"] = power(measured(cells), scores, floor.tau_sem)
     found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))

@@ -3,60 +3,87 @@
 A threshold from single seed pairs is no floor for a mean over K seeds. Three tests take the estimator as it is:
 
 * `sem`: were adapted images fresh draws of the base, the 2K cosines of a cell were exchangeable, and pairing each
-  adapted image with its own base image nothing special. p is the share of random perfect matchings of the 2K values
-  whose mean |difference| reaches E_sem: exact up to the number of matchings drawn. It asks for *more* than re-seeding.
+  adapted image with its own base image nothing special. p is the share of perfect matchings of the 2K values
+  whose mean |difference| reaches E_sem (raymap.analysis.exchange). It asks for *more* than re-seeding.
 * `per`: the K values of LPIPS against those of the prompt's base seed pairs, exact one-sided Mann-Whitney U.
 * `signed`: were base and adapted image exchangeable within a pair, each difference could as well have the other sign:
   exact two-sided sign-flip test of the mean. It asks whether alignment changed *on average*, however little.
 
 q-values are Benjamini & Hochberg's over all cells (controls left out), which holds for the positively dependent cells
-of one prompt (Benjamini & Yekutieli 2001).
+of one prompt (Benjamini & Yekutieli 2001). Beside them stand the matched thresholds (raymap.analysis.floor).
 """
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.maps import CONTROL
+from raymap.analysis.exchange import matching_p, rank_sum_p, sign_flip_p
+from raymap.analysis.floor import Pairs, pairs_of
+from raymap.analysis.maps import CONTROL, finite
+from raymap.analysis.scores import MEASURED
 
-DRAWN = 1_999
 FDR = 0.05
 KEY = ("prompt_id", "adapter")
 NAMES = ("sem", "per", "signed")
+UNTESTED = "sem and signed need cells of two seeds, per also seed pairs of the prompt"
 
 
 def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a (prompt, adapter), controls left out: `p_sem`, `p_per`, `p_signed` and `q_…` of each.
+    """Return a row a (prompt, adapter) with any complete row, controls left out (schema SHIFTS).
 
-    NaN rows are left out. A p-value is null where a cell has fewer than two seeds, or (`per`) its prompt no seed pair.
+    A p-value is null where a cell has fewer than two seeds, or (`per`) its prompt no seed pair; a matched threshold
+    where its prompt has no seed pair, or no prompt has two.
+
+    Args:
+        scores: as `stream_scores` returns them: sorted by prompt and adapter.
+        noise: schema NOISE; pairs that are not finite are left out.
     """
-    clean = scores.filter(
-        pl.col("method") != CONTROL, *(pl.col(c).is_finite() for c in ("clip_base", "clip_adapted", "lpips"))
-    ).sort(*KEY, "seed")
-    cells = clean.group_by(KEY, maintain_order=True).agg("clip_base", "clip_adapted", "lpips")
-    floor = noise.group_by("prompt_id").agg(pl.col("e_per").cast(pl.Float64).alias("floor"))
-    cells = cells.join(floor, on="prompt_id", how="left", maintain_order="left")
+    clean = finite(scores.filter(pl.col("method") != CONTROL))
+    cells = clean.group_by(KEY, maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("seeds"),
+        e_sem=(pl.col("clip_adapted").cast(pl.Float64) - pl.col("clip_base").cast(pl.Float64)).abs().mean(),
+        e_per=pl.col("lpips").cast(pl.Float64).mean(),
+    )
+    cells = cells.with_columns(pl.col(*KEY).cast(pl.String))
+    seeds = cells["seeds"].to_numpy()
+    starts = np.cumsum(seeds) - seeds
+    floor = pairs_of(noise, "e_per")
+    at, pairs = _numbers(cells, floor), np.zeros(cells.height, np.int64)
+    pairs[at >= 0] = floor.counts[at[at >= 0]]
+    values = [clean[name].cast(pl.Float64).to_numpy() for name in MEASURED]
     rng = np.random.default_rng(0)
     found = {name: np.full(cells.height, np.nan) for name in NAMES}
-    sizes = cells.select(pl.col("lpips").list.len(), pl.col("floor").list.len().fill_null(0)).to_numpy()
-    for k, pairs in sorted({(int(k), int(pairs)) for k, pairs in sizes if k > 1}):
-        at = np.flatnonzero((sizes == (k, pairs)).all(axis=1))
-        group = cells[at]
-        base, adapted = (np.array(group[name].to_list(), np.float64) for name in ("clip_base", "clip_adapted"))
-        found["sem"][at] = matching_p(base, adapted, rng)
-        found["signed"][at] = sign_flip_p(adapted - base, rng)
-        if pairs:
-            drawn, reseeded = (np.array(group[name].to_list(), np.float64) for name in ("lpips", "floor"))
-            test = stats.mannwhitneyu(drawn, reseeded, alternative="greater", method="exact", axis=1)
-            found["per"][at] = test.pvalue
-    columns = {f"p_{name}": values for name, values in found.items()}
-    columns |= {f"q_{name}": _adjusted(values) for name, values in found.items()}
-    return cells.select(KEY).with_columns(pl.Series(name, values).fill_nan(None) for name, values in columns.items())
+    for k, n in np.unique(np.stack([seeds, pairs], axis=1)[seeds > 1], axis=0):
+        chosen = np.flatnonzero((seeds == k) & (pairs == n))
+        base, adapted, lpips = (column[starts[chosen, None] + np.arange(k)] for column in values)
+        found["sem"][chosen] = matching_p(base, adapted, rng)
+        found["signed"][chosen] = sign_flip_p(adapted - base, rng)
+        if n:
+            reseeded = floor.values[floor.starts[at[chosen], None] + np.arange(n)]
+            found["per"][chosen] = rank_sum_p(lpips, reseeded)
+    columns = {f"p_{name}": p for name, p in found.items()}
+    columns |= {f"q_{name}": _adjusted(p) for name, p in found.items()}
+    for name in ("sem", "per"):
+        held = pairs_of(noise, f"e_{name}")
+        columns[f"matched_tau_{name}"] = held.matched(_numbers(cells, held), seeds)
+    for name, values_of in columns.items():
+        cells = cells.with_columns(pl.Series(name, values_of, dtype=pl.Float64).fill_nan(None))
+    above = [
+        (pl.col(f"e_{name}") > pl.col(f"matched_tau_{name}")).alias(f"above_matched_{name}") for name in ("sem", "per")
+    ]
+    return cells.select(*KEY, *columns, *above)
+
+
+def _numbers(cells: pl.DataFrame, pairs: Pairs) -> np.ndarray:
+    """Return each cell's prompt as its number among those with seed pairs, -1 where it has none."""
+    where = pl.DataFrame({"prompt_id": pairs.prompts, "at": range(len(pairs.prompts))},
+                         schema={"prompt_id": pl.String, "at": pl.Int64})  # fmt: skip
+    joined = cells.select("prompt_id").join(where, on="prompt_id", how="left", maintain_order="left")
+    return joined["at"].fill_null(-1).to_numpy()
 
 
 def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any]]:
@@ -71,7 +98,13 @@ def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any
         *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in NAMES),
         *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in NAMES),
     )
-    return [row | {"method": f"Benjamini-Hochberg at {FDR:.0%} over all cells"} for row in counted.to_dicts()]
+    return [
+        row
+        | {f"shifted_{name}": None for name in NAMES if not row[f"tested_{name}"]}
+        | {"method": f"Benjamini-Hochberg at {FDR:.0%} over all cells"}
+        | {"reason": None if all(row[f"tested_{name}"] for name in NAMES) else UNTESTED}
+        for row in counted.to_dicts()
+    ]
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:
@@ -79,51 +112,3 @@ def _adjusted(p: np.ndarray) -> np.ndarray:
     if known.any():
         q[known] = stats.false_discovery_control(p[known])
     return q
-
-
-def matching_p(base: np.ndarray, adapted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return, for each row, the share of perfect matchings of its 2K values whose mean |difference| is as large.
-
-    Args:
-        base, adapted: float (cells, K), K ≥ 2. All matchings are counted up to K = 5 (945), else DRAWN are drawn and
-            the observed one is counted with them (Phipson & Smyth 2010).
-    """
-    k = base.shape[1]
-    values = np.concatenate([base, adapted], axis=1)
-    observed = np.abs(adapted - base).mean(axis=1)
-    if k <= 5:
-        pairs = np.array(list(_matchings(tuple(range(2 * k)))))
-        extra = 0
-    else:
-        pairs = np.array([rng.permutation(2 * k).reshape(k, 2) for _ in range(DRAWN)])
-        extra = 1
-    reached = np.full(len(values), float(extra))
-    for matching in pairs:
-        means = np.abs(values[:, matching[:, 0]] - values[:, matching[:, 1]]).mean(axis=1)
-        reached += means >= observed - 1e-12
-    return reached / (len(pairs) + extra)
-
-
-def _matchings(items: tuple[int, ...]) -> list[tuple[tuple[int, int], ...]]:
-    if not items:
-        return [()]
-    first, rest = items[0], items[1:]
-    return [
-        ((first, other), *others) for k, other in enumerate(rest) for others in _matchings(rest[:k] + rest[k + 1 :])
-    ]
-
-
-def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the two-sided sign-flip p-value of each row's mean; all 2^K flips up to K = 11, else DRAWN drawn ones.
-
-    Args:
-        differences: float (cells, K).
-    """
-    k = differences.shape[1]
-    if k <= 11:
-        signs, extra = np.array(list(itertools.product((1.0, -1.0), repeat=k))), 0
-    else:
-        signs, extra = rng.choice((1.0, -1.0), (DRAWN, k)), 1
-    observed = np.abs(differences.sum(axis=1))
-    reached = (np.abs(differences @ signs.T) >= observed[:, None] - 1e-12).sum(axis=1) + extra
-    return np.asarray(reached / (len(signs) + extra))

@@ -6,58 +6,36 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
-from raymap.analysis.crossed import CONFIDENCE
+from raymap.analysis.crossed import CONFIDENCE, Group, contrast
+from raymap.analysis.floor import floor_summary, identity_control
 from raymap.analysis.hypotheses import hypotheses
-from raymap.analysis.maps import CONTROL, PERCENTILE, NoiseFloor, measured, with_entanglement
+from raymap.analysis.maps import NoiseFloor, measured, with_entanglement
+from raymap.analysis.sensitivity import sensitivity
 from raymap.analysis.shifts import shift_counts
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
-RESAMPLES = 2_000
-BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
+OVER_PROMPTS = f"{CONFIDENCE:.0%} t interval over prompts, for this one adapter"
+MEANS = (("e_sem", "e_sem"), ("e_sem_signed", "e_sem_signed"), ("e_per", "e_per"), ("e", "entanglement"))
+COUNTS = ("above_tau_sem", "above_tau_per", "above_matched_sem", "above_matched_per")
 
 
-def over_prompts(groups: list[np.ndarray], statistic: str = "mean") -> dict[str, Any]:
-    """Estimate a mean or the noise percentile with an interval that resamples whole prompts.
-
-    Args:
-        groups: one array of values a prompt.
+def over_prompts(values: pl.Series) -> dict[str, Any]:
+    """Estimate the mean of one adapter's cells, which generalises over prompts; nulls are left out.
 
     Returns:
-        `value` (None without prompts), `low`, `high` (None with fewer than two prompts), `n` (prompts), `values` and
-        `method`.
+        `value` (None without prompts), `low`, `high` (None with fewer than two), `n` (prompts), `df`, `method`, and the
+        `reason` of what is None.
     """
-    if not groups:
-        return {"value": None, "low": None, "high": None, "n": 0, "values": 0, "method": "none: no prompt"}
-
-    def value(rows: np.ndarray) -> float:
-        pooled = np.concatenate([groups[int(k)] for k in rows])
-        return float(pooled.mean() if statistic == "mean" else np.quantile(pooled, PERCENTILE))
-
-    rows = np.arange(len(groups))
-    low = high = None
-    if len(groups) > 1:
-        interval = stats.bootstrap(
-            (rows,), value, vectorized=False, n_resamples=RESAMPLES, confidence_level=CONFIDENCE,
-            method="percentile", rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-        low, high = float(interval.low), float(interval.high)
-    n = sum(len(g) for g in groups)
-    return {
-        "value": value(rows),
-        "low": low,
-        "high": high,
-        "n": len(groups),
-        "values": n,
-        "method": BOOTSTRAP,
-    }
-
-
-def _groups(frame: pl.DataFrame, column: str) -> list[np.ndarray]:
-    known = frame.select("prompt_id", pl.col(column).cast(pl.Float64)).drop_nulls()
-    parts = known.partition_by("prompt_id", maintain_order=True)
-    return [part[column].to_numpy() for part in parts]
+    cells = values.drop_nulls().to_numpy()[:, None]
+    if not len(cells):
+        nothing = dict.fromkeys(("value", "low", "high", "df"))
+        return nothing | {"n": 0, "method": "none", "reason": "no prompt has a complete seed"}
+    found = contrast(cells, (Group(np.arange(len(cells))),), (Group(np.arange(1)),)).as_dict()
+    method = "none" if found["low"] is None else OVER_PROMPTS
+    return {key: found[key] for key in ("value", "low", "high", "n", "df")} | {
+        "method": method, "reason": "one prompt has no spread" if len(cells) == 1 else found["reason"]
+    }  # fmt: skip
 
 
 def summarize(
@@ -71,17 +49,22 @@ def summarize(
         tests: each cell's p- and q-values (raymap.analysis.shifts).
     """
     study = with_entanglement(measured(cells))
+    control = identity_control(cells)
+    matched = tests.select("prompt_id", "adapter", "above_matched_sem", "above_matched_per")
+    beside = study.join(matched, on=["prompt_id", "adapter"], how="left", maintain_order="left")
+    seeds = int(cells["n_seeds"].to_numpy().max(initial=0))
     return {
         "digest": digest,
-        "noise_floor": _floor(noise, floor),
-        "identity_control": identity_control(cells),
+        "noise_floor": floor_summary(noise, floor, seeds),
+        "identity_control": control,
         "incomplete": incomplete(cells),
-        "adapters": [_adapter(part) for part in study.partition_by("adapter", maintain_order=True)],
+        "adapters": [_adapter(part, control) for part in beside.partition_by("adapter", maintain_order=True)],
         "normalization": {
             "method": "min-max over all prompts and adapters, controls left out",
             "e_sem": [study["e_sem"].min(), study["e_sem"].max()],
             "e_per": [study["e_per"].min(), study["e_per"].max()],
         },
+        "sensitivity": sensitivity(study),
         "table_1": by_method_and_category(study),
         "method_order": method_order(study),
         "most_fragile": ranked_prompts(study, descending=True),
@@ -90,35 +73,6 @@ def summarize(
         "regions": regions(study, floor),
         "hypotheses": hypotheses(study),
         "shifts": shift_counts(tests, study),
-    }
-
-
-def _floor(noise: pl.DataFrame, floor: NoiseFloor) -> dict[str, Any]:
-    if noise.is_empty():
-        return {"pairs": 0, "tau_sem": None, "tau_per": None}
-    return {
-        "pairs": noise.height,
-        "tau_sem": over_prompts(_groups(noise, "e_sem"), "percentile") | {"value": floor.tau_sem},
-        "tau_per": over_prompts(_groups(noise, "e_per"), "percentile") | {"value": floor.tau_per},
-        "mean_e_sem": over_prompts(_groups(noise, "e_sem")),
-        "mean_e_per": over_prompts(_groups(noise, "e_per")),
-        "note": "95th percentiles of single pairs of base seeds; the map's cells are means over seeds",
-    }
-
-
-def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
-    """Return whether every identity control gave exactly zero, and its largest values."""
-    controls = cells.filter(pl.col("method") == CONTROL)
-    if controls["e_sem"].is_null().all():
-        return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0}
-    controls = controls.drop_nulls(["e_sem", "e_per"])
-    sem, per = controls["e_sem"].to_numpy().max(initial=0.0), controls["e_per"].to_numpy().max(initial=0.0)
-    return {
-        "present": True,
-        "exact": bool(sem == 0 and per == 0),
-        "max_e_sem": float(sem),
-        "max_e_per": float(per),
-        "cells": controls.height,
     }
 
 
@@ -131,21 +85,23 @@ def incomplete(cells: pl.DataFrame) -> list[dict[str, Any]]:
     return [row | {"seeds": cells["n_seeds"].max()} for row in grouped.to_dicts()]
 
 
-def _adapter(part: pl.DataFrame) -> dict[str, Any]:
-    others = part.filter(~pl.col("target"))
+def _adapter(part: pl.DataFrame, control: dict[str, Any]) -> dict[str, Any]:
+    """Return an adapter's means over non-target prompts, and how many of these lie above each floor."""
+    others, targets = part.filter(~pl.col("target")), part.filter(pl.col("target"))
     first = part.row(0, named=True)
-    scope = "all prompts but those of the subject's own category"
+    below = {
+        f"below_numerical_{name}": int((others[f"e_{name}"] <= control[f"max_e_{name}"]).sum())
+        if control["present"] and others[f"e_{name}"].count()
+        else None
+        for name in ("sem", "per")
+    }
     return {
         **{key: first[key] for key in ("adapter", "method", "subject", "subject_category")},
-        "scope": scope,
-        **{
-            key: over_prompts(_groups(others, column))
-            for key, column in (
-                ("e_sem", "e_sem"), ("e_sem_signed", "e_sem_signed"), ("e_per", "e_per"), ("e", "entanglement"),
-            )
-        },
-        "above_tau_sem": int(others["above_tau_sem"].sum()),
-        "above_tau_per": int(others["above_tau_per"].sum()),
-        "target_e_sem": part.filter(pl.col("target"))["e_sem"].mean(),
-        "target_e_per": part.filter(pl.col("target"))["e_per"].mean(),
-    }  # fmt: skip
+        "scope": "all prompts but those of the subject's own category",
+        **{key: over_prompts(others[column]) for key, column in MEANS},
+        **{name: int(others[name].sum()) if others[name].count() else None for name in COUNTS},
+        **below,
+        "target_e_sem": targets["e_sem"].mean(),
+        "target_e_per": targets["e_per"].mean(),
+        "target": {key: over_prompts(targets[column]) for key, column in MEANS},
+    }

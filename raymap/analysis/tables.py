@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from raymap.analysis.crossed import contrast
-from raymap.analysis.cube import cube_of
+from raymap.analysis.crossed import Group, contrast
+from raymap.analysis.cube import cubes_of
 from raymap.analysis.maps import NoiseFloor
 
 TOP = 10
 RESAMPLES = 1_000
+BATCH = 50
 ORDER = ("textual_inversion", "lora", "custom_diffusion")
 """The paper's order of methods, least entangling first (its eq. 13)."""
 
@@ -24,8 +25,8 @@ def by_method_and_category(study: pl.DataFrame) -> list[dict[str, Any]]:
     Args:
         study: the map without controls, with `entanglement` (E's summand).
     """
-    cubes = {name: cube_of(study, column) for name, column in (("e_sem", "e_sem"), ("e_per", "e_per"),
-             ("e_sem_signed", "e_sem_signed"), ("e", "entanglement"))}  # fmt: skip
+    names = ("e_sem", "e_per", "e_sem_signed", "e")
+    cubes = dict(zip(names, cubes_of(study, "e_sem", "e_per", "e_sem_signed", "entanglement"), strict=True))
     rows = []
     any_cube = cubes["e_sem"]
     for method in any_cube.methods:
@@ -50,8 +51,8 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
     Subjects are paired: only those that both methods were trained for count.
     """
     rows = []
-    for measure in ("e_sem", "entanglement"):
-        cube = cube_of(study, measure)
+    measures = ("e_sem", "entanglement")
+    for measure, cube in zip(measures, cubes_of(study, *measures), strict=True):
         present = [method for method in ORDER if method in cube.methods]
         for low, high in itertools.pairwise(present):
             difference = cube.method(high) - cube.method(low)
@@ -73,7 +74,7 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
 
 def by_category(study: pl.DataFrame) -> list[dict[str, Any]]:
     """Return Fig. 3: mean E_sem and E_per of each subject category on each prompt category, with intervals."""
-    cubes = {measure: cube_of(study, measure) for measure in ("e_sem", "e_per")}
+    cubes = dict(zip(("e_sem", "e_per"), cubes_of(study, "e_sem", "e_per"), strict=True))
     cube = cubes["e_sem"]
     return [
         {
@@ -90,63 +91,76 @@ def by_category(study: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def regions(study: pl.DataFrame, floor: NoiseFloor) -> list[dict[str, Any]]:
-    """Return Fig. 1: each adapter's mean E_sem and E_per over non-target prompts, and its region."""
+    """Return Fig. 1: each adapter's mean E_sem and E_per over non-target prompts (n with a seed), and its region."""
+    others = study.filter(~pl.col("target"))
     means = (
-        study.filter(~pl.col("target"))
-        .group_by("adapter", "method", "subject", "subject_category")
-        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean())
+        others.group_by("adapter", "method", "subject", "subject_category")
+        .agg(pl.col("e_sem").mean(), pl.col("e_per").mean(), n=pl.col("e_sem").count())
         .sort("adapter")
     )
-    return [row | {"region": _region(row["e_sem"], row["e_per"], floor)} for row in means.to_dicts()]
+    return [row | _region(row["e_sem"], row["e_per"], floor) for row in means.to_dicts()]
 
 
-def _region(e_sem: float | None, e_per: float | None, floor: NoiseFloor) -> str | None:
-    if None in (e_sem, e_per, floor.tau_sem, floor.tau_per):
-        return None
-    semantic, visual = e_sem > floor.tau_sem, e_per > floor.tau_per  # type: ignore[operator]
+def _region(e_sem: float | None, e_per: float | None, floor: NoiseFloor) -> dict[str, str | None]:
+    if e_sem is None or e_per is None:
+        return {"region": None, "reason": "no prompt has a complete seed"}
+    if floor.tau_sem is None or floor.tau_per is None:
+        return {"region": None, "reason": "no noise floor"}
     names = ("safe", "visual drift", "semantic drift", "full entanglement")
-    return names[2 * semantic + visual]
+    return {"region": names[2 * (e_sem > floor.tau_sem) + (e_per > floor.tau_per)], "reason": None}
 
 
 def ranked_prompts(study: pl.DataFrame, descending: bool) -> list[dict[str, Any]]:
     """Return Table 2: the prompts that shift most, or least: means over the subjects they are no target of.
 
-    `stability` is the share of resamples of subjects (with replacement) in which the prompt is in the list again;
-    None with a single subject. Prompts without a complete cell are not ranked.
+    `estimate` holds the means with intervals, which generalise over subjects for this one prompt. `stability` is the
+    share of resamples of subjects (with replacement) in which the prompt is in the list again; None with a single
+    subject. Prompts without a complete cell are not ranked.
     """
     others = study.filter(~pl.col("target"))
-    cube = cube_of(others, "e_sem")
-    means, e_per = cube.over_methods(), cube_of(others, "e_per").over_methods()
-    ranked = np.flatnonzero(~np.isnan(means).all(axis=1))
+    cube, per = cubes_of(others, "e_sem", "e_per")
+    means, e_per = cube.over_methods(), per.over_methods()
+    known = ~np.isnan(means)
+    n = known.sum(axis=1)
+    ranked = np.flatnonzero(n)
     sign = -1.0 if descending else 1.0
-    values = np.nanmean(means[ranked], axis=1) if len(ranked) else np.empty(0)
+    values = np.nansum(means, axis=1)[ranked] / n[ranked]
     top = ranked[np.argsort(sign * values, kind="stable")][:TOP]
     texts = dict(others.select("prompt_id", "prompt").unique().iter_rows())
-    return [
-        {
-            "prompt_id": cube.prompts[k],
-            "prompt": texts[cube.prompts[k]],
-            "prompt_category": cube.prompt_categories[k],
-            "e_sem": float(np.nanmean(means[k])),
-            "e_per": float(np.nanmean(e_per[k])),
-            "subjects": int((~np.isnan(means[k])).sum()),
-            "stability": share,
+    rows = []
+    for k, share in zip(top, _stability(sign * means, top), strict=True):
+        columns = Group(np.flatnonzero(known[k]))
+        estimates = {
+            name: contrast(cells, (Group(np.array([k])),), (columns,)).as_dict()
+            for name, cells in (("e_sem", means), ("e_per", e_per))
         }
-        for k, share in zip(top, _stability(sign * means, top), strict=True)
-    ]
+        rows.append(
+            {
+                "prompt_id": cube.prompts[k],
+                "prompt": texts[cube.prompts[k]],
+                "prompt_category": cube.prompt_categories[k],
+                **{name: estimate["value"] for name, estimate in estimates.items()},
+                "subjects": int(n[k]),
+                "estimate": estimates,
+                "stability": share,
+            }
+        )
+    return rows
 
 
 def _stability(means: np.ndarray, top: np.ndarray) -> list[float | None]:
     """Return how often each of the `top` rows of smallest mean is among as many when columns are drawn again."""
     subjects = means.shape[1]
-    if subjects < 2:
+    if subjects < 2 or not len(top):
         return [None] * len(top)
     rng = np.random.default_rng(0)
-    known, filled = ~np.isnan(means), np.nan_to_num(means)
+    weights = np.array(
+        [np.bincount(rng.integers(subjects, size=subjects), minlength=subjects) for _ in range(RESAMPLES)], float
+    )
+    known, filled = (~np.isnan(means)).astype(float), np.nan_to_num(means)
     hits = np.zeros(len(means))
-    for _ in range(RESAMPLES):
-        weights = np.bincount(rng.integers(subjects, size=subjects), minlength=subjects).astype(float)
-        n = known @ weights
-        values = np.divide(filled @ weights, n, out=np.full(len(means), np.inf), where=n > 0)
-        hits[np.argsort(values, kind="stable")[: len(top)]] += 1
+    for part in np.array_split(weights, RESAMPLES // BATCH):
+        n = part @ known.T
+        values = np.divide(part @ filled.T, n, out=np.full(n.shape, np.inf), where=n > 0)
+        hits += np.bincount(np.argsort(values, axis=1, kind="stable")[:, : len(top)].ravel(), minlength=len(means))
     return [float(hits[k] / RESAMPLES) for k in top]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 
 from raymap.cli.app import app
+from raymap.display import plain
 from raymap.errors import RaymapError
 
 # Each module registers its commands, in the order in which `raymap --help` lists them.
 import raymap.cli.study  # isort: skip
 import raymap.cli.attention  # isort: skip
+import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
 import raymap.cli.results  # noqa: F401  # isort: skip
 
@@ -19,5 +21,7 @@ def main() -> None:
     try:
         app()
     except RaymapError as error:
-        Console(stderr=True).print(f"raymap: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).print(
+            plain(f"raymap: {error}"), style="red", highlight=False, markup=False, soft_wrap=True
+        )
         raise SystemExit(error.exit_code) from None

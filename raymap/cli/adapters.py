@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import app, console, offline
+from raymap.display import shown
+
+LONG = 400
 
 
 @app.command()
@@ -25,9 +27,9 @@ def check(
     from raymap.adapters.check import examine
     from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
     from raymap.diffusion.base import load, resolve
-    from raymap.study import read_suite
+    from raymap.suite import read_suite
 
-    prompts = [prompt["text"] for prompt in read_suite(suite, "--suite", Path())]
+    prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
     folder = resolve(base)
     pipeline, skeleton = load(folder), skeleton_of(folder)
     weights = dict(parameters({name: getattr(pipeline, name) for name in COMPONENTS}))
@@ -43,10 +45,11 @@ def _print_findings(findings: list[Any], base: str) -> None:
     for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
         table.add_column(name, overflow="fold")
     for f in findings:
-        notes = [f"[red]refused: {escape(f.problem)}[/red]"] if f.problem else []
-        notes += [f"trained for {escape(f.trained_for)}"] if f.trained_for else []
-        notes += [f"licence: {escape(f.licence)}"] if f.licence else []
-        notes += [f"[yellow]{escape(warning)}[/yellow]" for warning in f.warnings]
+        notes = [f"[red]refused: {shown(f.problem, LONG)}[/red]"] if f.problem else []
+        notes += [f"trained for {shown(f.trained_for)}"] if f.trained_for else []
+        notes += [f"licence: {shown(f.licence)}"] if f.licence else []
+        notes += [f"consent: {shown(f.consent)}"] if f.consent else []
+        notes += [f"[yellow]{shown(warning, LONG)}[/yellow]" for warning in f.warnings]
         numbers = [
             ", ".join(str(rank) for rank in f.ranks),
             ", ".join(f"{alpha:g}" for alpha in f.alphas),
@@ -54,5 +57,5 @@ def _print_findings(findings: list[Any], base: str) -> None:
             "" if f.problem else f"{f.size:,}",
             "" if f.norm is None else f"{f.norm:.4f}",
         ]
-        table.add_row(escape(str(f.path)), f.method, *numbers, escape(", ".join(f.triggers)), "\n".join(notes))
+        table.add_row(shown(str(f.path), LONG), f.method, *numbers, shown(", ".join(f.triggers)), "\n".join(notes))
     console.print(table)

@@ -19,7 +19,8 @@ T = TypeVar("T")
 app = typer.Typer(
     name="raymap",
     help="Concept Entanglement Maps: what personalizing a text-to-image model does to all the other prompts.\n\n"
-    "Exit codes: 0 done, 2 bad input, 3 ended incomplete (the same command resumes), 130 interrupted.",
+    "Exit codes: 0 done, 1 above a limit of audit --fail-above, 2 bad input, 3 ended incomplete (the same command "
+    "resumes), 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,9 +29,7 @@ console = Console() if sys.stdout.isatty() else Console(width=120)
 
 Output = Annotated[
     str | None,
-    typer.Option(
-        help="Run folder: a path or a URL, as s3://bucket/run. [default: runs/<study name>]", show_default=False
-    ),
+    typer.Option(help="Run folder: a path or a URL, as s3://bucket/run.", show_default="runs/<study name>"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
 Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]

@@ -9,8 +9,12 @@ import typer
 
 from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
 from raymap.cli.summary import print_summary
+from raymap.display import shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
+
+LONG = 400
+"""Characters of a path that are shown."""
 
 
 @app.command()
@@ -22,7 +26,7 @@ def demo(output: Output = None) -> None:
     target = place(output or "runs/demo")
     if not is_local(target):
         raise InputError(f"--output {output}", "is no local path, where the demo draws its references", "give a folder")
-    _map(_described(demo_study(target / "references")), target)
+    mapped(described(demo_study(target / "references")), target)
 
 
 @app.command()
@@ -43,13 +47,18 @@ def run(
     dry_run: DryRun = False,
     limit: Limit = None,
     overrides: Overrides = None,
+    price: Annotated[float | None, typer.Option(help="Of a device's hour; --dry-run then says what all costs.")] = None,
     draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
 ) -> None:
     """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
     prepared, target = _prepared(study, output, changes, limit)
-    if not dry_run:
-        _map(prepared, target)
+    if dry_run:
+        from raymap.cost import estimate
+
+        console.print(estimate(prepared).sentence(price), highlight=False, soft_wrap=True)
+    else:
+        mapped(prepared, target)
 
 
 def _prepared(
@@ -62,21 +71,27 @@ def _prepared(
     target = place(output or f"runs/{study.name}")
     if study.base == study.clip == study.lpips == "embedded":
         offline()
-    return _described(study), target
+    return described(study), target
 
 
-def _described(study: Any) -> Any:
+def described(study: Any) -> Any:
     """Check all that a study names and print what it asks for."""
-    from raymap.run import describe, prepare
+    from raymap.run import describe, prepare, too_long
 
     prepared = prepare(study)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
+    for prompt in too_long(prepared):
+        problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
+        console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)
     return prepared
 
 
-def _map(prepared: Any, output: Path) -> None:
+def mapped(prepared: Any, output: Path) -> dict[str, Any]:
+    """Do a prepared study in a run folder, print its summary and return its statistics."""
     from raymap.report.page import report_path
     from raymap.run import run
 
-    print_summary(watched(lambda progress: run(prepared, output, progress)))
-    console.print(f"report: {report_path(output)}", soft_wrap=True)
+    statistics = watched(lambda progress: run(prepared, output, progress))
+    print_summary(statistics)
+    console.print(f"report: {shown(str(report_path(output)), LONG)}", highlight=False, soft_wrap=True)
+    return statistics

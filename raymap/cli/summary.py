@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import console
+from raymap.display import shown
 
 
 def print_summary(statistics: dict[str, Any]) -> None:
@@ -17,7 +18,7 @@ def print_summary(statistics: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "adapter" else "right")
     for a in statistics["adapters"]:
         table.add_row(
-            a["adapter"],
+            shown(a["adapter"]),
             _estimate(a["e_sem"], 4),
             "–" if a["e_sem_signed"]["value"] is None else f"{a['e_sem_signed']['value']:+.4f}",
             _estimate(a["e_per"], 3),
@@ -35,7 +36,7 @@ def print_summary(statistics: dict[str, Any]) -> None:
         zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
         console.print(f"identity control: {'exactly zero' if control['exact'] else zero}", highlight=False)
     for key, label in (("most_fragile", "most fragile"), ("most_robust", "most robust")):
-        rows = ", ".join(f"{r['prompt']} ({r['e_sem']:.3f})" for r in statistics[key][:3])
+        rows = ", ".join(f"{shown(r['prompt'])} ({r['e_sem']:.3f})" for r in statistics[key][:3])
         console.print(f"{label}: {rows}", highlight=False)
 
 

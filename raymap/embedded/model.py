@@ -1,40 +1,11 @@
-"""Where the embedded weights lie, and how the embedded judges are loaded."""
+"""Where the embedded weights lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import lpips
-import open_clip
-from safetensors.torch import load_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
 CLIP = WEIGHTS / "clip"
 CLIP_NAME = "raymap-embedded"
 LPIPS = WEIGHTS / "lpips" / "lpips_squeeze.safetensors"
-
-
-def load_clip() -> tuple[Any, Any, Any]:
-    """Return the embedded CLIP through open_clip: (model in eval mode, image preprocessing, tokenizer)."""
-    open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        CLIP_NAME, pretrained=str(CLIP / "open_clip_model.safetensors")
-    )
-    return model.float().eval(), preprocess, open_clip.get_tokenizer(CLIP_NAME)
-
-
-def load_lpips() -> lpips.LPIPS:
-    """Return the embedded LPIPS metric (SqueezeNet backbone), in eval mode.
-
-    Raises:
-        RuntimeError: when the weights file does not fill every layer.
-    """
-    metric = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, verbose=False)
-    state = {name: value.float() for name, value in load_file(LPIPS).items()}
-    outcome = metric.load_state_dict(state, strict=False)
-    missing = [k for k in outcome.missing_keys if k.startswith(("net.", "lin")) and not k.startswith("lins.")]
-    if missing or outcome.unexpected_keys:
-        raise RuntimeError(f"{LPIPS.name}: missing {missing}, unexpected {outcome.unexpected_keys}")
-    return metric.eval()

@@ -16,7 +16,8 @@ from pydantic.dataclasses import dataclass
 
 from raymap.errors import InputError
 from raymap.recipes import Method, Positive
-from raymap.study import CATEGORIES, PromptCategory, SubjectCategory
+from raymap.study import SubjectCategory
+from raymap.suite import CATEGORIES, PromptCategory
 
 PAPER = Path(__file__).with_name("paper.yaml")
 METHODS: tuple[Method, ...] = get_args(Method)

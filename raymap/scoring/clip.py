@@ -10,7 +10,7 @@ import open_clip
 import torch
 from PIL import Image
 
-from raymap.embedded.model import load_clip
+from raymap.embedded.judges import load_clip
 from raymap.errors import InputError
 
 Preprocess = Callable[[Image.Image], torch.Tensor]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import open_clip
-
 from raymap.embedded.model import CLIP, LPIPS
 from raymap.errors import InputError
 
@@ -18,9 +16,12 @@ def check_judges(clip: str, lpips: str) -> None:
     Raises:
         InputError: a name that is neither `embedded` nor known to open_clip or lpips.
     """
-    architecture, _, tag = clip.partition("/")
-    if clip != "embedded" and tag not in open_clip.list_pretrained_tags_by_model(architecture):
-        raise InputError(f"clip: {clip}", "is no pretrained open_clip model", "write ARCHITECTURE/TAG or embedded")
+    if clip != "embedded":
+        import open_clip  # takes seconds, and the embedded judge needs no check
+
+        architecture, _, tag = clip.partition("/")
+        if tag not in open_clip.list_pretrained_tags_by_model(architecture):
+            raise InputError(f"clip: {clip}", "is no pretrained open_clip model", "write ARCHITECTURE/TAG or embedded")
     if lpips != "embedded" and lpips not in LPIPS_NETS:
         raise InputError(f"lpips: {lpips}", "is no LPIPS net", f"use embedded or one of {', '.join(LPIPS_NETS)}")
 

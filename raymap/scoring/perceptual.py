@@ -6,7 +6,7 @@ import lpips
 import numpy as np
 import torch
 
-from raymap.embedded.model import load_lpips
+from raymap.embedded.judges import load_lpips
 from raymap.errors import InputError
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from raymap.plan import BASE, Block, Item, Plan, Unit
-from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically
+from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_pictures
 
 
 def arrow_bytes(table: pa.Table) -> bytes:
@@ -73,11 +73,14 @@ class RunFolder:
     def image(self, adapter: str, prompt_id: str, seed: int) -> Path:
         return self.root / "images" / adapter / prompt_id / f"{seed}.png"
 
-    def save_image(self, adapter: str, prompt_id: str, seed: int, pixels: np.ndarray) -> None:
-        """Write one picture, uint8 (H, W, 3), as PNG; no fsync: a torn one is found by its digest and redrawn."""
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
-        write_atomically(self.image(adapter, prompt_id, seed), data.getvalue(), durable=False)
+    def save_images(self, adapter: str, items: Sequence[Item], pictures: np.ndarray) -> None:
+        """Write pictures, uint8 (N, H, W, 3), as PNG; no fsync: a torn one is found by its digest and redrawn."""
+        files = {}
+        for item, pixels in zip(items, pictures, strict=True):
+            data = io.BytesIO()
+            Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
+            files[self.image(adapter, item.prompt_id, item.seed)] = data.getvalue()
+        write_pictures(files)
 
     def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
         """Return kept pictures, uint8 (N, H, W, 3).

@@ -147,12 +147,21 @@ _TESTS = (
     ("signed", "that the mean cosine changed"),
 )
 
+_MATCHED = (("sem", "E_sem"), ("per", "E_per"))
+
 SHIFTS = pa.schema(
     [
         _field("prompt_id", pa.string(), "id of the prompt in the suite"),
         _field("adapter", pa.string(), "name of the adapter"),
         *(_field(f"p_{n}", pa.float64(), f"p-value {what}", nullable=True) for n, what in _TESTS),
         *(_field(f"q_{n}", pa.float64(), f"false-discovery rate {what}", nullable=True) for n, what in _TESTS),
+        *(
+            _field(
+                f"matched_tau_{n}", pa.float64(), f"95 % limit of a mean of n_seeds seed pairs, {what}", nullable=True
+            )
+            for n, what in _MATCHED
+        ),
+        *(_field(f"above_matched_{n}", pa.bool_(), f"{what} above that limit", nullable=True) for n, what in _MATCHED),
     ]
 )
 

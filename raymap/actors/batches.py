@@ -1,0 +1,30 @@
+"""What actors say of a batch: the generator to the scorer, the scorer to the reducer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a batch was drawn: which pictures are proved to be the base's own, on what device, in how many seconds."""
+
+    unchanged: tuple[bool, ...]
+    device: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A unit's rows, its pictures' features and digests in the block's order, and how it came about.
+
+    `features` (schema FEATURES) is None where no picture was drawn.
+    """
+
+    table: pa.Table
+    features: pa.Table | None
+    images: list[str]
+    device: str
+    seconds: dict[str, float]

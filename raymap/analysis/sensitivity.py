@@ -1,0 +1,64 @@
+"""How much E depends on the range that its two measures are scaled by.
+
+E averages ½(minmax(E_sem) + minmax(E_per)), and one extreme cell sets the range of all. Four ranges: that of the whole
+map (the default), of each method's cells, of each prompt category's, and from the 1st to the 99th percentile of the map
+(linear interpolation, values beyond it set to 0 or 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from scipy import stats
+
+RANGES = ("map", "method", "prompt_category", "robust")
+MEASURES = ("e_sem", "e_per")
+
+
+def entanglement(ranges: str) -> pl.Expr:
+    """Return ½(scaled E_sem + scaled E_per) of a cell; a measure without range counts as 0."""
+
+    def scaled(name: str) -> pl.Expr:
+        value = pl.col(name)
+        low, high = value.min(), value.max()
+        if ranges == "robust":
+            low, high = value.quantile(0.01, "linear"), value.quantile(0.99, "linear")
+        elif ranges != "map":
+            low, high = low.over(ranges), high.over(ranges)
+        inside = ((value - low) / (high - low)).clip(0.0, 1.0)
+        return pl.when(value.is_not_null()).then(pl.when(high > low).then(inside).otherwise(0.0))
+
+    return (scaled("e_sem") + scaled("e_per")) / 2
+
+
+def sensitivity(study: pl.DataFrame) -> dict[str, Any]:
+    """Return E of each adapter (mean over non-target prompts) under each range, and how far their orders agree.
+
+    Args:
+        study: the map without controls.
+    """
+    named = study.with_columns(entanglement(name).alias(name) for name in RANGES)
+    others = named.filter(~pl.col("target"), pl.col("map").is_not_null())
+    table = others.group_by("adapter").agg(*(pl.col(name).mean() for name in RANGES), n=pl.len()).sort("adapter")
+    return {
+        "ranges": {
+            "map": "min-max over all prompts and adapters, controls left out (the default)",
+            "method": "min-max over each method's cells",
+            "prompt_category": "min-max over each prompt category's cells",
+            "robust": "1st to 99th percentile of the map, clipped",
+        },
+        "adapters": table.to_dicts(),
+        "orders": [_order(table, name) for name in RANGES[1:]],
+    }
+
+
+def _order(table: pl.DataFrame, name: str) -> dict[str, Any]:
+    """Return the rank correlations of the adapters' order under a range with that under the default."""
+    row = {"range": name, "n": table.height}
+    if table.height < 3 or min(table["map"].n_unique(), table[name].n_unique()) < 2:
+        reason = "fewer than three adapters, or all are equal"
+        return row | {"kendall": None, "spearman": None, "reason": reason}
+    default, other = table["map"].to_numpy(), table[name].to_numpy()
+    kendall, spearman = stats.kendalltau(default, other).statistic, stats.spearmanr(default, other).statistic
+    return row | {"kendall": float(kendall), "spearman": float(spearman), "reason": None}

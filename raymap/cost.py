@@ -1,0 +1,141 @@
+"""What a run will take, before any of it is done: images, bytes, hours of a device, money.
+
+FLOPs are counted from the base's own denoiser and decoder, attention included, without their weights. Hours follow
+from a device's peak (dense, by its maker's data sheet) and the share of it that drawing reaches: on GPUs SHARE, what
+the best published batched SD 1.5 sampling reaches on an A100; on a CPU, CPU_SHARE of the speed of its matrix products,
+measured on the spot. They are estimates: scoring, start-up and waiting for nodes are not in them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from raymap.diffusion.base import picture_side
+from raymap.run import Prepared
+
+PEAK_TFLOPS = {
+    "T4": (8.1, 65.0), "V100": (15.7, 125.0), "A10G": (31.2, 70.0), "L4": (30.3, 121.0), "L40S": (91.6, 362.0),
+    "A100": (19.5, 312.0), "H100": (67.0, 989.0), "H200": (67.0, 989.0),
+}  # fmt: skip
+"""Dense peaks by Ray's names of accelerators: float32 without TF32, and 16-bit."""
+USUAL = "A100"
+SHARE = 0.4
+CPU_SHARE = 0.6
+TRAINING_PASSES = 3.0
+"""A training step's FLOPs over those of a forward pass: backward is twice forward."""
+PNG_BYTES = 2.0
+"""Bytes a pixel of a lossless RGB picture: three when it is noise."""
+ROW_BYTES = 400 + 4 * 768
+"""Bytes of an image's scores and of its CLIP vector."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes: `drawn` of `images` are not proved equal; hours are those of one device, named in `on`."""
+
+    images: int
+    drawn: int
+    bytes: int
+    drawing_h: float
+    training_h: float
+    on: str
+
+    @property
+    def hours(self) -> float:
+        """Hours of one device; of several, each takes its share."""
+        return self.drawing_h + self.training_h
+
+    def sentence(self, price: float | None = None) -> str:
+        """Return the cost in words; `price` is that of a device's hour."""
+        said = (
+            f"estimate: {self.drawn} images to draw, {_size(self.bytes)} on disk; {self.drawing_h:.3g} h of drawing "
+            f"and {self.training_h:.3g} h of training on one {self.on}"
+        )
+        return said if price is None else f"{said}; at {price:g} an hour: {self.hours * price:.2f}"
+
+
+def estimate(prepared: Prepared) -> Cost:
+    """Estimate a study's cost from nothing: what its run folder already holds is not looked at."""
+    study = prepared.study
+    denoiser, decoder = flops(prepared.base)
+    guided = 2 if study.sampler.guidance_scale > 1 else 1
+    base_pictures = len(study.prompts) * len(study.seeds)
+    varied = prepared.variants * base_pictures
+    drawn = prepared.images - prepared.proved + varied
+    drawing = drawn * (study.sampler.steps * guided * denoiser + decoder)
+    training = sum(
+        order.steps * order.recipe.batch_size * (2 if order.recipe.prior_weight else 1) * TRAINING_PASSES * denoiser
+        for order in prepared.orders
+    )
+    drawing_speed, training_speed, on = _speeds(prepared)
+    cells = len(study.prompts) * (len(prepared.orders) + len(prepared.brought) + prepared.variants)
+    pictures = drawn if study.images == "all" else min(drawn, base_pictures + cells)
+    return Cost(
+        images=prepared.images + varied,
+        drawn=drawn,
+        bytes=int(pictures * PNG_BYTES * picture_side(prepared.base) ** 2 + (prepared.images + varied) * ROW_BYTES),
+        drawing_h=drawing / drawing_speed / 3600,
+        training_h=training / training_speed / 3600,
+        on=on,
+    )
+
+
+@cache
+def flops(base: Path) -> tuple[float, float]:
+    """Return the FLOPs (two a multiplication and addition) of one image's denoiser pass and of its decoding."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet"))
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(base / "vae"))
+        side = unet.config.sample_size
+        latents = torch.empty(1, unet.config.in_channels, side, side)
+        text = torch.empty(1, 77, unet.config.cross_attention_dim)
+        counts = []
+        for step in (lambda: unet(latents, 1, text), lambda: vae.decode(latents)):
+            with FlopCounterMode(display=False) as counter:
+                step()
+            counts.append(float(counter.get_total_flops()))
+    return counts[0], counts[1]
+
+
+def _speeds(prepared: Prepared) -> tuple[float, float, str]:
+    """Return the FLOP/s of drawing and of training, and what they are reckoned for."""
+    resources = prepared.study.resources
+    if resources.device == "cpu":
+        speed = CPU_SHARE * _matrix_speed(resources.threads_per_worker)
+        return speed, speed, f"worker like this machine ({resources.threads_per_worker} threads)"
+    kind = (resources.accelerator_type or USUAL).partition("-")[0]
+    known = kind if kind in PEAK_TFLOPS else USUAL
+    single, half = (SHARE * 1e12 * peak for peak in PEAK_TFLOPS[known])
+    drawing = single if prepared.study.dtype == "float32" else half
+    return drawing, single, f"{known} GPU at {SHARE:.0%} of its {prepared.study.dtype} peak"
+
+
+def _matrix_speed(threads: int) -> float:
+    """Return the FLOP/s of a float32 matrix product on this machine."""
+    before, side, seconds = torch.get_num_threads(), 768, 0.3
+    torch.set_num_threads(threads)
+    try:
+        a, b = torch.randn(2, side, side)
+        a @ b
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            a @ b
+            done += 1
+        return 2 * side**3 * done / (time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
