@@ -140,20 +140,22 @@ class Comparer:
 
         def take(layer: int, maps: torch.Tensor) -> None:
             shifts.take(layer, maps)
-            heat.take(shifts.protocol, maps)
+            heat.take(shifts.passing, maps)
 
         first = size if self._sampler.guidance_scale > 1 else 0
         with watched(self._pipeline.unet, slice(first, first + n), take):
             for step, t in enumerate(base.timesteps):
                 store.swap(None)
-                shifts.pass_(None, step)
+                shifts.pass_((), step)
                 predicted = base.predict(t)
                 store.swap(adapter)
-                if "forced" in self._settings.protocols:
-                    shifts.pass_("forced", step)
+                asked = self._settings.protocols
+                once = step == 0 and "free" in asked  # both set out from the same noise: one pass serves both
+                if "forced" in asked and not once:
+                    shifts.pass_(("forced",), step)
                     base.predict(t, own.text)
-                if "free" in self._settings.protocols:
-                    shifts.pass_("free", step)
+                if "free" in asked:
+                    shifts.pass_(asked if once else ("free",), step)
                     own.advance(own.predict(t), t)
                 base.advance(predicted, t)
         means = shifts.means()

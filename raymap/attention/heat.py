@@ -43,14 +43,18 @@ class Heat:
         self._sums = torch.zeros(2, len(self._items), self._width, SIDE, SIDE, device=device)
         self._counts = [0, 0]
 
-    def take(self, protocol: str | None, maps: torch.Tensor) -> None:
-        """Add a layer's maps, float32 (items, heads, positions, tokens), of square feature maps; None is the base."""
-        if protocol not in (None, self._adapted) or not self._width:
+    def take(self, passing: tuple[str, ...], maps: torch.Tensor) -> None:
+        """Add a layer's maps, float32 (items, heads, positions, tokens), of square feature maps.
+
+        Args:
+            passing: the protocols that the forward pass is of; none is the base.
+        """
+        if (passing and self._adapted not in passing) or not self._width:
             return
         words = maps[list(self._items), :, :, 1 : 1 + self._width].mean(dim=1).mT  # the begin token comes first
         side = round(words.shape[-1] ** 0.5)
         square = words.unflatten(-1, (side, side))
-        of = 0 if protocol is None else 1
+        of = int(bool(passing))
         self._sums[of] += functional.interpolate(square, (SIDE, SIDE), mode="bilinear", antialias=side > SIDE)
         self._counts[of] += 1
 
