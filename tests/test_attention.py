@@ -413,7 +413,7 @@ def test_statistics_of_planted_shifts() -> None:
     assert rho["free", "delta", "e_sem"] == pytest.approx(1.0)
     assert [row["prompt"] for row in found["table_3"]][:2] == ["prompt 11", "prompt 10"]
     assert found["table_3"][0]["delta_e4"]["cup-lora"] == pytest.approx(120)
-    assert any("shifts more are those with more e_sem" in line for line in found["reading"])
+    assert any("shifts more are those with more E_sem" in line for line in found["reading"])
     moved = frame.with_columns(delta=pl.col("delta") + 1e-9)
     assert summarize(moved, found_cells)["identity_control"]["exact"] is False
 

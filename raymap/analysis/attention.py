@@ -249,5 +249,5 @@ def reading(found: list[dict[str, Any]]) -> list[str]:
                     "how much a prompt's attention shifts does not tell its"
                 )  # fmt: skip
             interval = f"mean rank correlation {row['value']:.2f}, {row['low']:.2f} to {row['high']:.2f}"
-            lines.append(f"{row['protocol']}: {verdict} {row['with']} ({interval}, {row['n']} prompts).")
+            lines.append(f"{row['protocol']}: {verdict} {row['with'].capitalize()} ({interval}, {row['n']} prompts).")
     return lines

@@ -118,24 +118,26 @@ def reading(random: list[dict[str, Any]], methods: list[dict[str, Any]]) -> list
     """Return what direction and size have to do with it, in plain sentences for the report."""
     lines = []
     for row in random:
-        ratio = row["random_over_learned"]
-        if ratio["value"] is not None:
+        share = row["random_over_learned"]
+        if share["low"] is not None:
+            interval = f"{CONFIDENCE:.0%} interval {share['low']:.2f} to {share['high']:.2f}"
             lines.append(
-                f"{row['measure']}: random updates of the norm and rank of {row['adapter']} shift other prompts "
-                f"{ratio['value']:.2f} times as much as it does ({CONFIDENCE:.0%} interval {ratio['low']:.2f} to "
-                f"{ratio['high']:.2f})."
+                f"{row['measure'].capitalize()}: random updates of the norm and rank of {row['adapter']} shift other "
+                f"prompts {share['value']:.2f} times as much as it does ({interval})."
             )
     trained = [row for row in methods if row["scale"] == OWN]
     for row in trained:
         names = {"first": row["first"], "second": row["second"]}
         if row["order"] not in names:
-            lines.append(f"{row['measure']}: {row['first']} and {row['second']} as trained are not told apart.")
+            lines.append(
+                f"{row['measure'].capitalize()}: {row['first']} and {row['second']} as trained are not told apart."
+            )
             continue
         more, less = names[row["order"]], names["second" if row["order"] == "first" else "first"]
-        lines.append(f"{row['measure']}: as trained, {more} shifts other prompts more than {less}.")
+        lines.append(f"{row['measure'].capitalize()}: as trained, {more} shifts other prompts more than {less}.")
         key = (row["measure"], row["first"], row["second"])
         others = [m for m in methods if m is not row and (m["measure"], m["first"], m["second"]) == key]
-        lines += [f"{row['measure']}: {_meaning(m['scale'], m['order'], row['order'])}" for m in others]
+        lines += [f"{row['measure'].capitalize()}: {_meaning(m['scale'], m['order'], row['order'])}" for m in others]
     return lines
 
 

@@ -13,7 +13,8 @@ import raymap.cli.study  # isort: skip
 import raymap.cli.attention  # isort: skip
 import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
-import raymap.cli.results  # noqa: F401  # isort: skip
+import raymap.cli.results  # isort: skip
+import raymap.cli.factorial  # noqa: F401  # isort: skip
 
 
 def main() -> None:
