@@ -5,7 +5,7 @@
 A plain run draws a batch under the base and under an adapter, decoded. Measuring denoises the same batch under both, in
 step, without decoding: `free` alone, or with `forced` a third pass a step. Seconds are processor time of this thread
 on the CPU, which neighbours on the machine disturb least, medians over rounds that take the ways in turn. The last
-column is the most that measuring holds beside a plain run: the base's maps of one step.
+column is what measuring holds beside a plain run all the while: the base's maps of one step.
 """
 
 from __future__ import annotations

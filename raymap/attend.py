@@ -10,7 +10,7 @@ from typing import Any
 
 from raymap.analysis.attention import reduce_attention
 from raymap.errors import IncompleteRunError, InputError
-from raymap.plan import Plan
+from raymap.plan import BASE, Plan
 from raymap.progress import Progress
 from raymap.run import Prepared, plan_run, untrained_orders
 from raymap.schedule import Schedule
@@ -73,7 +73,7 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
     done = own.done(plan)
     missing = set(plan.units) - done.keys()
     schedule = Schedule(plan, done)
-    if any(unit.adapter != "base" for unit in missing):
+    if any(unit.adapter != BASE for unit in missing):
         progress.phase("attention", plan.images(missing), "images")
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
+from raymap.actors.generator import Generator, GeneratorSpec
+from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.skeleton import COMPONENTS, parameters
 from raymap.adapters.update import Adapter, LowRank, Replacement
 from raymap.adapters.variants import derived, extent_of
@@ -24,8 +27,9 @@ from raymap.diffusion.base import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.interventions import Extent, Interventions, Variant, in_force, is_attention, level_of, levels, variants
+from raymap.plan import Block, Item
 from raymap.store.schema import INTERVENTIONS, MAP
-from raymap.study import load_study
+from raymap.study import SamplerSettings, load_study
 from tests.conftest import alone, raymap_command, small_study
 
 ATTENTION = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
@@ -190,6 +194,36 @@ def test_a_budget_cuts_to_the_best_approximation_of_that_rank(weights: dict[str,
     kept = derived(adapter, Variant("a", "budget", str(3 * sides)), weights)
     low = next(iter(adapter.updates))
     assert kept.updates[low] is adapter.updates[low]
+
+
+def test_variants_of_replaced_weights_are_drawn_and_leave_no_trace(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Custom Diffusion's keys and values: dose 0 is the base, dose 1 the adapter, before and after all others."""
+    random = torch.Generator().manual_seed(0)
+    names = [n for n in weights if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
+    moved = {n: weights[n] + 0.1 * torch.randn(weights[n].shape, generator=random) for n in names}
+    save_file({key_of(n.removeprefix("unet.")): w for n, w in moved.items()}, tmp_path / CUSTOM_DIFFUSION_FILE)
+    (tmp_path / "adapter.json").write_text("{}")
+    sampler = SamplerSettings(steps=2, guidance_scale=3.0)
+    spec = GeneratorSpec(PIPELINE, {"cup": tmp_path}, sampler, 2, "float32", False, False, 1, "cpu")
+    generator = Generator(spec)
+    block = Block(0, (Item("p0", "a red car", "objects", 1), Item("p1", "a city at night", "scenes", 2)), ())
+
+    def drawn(name: str) -> bytes:
+        return generator.draw(block, name)[0].tobytes()
+
+    base, whole = drawn("base"), drawn("cup")
+    others = (
+        "dose=0.5", "projection=attn2.to_k", "projection=attn2.to_v", "timesteps=early", "timesteps=late", "random=0",
+        "random=1", "budget=3000", "norm=0.01,alpha=0.3",
+    )  # fmt: skip
+    pictures = {name: drawn(f"cup@{name}") for name in others}
+    assert len({base, whole, *pictures.values()}) == 2 + len(others)
+    assert drawn("cup@dose=0") == base
+    assert drawn("cup@dose=1") == whole
+    assert {name: drawn(f"cup@{name}") for name in reversed(others)} == pictures
+    assert (drawn("base"), drawn("cup")) == (base, whole)
 
 
 # What follows
