@@ -66,20 +66,21 @@ def estimate(prepared: Prepared) -> Cost:
     study = prepared.study
     denoiser, decoder = flops(prepared.base)
     guided = 2 if study.sampler.guidance_scale > 1 else 1
-    drawn = prepared.images - prepared.proved
+    base_pictures = len(study.prompts) * len(study.seeds)
+    varied = prepared.variants * base_pictures
+    drawn = prepared.images - prepared.proved + varied
     drawing = drawn * (study.sampler.steps * guided * denoiser + decoder)
     training = sum(
         order.steps * order.recipe.batch_size * (2 if order.recipe.prior_weight else 1) * TRAINING_PASSES * denoiser
         for order in prepared.orders
     )
     drawing_speed, training_speed, on = _speeds(prepared)
-    cells = len(study.prompts) * (len(prepared.orders) + len(prepared.brought))
-    base_pictures = len(study.prompts) * len(study.seeds)
+    cells = len(study.prompts) * (len(prepared.orders) + len(prepared.brought) + prepared.variants)
     pictures = drawn if study.images == "all" else min(drawn, base_pictures + cells)
     return Cost(
-        images=prepared.images,
+        images=prepared.images + varied,
         drawn=drawn,
-        bytes=int(pictures * PNG_BYTES * picture_side(prepared.base) ** 2 + prepared.images * ROW_BYTES),
+        bytes=int(pictures * PNG_BYTES * picture_side(prepared.base) ** 2 + (prepared.images + varied) * ROW_BYTES),
         drawing_h=drawing / drawing_speed / 3600,
         training_h=training / training_speed / 3600,
         on=on,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
+from raymap.interventions import MARK, Variant
 from raymap.study import Study
 
 BASE = "base"
@@ -38,7 +40,10 @@ class Block:
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One batch: a block drawn by the base or under one adapter. The unit of work, of commit and of resumption."""
+    """One batch: a block drawn by the base or under one adapter. The unit of work, of commit and of resumption.
+
+    `adapter` may be the name of a variant of one (raymap.interventions).
+    """
 
     block: int
     adapter: str
@@ -46,6 +51,11 @@ class Unit:
     @property
     def key(self) -> str:
         return f"{self.block:05d}-{self.adapter}"
+
+    @property
+    def is_intervention(self) -> bool:
+        """Whether a variant draws it, so that it belongs to no map."""
+        return MARK in self.adapter
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,11 @@ class Plan:
         """Every unit, block by block, the base first."""
         names = (BASE, *(a.name for a in self.adapters))
         return tuple(Unit(b.index, name) for b in self.blocks for name in names)
+
+    def under(self, variants: Sequence[Variant]) -> Plan:
+        """Return the same blocks under variants of this plan's adapters. The digest stays: their names say the rest."""
+        of = {adapter.name: adapter for adapter in self.adapters}
+        return replace(self, adapters=tuple(replace(of[v.adapter], name=v.name) for v in variants))
 
     def images(self, units: set[Unit]) -> int:
         """Return how many images the given units hold (padding not counted)."""

@@ -17,10 +17,13 @@ from raymap.adapters.folder import CARD, foreign_card, read_card, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.update import may_stand_in
+from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
-from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
+from raymap.intervene import check_interventions, measured_variants, planned_variants
+from raymap.interventions import MARK
+from raymap.personalize.orders import CONTROL, AdapterOrder, info_of, is_trained, orders, together
 from raymap.personalize.references import check_references
 from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
 from raymap.progress import Progress
@@ -48,12 +51,16 @@ VERSIONED = (
 
 @dataclass(frozen=True)
 class Found:
-    """An adapter that was brought along: what it is, the card it gets in the run folder, files, `Adapter.triggers`."""
+    """An adapter that was brought along.
+
+    What it is, the card it gets in the run folder, files, `Adapter.triggers`, the names of the weights it updates.
+    """
 
     info: AdapterInfo
     card: dict[str, Any]
     files: tuple[Path, ...]
     triggers: tuple[str, ...] | None
+    weights: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,19 @@ class Prepared:
         ]
         return sum(same) * len(self.study.seeds)
 
+    @property
+    def touched(self) -> dict[str, frozenset[str]]:
+        """The names of the weights that each adapter updates, controls left out."""
+        skeleton = skeleton_of(self.base)
+        touched = {order.name: order.touched(skeleton) for order in self.orders if order.method != CONTROL}
+        return touched | {f.info.name: f.weights for f in self.brought if f.info.method != CONTROL}
+
+    @property
+    def variants(self) -> int:
+        """How many variants of its adapters the study asks for."""
+        asked = self.study.interventions
+        return len(planned_variants(asked, self.touched)) if asked else 0
+
 
 def prepare(study: Study) -> Prepared:
     """Look at everything the study names: base, judges, reference images, adapters brought along.
@@ -111,18 +131,28 @@ def prepare(study: Study) -> Prepared:
     for name in names:
         if names.count(name) > 1 or name == BASE:
             raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
-    return Prepared(study, folder, base_sha256, wanted, tuple(brought))
+        if MARK in name:
+            raise InputError(
+                f"adapter {name}", f"has {MARK!r} in its name, as variants have", "give its entry a `name:`"
+            )
+    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought))
+    if study.interventions:
+        check_interventions(study.interventions, prepared.touched)
+    return prepared
 
 
 def describe(prepared: Prepared) -> str:
     """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
-    return (
+    line = (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
         f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
     )
+    if number := prepared.variants:
+        line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
+    return line
 
 
 def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
@@ -142,7 +172,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
     folder = _folder(output)
     with locked(folder.root):
         _write_study(prepared.study, folder)
-        if untrained := _untrained(prepared, folder):
+        if untrained := untrained_orders(prepared, folder):
             from raymap.cluster import launch
 
             with launch.runtime(prepared.study.resources):
@@ -173,19 +203,19 @@ def _folder(output: Path) -> RunFolder:
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     study = prepared.study
-    untrained = _untrained(prepared, folder)
+    untrained = untrained_orders(prepared, folder)
     for found in prepared.brought:
         _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
-    plan = None if untrained else _plan(prepared, folder)
+    plan = None if untrained else plan_run(prepared, folder)
     if plan is None or folder.done(plan).keys() != set(plan.units):
         from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
         with launch.runtime(study.resources):
             if untrained:
                 session["training_s"] = _train(prepared, untrained, folder, progress)
-            plan = _plan(prepared, folder)
+            plan = plan_run(prepared, folder)
             _write_study(study, folder)
             if not (folder.root / "run.json").exists():
                 write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
@@ -201,13 +231,37 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     session["seconds"] = round(time.perf_counter() - started, 1)
     _record(folder, study, plan, session if schedule else None)
     render(folder.root)
-    if schedule is not None and schedule.failed:
-        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
-        raise IncompleteRunError(f"{problem}; the same command tries them again")
+    _check_whole(schedule, plan, folder)
+    if study.interventions:
+        _intervene(prepared, plan, folder, progress)
     return statistics
 
 
-def _untrained(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
+def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Progress) -> None:
+    """Draw what the study's interventions lack, against the base pictures of its finished map, and reduce them."""
+    study, schedule = prepared.study, None
+    _write_study(study, folder)
+    plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
+    if not set(plan.units) <= folder.done(plan).keys():
+        from raymap.cluster import launch
+
+        with launch.runtime(study.resources):
+            schedule, session = _draw(prepared, plan, folder, progress)
+        folder.join_journals()
+        _record(folder, study, mapped, {"interventions": len(plan.adapters), **session})
+    progress.note("reducing: interventions")
+    reduce_interventions(folder.root)
+    render(folder.root)
+    _check_whole(schedule, plan, folder)
+
+
+def _check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> None:
+    if schedule is not None and schedule.failed:
+        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
+        raise IncompleteRunError(f"{problem}; the same command tries them again")
+
+
+def untrained_orders(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
     return tuple(order for order in prepared.orders if not is_trained(folder.adapter(order.name), order))
 
 
@@ -221,7 +275,7 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, read.files, read.adapter.triggers)
+    return Found(info, card, read.files, read.adapter.triggers, frozenset(read.adapter.updates))
 
 
 def _bring(found: Found, target: Path, base_sha256: str) -> None:
@@ -236,7 +290,7 @@ def _bring(found: Found, target: Path, base_sha256: str) -> None:
         write_card(target, found.card)
 
 
-def _plan(prepared: Prepared, folder: RunFolder) -> Plan:
+def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     """Plan the run and refuse a folder that holds another one."""
     infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
     infos += [found.info for found in prepared.brought]
@@ -289,7 +343,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
     )
     threads = study.resources.threads_per_worker
-    folders = {a.name: folder.adapter(a.name) for a in plan.adapters}
+    folders = {name: folder.adapter(name) for name in dict.fromkeys(a.name.partition(MARK)[0] for a in plan.adapters)}
     generator = GeneratorSpec(
         bases.pinned(study.base),
         folders,

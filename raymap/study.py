@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from raymap.errors import InputError
+from raymap.interventions import Interventions
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Positive, Recipe, preset
 from raymap.suite import CATEGORIES as CATEGORIES
 from raymap.suite import Prompt, PromptCategory, limited, read_suite
@@ -99,6 +100,19 @@ class SamplerSettings(_Frozen):
     guidance_scale: Annotated[float, Field(ge=1)] = 5.0
 
 
+class AttentionSettings(_Frozen):
+    """How `raymap attention` reduces maps: denoising steps to so many bins, each layer's heads to so many groups."""
+
+    bins: Positive = 5
+    head_groups: Positive = 1
+    protocols: Annotated[tuple[Literal["free", "forced"], ...], Field(min_length=1)] = ("free", "forced")
+
+    @field_validator("protocols")
+    @classmethod
+    def _in_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(protocol for protocol in ("free", "forced") if protocol in value)
+
+
 class Workers(_Frozen):
     """How many workers draw: at least `min` while there is something to draw, up to `max` as nodes come."""
 
@@ -164,6 +178,8 @@ class Study(_Frozen):
     protocol: Literal["plain", "triggered"] = "plain"
     draw_anyway: bool = False
     identity_control: bool = True
+    interventions: Interventions | None = None
+    attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     images: Literal["all", "report"] = "report"
@@ -182,6 +198,9 @@ class Study(_Frozen):
             raise ValueError("methods: no method to train the subjects with; write `methods: {lora: reference-lora}`")
         if not self.subjects and not self.adapters:
             raise ValueError("subjects: nothing to measure; give `subjects:` to train or `adapters:` to load")
+        if self.interventions and self.protocol == "triggered":
+            raise ValueError("interventions: a trigger has no dose, so that dose 0 would not be the base; "
+                             "write `protocol: plain`")  # fmt: skip
         for key, values in (
             ("seeds", self.seeds),
             ("subjects", [s.name for s in self.subjects]),

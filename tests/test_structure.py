@@ -31,6 +31,7 @@ def test_ray_is_imported_only_where_actors_are_launched_and_streamed() -> None:
 def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
     code = (
         "import sys, raymap.analysis.reduce, raymap.report.page\n"
+        "import raymap.analysis.attention, raymap.analysis.factorial, raymap.analysis.interventions\n"
         "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys(), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

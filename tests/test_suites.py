@@ -133,7 +133,9 @@ def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, name: str, content: 
 
 @pytest.mark.parametrize("name", ["nowhere", "../../etc", "x" * 10_000, "\x00", "."])
 def test_a_name_that_is_no_suite_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"no suite; use one of embedded, embedded-quick, paper, quick") as error:
+    with pytest.raises(
+        InputError, match=r"no suite; use one of embedded, embedded-factorial, embedded-quick, paper, quick"
+    ) as error:
         read_suite(name, "--suite", HERE)
     assert len(str(error.value)) < 300
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 
 from raymap.actors.batches import Drawn
 from raymap.adapters.folder import load_adapter, read_phrase
-from raymap.adapters.skeleton import skeleton_of
+from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
 from raymap.adapters.store import AdapterStore
+from raymap.adapters.update import Adapter
+from raymap.adapters.variants import derived
 from raymap.device import device_name, pin
 from raymap.diffusion.base import load, resolve
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
+from raymap.interventions import MARK, Variant, in_force
 from raymap.plan import BASE, Block
 from raymap.study import SamplerSettings
 
@@ -42,7 +46,7 @@ class GeneratorSpec:
 
 
 class Generator:
-    """One base model on one device, drawing blocks under any adapter."""
+    """One base model on one device, drawing blocks under any adapter or variant of one."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         pin(spec.threads)
@@ -51,8 +55,9 @@ class Generator:
         base = resolve(str(spec.base))
         self.pipeline = load(base, spec.device, getattr(torch, spec.dtype))
         self.store = AdapterStore(self.pipeline)
+        self._resident: dict[str, Adapter] = {}
         for name, folder in spec.adapters.items():
-            self.store.add(name, load_adapter(folder, skeleton_of(base)))
+            self._add(name, load_adapter(folder, skeleton_of(base)))
         folders = spec.adapters if spec.triggered else {}
         self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
@@ -62,16 +67,21 @@ class Generator:
         return {"device": self.device, "threads": self.spec.threads}
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
-        """Draw a block by the base (`adapter` is "base") or under an adapter.
+        """Draw a block by the base (`adapter` is "base"), under an adapter or under a variant of one.
 
         Returns:
             uint8 (N, H, W, 3), or no picture at all where every one is proved to be the base's own; and how.
         """
         start = time.perf_counter()
         prompts = [item.prompt for item in block.items]
+        unchanged = [False] * len(prompts)
+        encoder, before_step = self.encoder, None
         if adapter == BASE:
             self.store.swap(None)
-            unchanged = [False] * len(prompts)
+        elif MARK in adapter:
+            before_step = self._intervene(Variant.parse(adapter))
+            if self.store.text_state is not None:  # as many embeddings as variants and prompts would fill the device
+                encoder = PromptEncoder(self.pipeline, self.store)
         else:
             phrase = self.phrases.get(adapter)
             adapted = [f"{phrase} {prompt}" for prompt in prompts] if phrase else prompts
@@ -82,6 +92,32 @@ class Generator:
             pixels = np.empty((0, 0, 0, 3), dtype=np.uint8)
         else:
             seeds = tuple(item.seed for item in block.items)
-            pixels = draw(self.pipeline, self.encoder, prompts, seeds, self.spec.sampler, self.spec.batch_size)
+            sampler, size = self.spec.sampler, self.spec.batch_size
+            pixels = draw(self.pipeline, encoder, prompts, seeds, sampler, size, before_step)
         seconds = {"swap_s": swapped - start, "draw_s": time.perf_counter() - swapped}
         return pixels, Drawn(tuple(unchanged), self.device, seconds)
+
+    def _add(self, name: str, adapter: Adapter) -> None:
+        self.store.add(name, adapter)
+        self._resident[name] = adapter
+
+    def _intervene(self, variant: Variant) -> Callable[[int], None] | None:
+        """Put a variant in force; return what has to be done before each denoising step, if anything."""
+        name = variant.adapter
+        if variant.family in ("random", "budget"):
+            name = variant.name
+            if name not in self._resident:
+                self.store.restore()
+                weights = dict(parameters({part: getattr(self.pipeline, part) for part in COMPONENTS}))
+                self._add(name, derived(self._resident[variant.adapter], variant, weights))
+        updates = self._resident[name].updates
+        self.store.swap(name, variant.alpha, variant.only(updates))
+        if variant.family != "timesteps":
+            return None
+        text_alone = frozenset(key for key in updates if not key.startswith("unet."))
+
+        def before_step(step: int) -> None:
+            changed = in_force(variant, step, self.spec.sampler.steps)
+            self.store.swap(name, only=None if changed else text_alone)
+
+        return before_step

@@ -32,8 +32,10 @@ def read_scores(folder: Path) -> pl.DataFrame:
     return rows.unique(maintain_order=True).sort("prompt_id", "adapter", "seed")
 
 
-def stream_scores(folder: Path) -> pl.DataFrame:
+def stream_scores(folder: Path, part: str = "scores") -> pl.DataFrame:
     """Read every `scores/*.arrow` of a run folder, one row an (adapter, prompt_id, seed), sorted by prompt and adapter.
+
+    Variants of adapters have theirs in the part `interventions`.
 
     Files are streamed. Of the digests only a 64-bit hash of each row and of its base image stays, which is compared
     between rows of one key alone; names are enumerations (4 bytes). The frame takes about 60 bytes a row.
@@ -45,7 +47,7 @@ def stream_scores(folder: Path) -> pl.DataFrame:
         InputError: no rows, a file that is no Arrow file, columns that differ from the contract, or rows that
             contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one.
     """
-    where = folder / "scores"
+    where = folder / part
     with local_copy(where) as copy:
         files = files_in(copy, ".arrow")
         check_columns(files, SCORES, where)

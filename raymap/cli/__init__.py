@@ -10,9 +10,11 @@ from raymap.errors import RaymapError
 
 # Each module registers its commands, in the order in which `raymap --help` lists them.
 import raymap.cli.study  # isort: skip
+import raymap.cli.attention  # isort: skip
 import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
-import raymap.cli.results  # noqa: F401  # isort: skip
+import raymap.cli.results  # isort: skip
+import raymap.cli.factorial  # noqa: F401  # isort: skip
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -66,6 +68,8 @@ def picture_side(folder: Path) -> int:
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """Load a pipeline for drawing or training: every module in eval mode, nothing asks for gradients."""
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder, dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
@@ -24,8 +27,12 @@ def draw(
     seeds: tuple[int, ...],
     sampler: SamplerSettings,
     batch_size: int,
+    before_step: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Draw one batch, padded to `batch_size` by repeating its last image; the padding is cut off again.
+
+    Args:
+        before_step: called before every denoising step with its number from 0, after the prompts were encoded.
 
     Returns:
         uint8 (N, H, W, 3), as `StableDiffusionPipeline` itself would round them.
@@ -36,13 +43,24 @@ def draw(
     padding = batch_size - len(prompts)
     prompts = prompts + [prompts[-1]] * padding
     seeds = seeds + (seeds[-1],) * padding
+    embeddings = encoder(prompts)
+    negative = encoder([""] * batch_size) if sampler.guidance_scale > 1 else None
+
+    def after_step(_: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if before_step and step + 1 < pipeline.num_timesteps:
+            before_step(step + 1)
+        return values
+
+    if before_step:
+        before_step(0)
     images = pipeline(
-        prompt_embeds=encoder(prompts),
-        negative_prompt_embeds=encoder([""] * batch_size) if sampler.guidance_scale > 1 else None,
+        prompt_embeds=embeddings,
+        negative_prompt_embeds=negative,
         num_inference_steps=sampler.steps,
         guidance_scale=sampler.guidance_scale,
         generator=noise_generators(seeds),
         output_type="pt",
+        callback_on_step_end=after_step if before_step else None,
     ).images
     if not torch.isfinite(images).all():
         raise DrawingError("the model drew non-finite pixels")

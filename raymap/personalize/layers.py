@@ -14,6 +14,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 Weights = dict[str, nn.Parameter]
+KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
 
 
 @contextlib.contextmanager
@@ -68,7 +69,7 @@ def keys_and_values(unet: UNet2DConditionModel, subjects: int) -> Iterator[Weigh
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
         for name, layer in unet.named_modules():
-            if not name.endswith(("attn2.to_k", "attn2.to_v")):
+            if not name.endswith(KEYS_AND_VALUES):
                 continue
             weight = nn.Parameter(layer.weight.detach().repeat(subjects, 1, 1))
             weights[f"{name}.weight"] = weight

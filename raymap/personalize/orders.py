@@ -16,7 +16,7 @@ from raymap.adapters.folder import CARD, read_card, weights_digest
 from raymap.adapters.read import adapter_files
 from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
-from raymap.personalize.layers import is_target
+from raymap.personalize.layers import KEYS_AND_VALUES, is_target
 from raymap.personalize.methods import Lesson, Lessons, train_custom_diffusion, train_inversion, train_lora
 from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from raymap.personalize.training import Step
@@ -128,6 +128,15 @@ class AdapterOrder:
         if trigger in skeleton.vocabulary:
             problem = f"the trigger {trigger!r} is an ordinary token of the base"
             raise InputError(where, problem, "give another `trigger:`, say in angle brackets")
+
+    def touched(self, skeleton: Skeleton) -> frozenset[str]:
+        """Return the names of the weights that the trained adapter will update (`unet.….weight`)."""
+        linear = [name for name, shape in skeleton.shapes.items() if name.startswith("unet.") and len(shape) == 2]
+        if isinstance(self.recipe, LoraRecipe):
+            targets = self.recipe.targets
+        else:
+            targets = KEYS_AND_VALUES if isinstance(self.recipe, CustomDiffusionRecipe) else ()
+        return frozenset(name for name in linear if is_target(name.removesuffix(".weight"), targets))
 
     def lesson(self, images: np.ndarray | None, folder: Path) -> Lesson:
         """Return what the order brings to a training; `images` are the references as the base's size has them."""

@@ -47,6 +47,11 @@ class RunFolder:
         return self.root / "scores"
 
     @property
+    def interventions(self) -> Path:
+        """Scores of variants of adapters, which belong to no map."""
+        return self.root / "interventions"
+
+    @property
     def noise_parts(self) -> Path:
         return self.root / "noise"
 
@@ -94,6 +99,8 @@ class RunFolder:
             device: what drew them.
         """
         folder = self.noise_parts if unit.adapter == BASE else self.scores
+        if unit.is_intervention:
+            folder, features = self.interventions, None  # distances are measured between adapters alone
         path = folder / f"{unit.key}.arrow"
         data = arrow_bytes(table)
         if features is not None:

@@ -81,6 +81,65 @@ MAP = pa.schema(
     ]
 )
 
+INTERVENTIONS = pa.schema(
+    [
+        _field("intervened", pa.string(), "name of the adapter of which one thing was changed"),
+        _field("family", pa.string(), "dose | projection | attention | stage | layer | timesteps | norm | ..."),
+        _field("level", pa.string(), "which dose, which part, ...; of norm the norm, of random the seed"),
+        _field("alpha", pa.float64(), "factor of the update, 1 as trained"),
+        *MAP,
+    ]
+)
+
+_NAME = pa.dictionary(pa.int16(), pa.string())
+
+ATTENTION = pa.schema(
+    [
+        *(field.with_type(_NAME) for field in _ADAPTER),
+        _field("prompt_id", _NAME, "id of the prompt in the suite"),
+        _field("prompt_category", _NAME, "category of the prompt"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("protocol", _NAME, "free: each model on its own trajectory; forced: adapted on the base's latents"),
+        _field("layer", _NAME, "cross-attention module of the denoiser"),
+        _field("bin", pa.int8(), "group of denoising steps, from noise to picture"),
+        _field("timestep", pa.float32(), "mean of the scheduler's timesteps in the bin"),
+        _field("heads", pa.int8(), "group of the layer's heads"),
+        _field("tokens", _NAME, "class of tokens: content | bos | end | padding"),
+        _field("n_tokens", pa.int16(), "tokens of the class in this prompt"),
+        _field("delta", pa.float32(), "mean |A_adapted - A_base| over positions, heads, steps and the class's tokens"),
+        _field("attention", pa.float32(), "mean A_base over the same; null where not drawn", nullable=True),
+        _field("js", pa.float32(), "the class's share of the Jensen-Shannon divergence of a position, in bits"),
+        _field("drawn", pa.bool_(), "false: identical to the base by proof, not computed"),
+    ]
+)
+
+ATTENTION_TOKENS = pa.schema(
+    [
+        _field("adapter", pa.string(), "name of the adapter"),
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("position", pa.int16(), "position of the token, 1 follows the begin token"),
+        _field("token", pa.string(), "the tokenizer's piece; </w> ends a word"),
+        _field("base", pa.list_(pa.float32()), "mean A over layers, heads and steps, row by row of a 16 x 16 picture"),
+        _field("adapted", pa.list_(pa.float32()), "the same under the adapter, free-running where that was asked for"),
+    ]
+)
+
+ATTENTION_CELLS = pa.schema(
+    [
+        *(MAP.field(name) for name in ("prompt_id", "prompt", "prompt_category")),
+        *_ADAPTER,
+        MAP.field("target"),
+        _field("protocol", pa.string(), "free | forced"),
+        _field("tokens", pa.string(), "all | content | bos | end | padding"),
+        _field(
+            "delta", pa.float64(), "mean |A_adapted - A_base|, layers, steps, heads, positions, tokens and seeds alike"
+        ),
+        _field("relative", pa.float64(), "delta over the mean of A_base; null where nothing was drawn", nullable=True),
+        _field("js", pa.float64(), "Jensen-Shannon divergence of a position, in bits (of a class: its share)"),
+        *(MAP.field(name) for name in ("e_sem", "e_per")),
+    ]
+)
 
 _TESTS = (
     ("sem", "that E_sem exceeds what re-seeding the base gives"),

@@ -1,0 +1,133 @@
+"""Measures a finished run's attention: the same prompts, seeds, adapters and batches, through the same scheduler."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raymap.analysis.attention import reduce_attention
+from raymap.diffusion.base import pinned
+from raymap.errors import IncompleteRunError, InputError
+from raymap.plan import BASE, Plan
+from raymap.progress import Progress
+from raymap.run import Prepared, plan_run, untrained_orders
+from raymap.schedule import Schedule
+from raymap.store.files import write_atomically
+from raymap.store.folder import RunFolder, as_json
+from raymap.store.lock import locked
+from raymap.study import Study
+
+
+def check_attention(study: Study, base: Path) -> None:
+    """Check that a study's attention can be measured.
+
+    Raises:
+        InputError: prompts differ between base and adapter, or a layer has fewer heads than head groups.
+    """
+    if study.protocol == "triggered":
+        problem = "puts tokens into the adapted prompt, so that the maps do not match"
+        raise InputError("protocol: triggered", problem, "write `protocol: plain`")
+    config = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
+    held = config.get("num_attention_heads") or config["attention_head_dim"]  # what diffusers' UNet takes for heads
+    heads = min(held) if isinstance(held, list) else held
+    if study.attention.head_groups > heads:
+        where = f"attention.head_groups: {study.attention.head_groups}"
+        raise InputError(where, f"a layer of the base has {heads} heads", f"give 1 to {heads}")
+
+
+def describe_attention(prepared: Prepared) -> str:
+    """Return what measuring would do, in one line."""
+    study = prepared.study
+    adapters = len(prepared.orders) + len(prepared.brought)
+    pairs = len(study.prompts) * len(study.seeds) * adapters
+    passes = (1 + len(study.attention.protocols)) * study.sampler.steps
+    return (
+        f"{study.name}: attention of {len(study.prompts)} prompts x {len(study.seeds)} seeds x {adapters} adapters = "
+        f"{pairs} pairs ({', '.join(study.attention.protocols)}), {passes} denoiser passes each"
+    )
+
+
+def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
+    """Measure what is missing beside a finished run, and return attention.json. Running it again resumes.
+
+    Raises:
+        InputError: the folder holds no finished run of this study, or attention reduced otherwise, or is in use.
+        IncompleteRunError: some batches failed; the others are kept and reduced.
+    """
+    folder = RunFolder(output)
+    with locked(folder.root):
+        return _attend(prepared, folder, progress)
+
+
+def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    study = prepared.study
+    if not (folder.root / "map.arrow").exists() or untrained_orders(prepared, folder):
+        problem = "holds no finished map, with which attention could be compared"
+        raise InputError(str(folder.root), problem, "give the study to `raymap run` first")
+    mapped = plan_run(prepared, folder)
+    plan = replace(mapped, digest=_digest(mapped, study))
+    own = RunFolder(folder.root / "attention")  # a run folder of its own: ledger, failures, and scores of attention
+    _check_digest(own, plan)
+    done = own.done(plan)
+    missing = set(plan.units) - done.keys()
+    schedule = Schedule(plan, done)
+    if any(unit.adapter != BASE for unit in missing):
+        progress.phase("attention", plan.images(missing), "images")
+        _measure(prepared, plan, schedule, own, folder, progress)
+    own.join_journals()
+    progress.note("reducing: attention")
+    found = reduce_attention(folder.root)
+    if schedule.failed:
+        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({own.root / 'failures.jsonl'})"
+        raise IncompleteRunError(f"{problem}; the same command tries them again")
+    return found
+
+
+def _measure(
+    prepared: Prepared, plan: Plan, schedule: Schedule, own: RunFolder, folder: RunFolder, progress: Progress
+) -> None:
+    from raymap.actors.attention import AttentionMeter, AttentionSpec, AttentionTables, TablesSpec
+    from raymap.actors.generator import GeneratorSpec
+    from raymap.cluster import launch, stream
+
+    study = prepared.study
+    resources = study.resources
+    folders = {adapter.name: folder.adapter(adapter.name) for adapter in plan.adapters}
+    drawing = GeneratorSpec(
+        pinned(study.base),
+        folders,
+        study.sampler,
+        plan.batch_size,
+        study.dtype,
+        triggered=False,
+        draw_anyway=False,
+        threads=resources.threads_per_worker,
+        device=resources.device,
+    )
+    meter = AttentionSpec(drawing, study.attention)
+    tables = TablesSpec(plan.digest, study.attention.protocols)
+    with launch.runtime(resources):
+        stream.Stream(
+            plan,
+            schedule,
+            own,
+            launch.start_reducer(own),
+            lambda: launch.start_pair(AttentionMeter, meter, AttentionTables, tables, resources),
+            progress,
+        ).run(resources.workers)
+
+
+def _digest(plan: Plan, study: Study) -> str:
+    decides = {"run": plan.digest, "attention": study.attention.model_dump()}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _check_digest(own: RunFolder, plan: Plan) -> None:
+    record = own.root / "run.json"
+    if not record.exists():
+        write_atomically(record, as_json({"digest": plan.digest}))
+    elif json.loads(record.read_text(encoding="utf-8"))["digest"] != plan.digest:
+        raise InputError(str(own.root), "holds attention that was reduced otherwise", "delete it")

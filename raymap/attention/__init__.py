@@ -1,0 +1,1 @@
+"""Cross-attention of base and adapted model side by side, reduced on the device while both denoise."""

@@ -1,0 +1,47 @@
+"""The command that measures attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from raymap.cli.app import DryRun, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.store.files import place
+
+
+@app.command()
+def attention(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
+    """Measure how the adapters of a finished run shift cross-attention; running it again does only what is missing."""
+    from raymap.attend import attend, check_attention, describe_attention
+    from raymap.run import prepare
+    from raymap.study import load_study
+
+    asked = load_study(study, tuple(overrides or ()))
+    target = place(output or f"runs/{asked.name}")
+    if asked.base == asked.clip == asked.lpips == "embedded":
+        offline()
+    prepared = prepare(asked)
+    check_attention(asked, prepared.base)
+    console.print(describe_attention(prepared), highlight=False, soft_wrap=True)
+    if not dry_run:
+        _print(watched(lambda progress: attend(prepared, target, progress)))
+
+
+def _print(found: dict[str, Any]) -> None:
+    """Print shifts by adapter, the control, and how they rank prompts beside E_sem."""
+    table = Table(title="Shift of cross-attention by adapter (non-target prompts, all tokens)", title_justify="left")
+    for name in ("adapter", "protocol", "|ΔA| x 1e4", "relative", "JS, bits"):
+        table.add_column(name, justify="left" if name in ("adapter", "protocol") else "right")
+    for row in found["adapters"]:
+        if row["tokens"] == "all":
+            delta, relative, js = (row[key]["value"] for key in ("delta", "relative", "js"))
+            shown = [f"{1e4 * delta:.2f}", "–" if relative is None else f"{relative:.4f}", f"{js:.5f}"]
+            table.add_row(row["adapter"], row["protocol"], *shown)
+    console.print(table)
+    control = found["identity_control"]
+    if control["present"]:
+        zero = "exactly zero" if control["exact"] else f"NOT ZERO (|ΔA| up to {control['max_delta']:.2g})"
+        console.print(f"identity control: {zero}", highlight=False)
+    for line in found["reading"]:
+        console.print(line, highlight=False)

@@ -1,0 +1,29 @@
+"""The command that tests composition against abstractness."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from raymap.cli.app import Folder, app, console
+from raymap.store.files import place
+
+
+@app.command()
+def factorial(folder: Folder) -> None:
+    """Test, on a run of the suite embedded-factorial, whether composition or abstractness makes prompts fragile."""
+    from raymap.analysis.factorial import reduce_factorial
+
+    found = reduce_factorial(place(folder))
+    table = Table(title="Cell means, all methods", title_justify="left")
+    for name in ("measure", "kind", "make", "mean", "low", "high"):
+        table.add_column(name)
+    for row in found["cells"]:
+        if row["method"] == "all":
+            shown = [
+                "–" if row["estimate"][key] is None else f"{row['estimate'][key]:.4f}"
+                for key in ("value", "low", "high")
+            ]
+            table.add_row(row["measure"], row["kind"], row["make"], *shown)
+    console.print(table)
+    for line in found["reading"]:
+        console.print(line, highlight=False)
