@@ -43,7 +43,7 @@ class StillGenerator:
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self, scorer: bool = True) -> dict[str, Any]:
         return {"device": "none", "threads": 1}
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
@@ -56,6 +56,9 @@ class StillScorer:
 
     def __init__(self, spec: tuple[str, int]) -> None:
         self.digest, self.side = spec
+
+    def ready(self) -> bool:
+        return True
 
     def read_base(self, block: Block) -> np.ndarray:
         return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)

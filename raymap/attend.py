@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from raymap.analysis.attention import reduce_attention
+from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan import BASE, Plan
 from raymap.progress import Progress
-from raymap.run import Prepared, plan_run, untrained_orders
+from raymap.run import Prepared, folder_at, plan_run, untrained_orders
 from raymap.schedule import Schedule
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
@@ -56,7 +57,7 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, An
         InputError: the folder holds no finished run of this study, or attention reduced otherwise, or is in use.
         IncompleteRunError: some batches failed; the others are kept and reduced.
     """
-    folder = RunFolder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         return _attend(prepared, folder, progress)
 
@@ -96,7 +97,7 @@ def _measure(
     resources = study.resources
     folders = {adapter.name: folder.adapter(adapter.name) for adapter in plan.adapters}
     drawing = GeneratorSpec(
-        prepared.base,
+        bases.pinned(study.base),
         folders,
         study.sampler,
         plan.batch_size,

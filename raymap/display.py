@@ -27,7 +27,12 @@ def plain(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def shown(text: str, width: int = WIDTH) -> str:
-    """Return a text for a rich console: plain, at most `width` characters, its square brackets escaped."""
+def cut(text: str, width: int = WIDTH) -> str:
+    """Return a text plain and at most `width` characters long."""
     line = plain(text)
-    return escape(line if len(line) <= width else line[: width - 1] + "…")
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def shown(text: str, width: int = WIDTH) -> str:
+    """Return a text for a rich console: cut, its square brackets escaped."""
+    return escape(cut(text, width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from raymap.progress import Progress
 from raymap.report.page import render
 from raymap.schedule import Schedule
 from raymap.scoring.names import check_judges, judge_digests
-from raymap.store.files import write_atomically
+from raymap.store.files import is_local, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Brought, Study
@@ -168,7 +169,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
         InputError: an adapter there was trained with other settings, or the folder is in use.
         IncompleteRunError: a training failed; the others are kept.
     """
-    folder = RunFolder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         _write_study(prepared.study, folder)
         if untrained := untrained_orders(prepared, folder):
@@ -186,9 +187,17 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
         InputError: the folder holds another study, or is in use.
         IncompleteRunError: some batches failed; what was drawn is kept, mapped and reported.
     """
-    folder = RunFolder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         return _run(prepared, folder, progress)
+
+
+def folder_at(output: Path) -> RunFolder:
+    """Return the run folder; a relative path means another place on each node, and a job's own goes with the job."""
+    if os.environ.get("RAY_ADDRESS") and is_local(output) and not output.is_absolute():
+        problem = "is a relative path, and the run joins a cluster"
+        raise InputError(f"--output {output}", problem, "give a URL, or an absolute path that every node sees")
+    return RunFolder(output)
 
 
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -307,9 +316,8 @@ def _train(prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunF
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    training.train_all(
-        groups, folder, lambda: launch.start_trainer(prepared.base, resources), resources.workers.max, progress
-    )
+    base = bases.pinned(prepared.study.base)
+    training.train_all(groups, folder, lambda: launch.start_trainer(base, resources), resources.workers.max, progress)
     return round(time.perf_counter() - start, 1)
 
 
@@ -337,7 +345,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     threads = study.resources.threads_per_worker
     folders = {name: folder.adapter(name) for name in dict.fromkeys(a.name.partition(MARK)[0] for a in plan.adapters)}
     generator = GeneratorSpec(
-        prepared.base,
+        bases.pinned(study.base),
         folders,
         study.sampler,
         plan.batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from raymap.plan import BASE, Plan, Unit
 
 RETRIES = 3
 """How often a unit, or a training, is tried again after its worker was lost."""
+SLOW = 2.0
+"""So many times the fastest worker's pace is slow."""
 
 
 @dataclass
@@ -24,7 +27,8 @@ class Schedule:
 
     Every part of a block starts with its base batch, drawn or (when already committed) read back, because an adapted
     batch is scored against it by the same worker. The largest blocks go first. When no block waits, a worker without
-    one takes half of the longest part whose base batch is committed, so that the last minutes keep all workers busy.
+    one takes as much of the part that would last longest, among those whose base batch is committed, as lets both end
+    together; workers may differ in pace. So the last minutes keep all workers busy.
     Mutable, single-threaded, deterministic.
     """
 
@@ -40,6 +44,8 @@ class Schedule:
         ]
         self._waiting = sorted((p for p in parts if p.names), key=lambda p: (len(p.names), -p.block))
         self._held: dict[int, _Part] = {}
+        self._seconds: dict[int, tuple[float, int]] = {}
+        self._in_vain = math.inf
 
     def worth(self) -> int:
         """Return how many workers could have something to do: a part each, and one more for a part to be halved."""
@@ -50,7 +56,7 @@ class Schedule:
         """Return the worker's next unit, or None when nothing is left for it at the moment."""
         part = self._held.get(worker)
         if part is None or not part.names:
-            part = self._waiting.pop() if self._waiting else self._half()
+            part = self._waiting.pop() if self._waiting else self._share(worker)
             if part is None:
                 return None
             self._held[worker] = part
@@ -66,6 +72,22 @@ class Schedule:
         """Record a committed unit."""
         if unit.adapter == BASE:
             self._bases.add(unit.block)
+            self._in_vain = math.inf
+
+    def took(self, worker: int, seconds: float) -> None:
+        """Record how long a worker drew and scored one unit."""
+        if worker not in self._seconds:
+            self._in_vain = math.inf
+        total, units = self._seconds.get(worker, (0.0, 0))
+        self._seconds[worker] = total + seconds, units + 1
+
+    def depth(self, worker: int, most: int) -> int:
+        """Return how many units a worker should have in flight: `most`; near the end one if it is slow.
+
+        What is in flight at one worker no other can take.
+        """
+        fastest = min((total / units for total, units in self._seconds.values()), default=math.inf)
+        return 1 if not self._waiting and self._pace(worker) > SLOW * fastest else most
 
     def fail(self, unit: Unit) -> None:
         """Give a unit up for this run; without its base batch, a block's other units are given up too."""
@@ -81,6 +103,7 @@ class Schedule:
         """Take back what a lost worker had; return the units that have now been lost too often."""
         given_up = []
         back = self.release(worker)
+        self._in_vain = math.inf
         for unit in in_flight:
             self._losses[unit] = self._losses.get(unit, 0) + 1
             if self._losses[unit] > RETRIES:
@@ -99,17 +122,37 @@ class Schedule:
     def release(self, worker: int) -> list[Unit]:
         """Take a worker's part from it, and return its units: they wait no more."""
         part = self._held.pop(worker, None)
+        self._seconds.pop(worker, None)
         return [Unit(part.block, name) for name in part.names] if part else []
 
-    def _half(self) -> _Part | None:
-        ready = [part for part in self._held.values() if len(part.names) > 1 and part.block in self._bases]
-        if not ready:
+    def _pace(self, worker: int) -> float:
+        """Return a worker's mean seconds a unit; of one that has none yet, all workers' mean."""
+        known = [self._seconds[worker]] if worker in self._seconds else self._seconds.values()
+        return sum(total for total, _ in known) / max(1, sum(units for _, units in known)) or 1.0
+
+    def _share(self, worker: int) -> _Part | None:
+        """Take a share of another worker's part, if both of them then end sooner than that one would alone.
+
+        The owner has one unit more in flight, and who takes a share has the base batch to draw first: of n units it
+        takes k such that (k + 1) of its paces equal (n - k + 1) of the owner's.
+        """
+        own = self._pace(worker)
+        if own >= self._in_vain:
             return None
-        longest = max(ready, key=lambda part: len(part.names))
-        middle = len(longest.names) // 2
-        half = _Part(longest.block, longest.names[middle:])
-        del longest.names[middle:]
-        return half
+        ready = [
+            (len(part.names), self._pace(owner), part)
+            for owner, part in self._held.items()
+            if part.names and part.block in self._bases
+        ]
+        if ready:
+            n, pace, part = max(ready, key=lambda entry: (entry[0] + 1) * entry[1])
+            k = min(n, math.ceil(((n + 1) * pace - own) / (pace + own)))
+            if k > 0 and (k + 1) * own < (n + 1) * pace:
+                share = _Part(part.block, part.names[n - k :])
+                del part.names[n - k :]
+                return share
+        self._in_vain = own
+        return None
 
 
 def workers_wanted(schedule: Schedule, least: int, most: int) -> int:

@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by 
 
 from raymap.embedded.subjects import STAR_CUP
 
+pytest_plugins = ("tests.browser",)
+
 PROMPTS = {
     "people": ["a man with black hair in a blue shirt"],
     "animals": ["a brown bear on snow"],

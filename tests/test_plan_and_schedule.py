@@ -213,3 +213,49 @@ def test_whatever_is_lost_every_unit_is_committed_and_none_twice(small: Study, s
         pytest.fail("never ended")
     assert set(committed) | schedule.failed == set(plan.units)
     assert all(times == 1 for times in committed.values())
+
+
+def sharing(small: Study, names: int, owner: float, other: float) -> tuple[Schedule, list[Unit]]:
+    """Return a schedule whose one block worker 0 has begun, and what worker 1 gets of it: paces in seconds a unit."""
+    adapters = tuple(AdapterInfo(f"a{k:02d}", "lora", "s", "object", "0" * 64) for k in range(names))
+    plan = make_plan(small, adapters, {})
+    schedule = Schedule(plan, {u for u in plan.units if u.block > 0})
+    base = schedule.next_for(0)
+    assert base is not None
+    schedule.finish(base)
+    schedule.took(0, owner)
+    schedule.took(1, other)
+    got: list[Unit] = []
+    while (unit := schedule.next_for(1)) is not None and len(got) <= names:
+        got.append(unit)
+        if len(got) > 1 and unit.adapter == BASE:
+            break
+    return schedule, got
+
+
+@pytest.mark.parametrize(("owner", "other", "taken"), [(1.0, 1.0, 6), (4.0, 1.0, 11), (1.0, 4.0, 2)])
+def test_a_part_is_shared_so_that_both_workers_end_together(
+    small: Study, owner: float, other: float, taken: int
+) -> None:
+    """Of 12 units k with (k + 1) x other = (12 - k + 1) x owner, in whole units: 6, 10.2 and 1.8."""
+    _, got = sharing(small, 12, owner, other)
+    assert got[0] == Unit(0, BASE)
+    assert len([u for u in got if u.adapter != BASE]) == taken
+
+
+def test_nothing_is_taken_from_a_worker_that_ends_sooner_alone(small: Study) -> None:
+    schedule, got = sharing(small, 2, 1.0, 5.0)
+    assert got == []
+    schedule.took(2, 0.1)
+    assert schedule.next_for(2) == Unit(0, BASE), "a faster worker is still asked"
+
+
+def test_a_slow_worker_has_one_unit_in_flight_once_no_block_waits(small: Study) -> None:
+    plan = plan_of(small)
+    schedule = Schedule(plan, set())
+    schedule.took(0, 1.0)
+    schedule.took(1, 5.0)
+    assert schedule.depth(1, 2) == 2
+    for worker in range(len(plan.blocks)):
+        schedule.next_for(worker)
+    assert (schedule.depth(0, 2), schedule.depth(1, 2), schedule.depth(3, 2)) == (2, 1, 1)

@@ -27,6 +27,7 @@ from raymap.errors import DrawingError, IncompleteRunError
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.progress import Progress
 from raymap.store.folder import RunFolder
+from raymap.store.lock import locked
 from raymap.study import Resources, build_study
 
 RESOURCES = Resources()
@@ -63,7 +64,8 @@ def running() -> Iterator[None]:
 
 
 def train(groups: tuple[tuple[AdapterOrder, ...], ...], folder: RunFolder, start: Callable[[], Any]) -> None:
-    training.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
+    with locked(folder.root):
+        training.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
 
 
 def test_a_lost_trainer_is_replaced_and_the_adapter_is_the_same_bits(

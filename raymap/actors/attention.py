@@ -37,9 +37,9 @@ class AttentionMeter:
             own.pipeline, own.store, own.encoder, drawing.sampler, spec.settings, drawing.batch_size
         )
 
-    def ready(self) -> dict[str, Any]:
-        """Return what is recorded of a worker: device and threads."""
-        return self._generator.ready()
+    def ready(self, tables: bool = True) -> dict[str, Any]:
+        """Return what is recorded of a worker: device and threads; `tables` is the answer of the one beside it."""
+        return self._generator.ready(tables)
 
     def draw(self, block: Block, adapter: str) -> tuple[Compared | None, Drawn]:
         """Compare a block's attention under an adapter with the base's; of the base itself there is nothing to say."""

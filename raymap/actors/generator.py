@@ -18,7 +18,7 @@ from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
 from raymap.adapters.variants import derived
 from raymap.device import device_name, pin
-from raymap.diffusion.base import load
+from raymap.diffusion.base import load, resolve
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.interventions import MARK, Variant, in_force
@@ -28,13 +28,13 @@ from raymap.study import SamplerSettings
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What a generator needs to know; `adapters` maps names to adapter folders.
+    """What a generator needs to know: the base by its name, which each node resolves; adapters' folders by theirs.
 
     `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
     proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
     """
 
-    base: Path
+    base: str | Path
     adapters: dict[str, Path]
     sampler: SamplerSettings
     batch_size: int
@@ -52,17 +52,18 @@ class Generator:
         pin(spec.threads)
         self.spec = spec
         self.device = device_name(spec.device)
-        self.pipeline = load(spec.base, spec.device, getattr(torch, spec.dtype))
+        base = resolve(str(spec.base))
+        self.pipeline = load(base, spec.device, getattr(torch, spec.dtype))
         self.store = AdapterStore(self.pipeline)
         self._resident: dict[str, Adapter] = {}
         for name, folder in spec.adapters.items():
-            self._add(name, load_adapter(folder, skeleton_of(spec.base)))
+            self._add(name, load_adapter(folder, skeleton_of(base)))
         folders = spec.adapters if spec.triggered else {}
         self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
-    def ready(self) -> dict[str, Any]:
-        """Return what run.json records of a worker: device and threads."""
+    def ready(self, scorer: bool = True) -> dict[str, Any]:
+        """Return what run.json records of a worker: device and threads; `scorer` is the answer of the one beside it."""
         return {"device": self.device, "threads": self.spec.threads}
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:

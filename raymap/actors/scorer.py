@@ -18,6 +18,7 @@ from raymap.plan import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest
+from raymap.store.lock import check_seen
 from raymap.store.schema import FEATURES, NOISE, SCORES, stamped
 
 
@@ -59,6 +60,8 @@ class Scorer:
         self._base: _Base | None = None
 
     def ready(self) -> bool:
+        """Return once it can score; InputError where this node does not see the run folder."""
+        check_seen(self.spec.folder)
         return True
 
     def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:

@@ -14,7 +14,7 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.device import pin
-from raymap.diffusion.base import load
+from raymap.diffusion.base import load, resolve
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.errors import DrawingError, InputError
@@ -22,6 +22,7 @@ from raymap.personalize.orders import AdapterOrder, train
 from raymap.personalize.references import read_reference
 from raymap.personalize.training import Step
 from raymap.store.files import local_space, move_folder, remove_folder
+from raymap.store.lock import check_seen
 from raymap.study import SamplerSettings
 
 SAMPLES = 4
@@ -30,12 +31,15 @@ SAMPLES = 4
 class Trainer:
     """One base model on one device, personalized again and again from its pristine weights."""
 
-    def __init__(self, base: Path, threads: int, device: str) -> None:
+    def __init__(self, base: str | Path, threads: int, device: str) -> None:
         pin(threads)
-        self.skeleton = skeleton_of(base)
-        self.pipeline = load(base, device)
+        folder = resolve(str(base))
+        self.skeleton = skeleton_of(folder)
+        self.pipeline = load(folder, device)
 
-    def ready(self) -> bool:
+    def ready(self, run: Path) -> bool:
+        """Return once it can train; InputError where this node does not see the run folder."""
+        check_seen(run)
         return True
 
     def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,21 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
-    """Read the adapter of a folder whose card was checked.
+    """Read the adapter of a folder whose card was checked, perhaps on another node.
 
     Raises:
-        InputError: as `read_adapter`.
+        InputError: as `read_adapter`; the folder does not hold the weights that its card names.
     """
     with local_copy(folder) as copy:
-        card = json.loads((copy / CARD).read_text(encoding="utf-8"))
-        return read_adapter(copy, skeleton, card.get("token")).adapter
+        try:
+            card = json.loads((copy / CARD).read_text(encoding="utf-8"))
+        except OSError as error:
+            problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
+            raise InputError(str(folder / CARD), problem, "give an --output that every node reaches") from error
+        read = read_adapter(copy, skeleton, card.get("token"))
+        if weights_digest(read.files) != card["sha256"]:
+            raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
+        return read.adapter
 
 
 def read_phrase(folder: Path) -> str | None:

@@ -141,13 +141,12 @@ def permuted(one: np.ndarray, other: np.ndarray, alternative: Alternative = "two
 
     Args:
         one, other: one number a subject. Their labels are exchangeable where the groups do not differ; prompts are
-            held fixed. Exact up to SPLITS splits; 5 and 5 have 252, so that no
-            p-value is below 1/252 (one-sided).
+            held fixed. Exact up to SPLITS splits; 5 and 5 have 252, so that no p-value is below 1/252 (one-sided).
 
     Returns:
-        None where a group has no or both have one member.
+        None where a group has fewer than two members: a single one could never be told from the others.
     """
-    if min(len(one), len(other)) < 1 or len(one) + len(other) < 3:
+    if min(len(one), len(other)) < 2:
         return None
 
     def difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Commands on a run folder: stats, report."""
+"""Commands on a run folder: stats, report, show."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from raymap.cli.app import Folder, app, console
-from raymap.cli.summary import print_comparison, print_summary
+from raymap.cli.summary import print_comparison, print_pair, print_summary, print_verdict
 from raymap.errors import InputError
-from raymap.store.files import place
+from raymap.store.files import place, write_atomically
 
 
 @app.command()
@@ -31,11 +31,44 @@ def stats(
 
 
 @app.command()
-def report(folder: Folder) -> None:
-    """Write report/index.html anew from scores/ and noise.arrow."""
+def report(
+    folder: Folder,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="Figures as png, svg, pdf, tables as csv, md, latex; several with commas."),
+    ] = None,
+) -> None:
+    """Write report/index.html anew from scores/ and noise.arrow, print the verdict; figures and tables on request."""
     from raymap.analysis.reduce import reduce_run
-    from raymap.report.page import render
+    from raymap.report.export import export, formats_of
+    from raymap.report.page import write_page
+    from raymap.report.source import read_run
+    from raymap.report.verdict import verdict
 
+    wanted = formats_of(formats or ())
     root = place(folder)
     reduce_run(root)
-    console.print(f"report: {render(root)}", soft_wrap=True)
+    run = read_run(root)
+    print_verdict(verdict(run), run.statistics)
+    for path in export(run, wanted):
+        console.print(f"written: {path}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"report: {write_page(run)}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def show(
+    folder: Folder,
+    prompt: Annotated[str, typer.Argument(help="A prompt's id, its text, or words that only it holds.")],
+    adapter: Annotated[str, typer.Argument(help="An adapter's name.")],
+    output: Annotated[str | None, typer.Option(help="The PNG to write. [default: in report/pairs/]")] = None,
+) -> None:
+    """Write a cell's pair, base beside adapted picture beside their difference, as one PNG."""
+    from raymap.report.pair import composed, default_path, find_pair
+    from raymap.report.source import read_run
+
+    run = read_run(place(folder))
+    pair = find_pair(run, prompt, adapter)
+    path = place(output) if output else default_path(run, pair)
+    write_atomically(path, composed(pair))
+    print_pair(pair.numbers)
+    console.print(f"pair: {path}", soft_wrap=True, markup=False)

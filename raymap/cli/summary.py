@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import console
 from raymap.display import shown
+
+if TYPE_CHECKING:
+    from raymap.report.verdict import Verdict
+
+LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
 
 
 def print_summary(statistics: dict[str, Any]) -> None:
@@ -54,4 +59,38 @@ def print_comparison(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(row[key] or "–")) for key in ("what", "place", "paper", "ours", "verdict", "why")))
+    console.print(table)
+
+
+def print_verdict(verdict: Verdict, statistics: dict[str, Any]) -> None:
+    """Print what the report says first: what shifted, how sure that is, where to look."""
+    if verdict.alarm:
+        console.print(verdict.alarm.text, style=LEVELS["bad"], highlight=False)
+    console.print(verdict.headline, style="bold", highlight=False)
+    print_summary(statistics)
+    table = Table(title="Adapter by adapter", title_justify="left", show_lines=True)
+    for name in ("adapter", "what shifted", "look first at (E_sem)"):
+        table.add_column(name, overflow="fold")
+    for a in verdict.adapters:
+        look = "\n".join(f"{shown(cell.prompt)} ({cell.e_sem:.3f})" for cell in a.look)
+        style = LEVELS[a.sentence.level]
+        table.add_row(shown(a.adapter), f"[{style}]{escape(a.sentence.text)}[/]", look or "–")
+    console.print(table)
+    for sentence in verdict.certainty:
+        console.print(f"- {sentence.text}", style=LEVELS[sentence.level], highlight=False, markup=False)
+
+
+def print_pair(numbers: dict[str, Any]) -> None:
+    """Print a cell's numbers and those of the seed that is shown."""
+    table = Table(title=f"{shown(numbers['prompt'])} under {shown(numbers['adapter'])}", title_justify="left")
+    for name in ("", "E_sem / |ΔCLIP|", "signed / ΔCLIP", "E_per / LPIPS"):
+        table.add_column(name, justify="right" if name else "left")
+    shift = numbers["clip_adapted"] - numbers["clip_base"]
+    mean = (numbers["e_sem"], numbers["e_sem_signed"], numbers["e_per"])
+    rows = (
+        (f"mean of {numbers['n_seeds']} seeds", mean),
+        (f"seed {numbers['seed']}", (abs(shift), shift, numbers["lpips"])),
+    )
+    for name, (sem, signed, per) in rows:
+        table.add_row(name, *("–" if v is None else f"{v:{s}.4f}" for v, s in ((sem, ""), (signed, "+"), (per, ""))))
     console.print(table)

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -33,17 +36,34 @@ SCORER_SHARE = 0.25
 
 @contextlib.contextmanager
 def runtime(resources: Resources) -> Iterator[None]:
-    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one."""
+    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one.
+
+    Raises:
+        InputError: this machine lacks what a worker needs.
+        IncompleteRunError: SIGTERM came, which `ray job stop` and most schedulers send.
+    """
+    stopped = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        stopped.set()
+        raise KeyboardInterrupt  # the only exception that gets through Ray's waiting calls
+
     address = os.environ.get("RAY_ADDRESS")
     cpus = max(os.cpu_count() or 1, round(resources.workers.max * resources.bundle.get("CPU", 0)))
     local = {} if address else {"num_cpus": cpus, "include_dashboard": False, "resources": resources.custom or None}
     ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    signal.signal(signal.SIGTERM, stop)  # ray.init has just set a handler that exits with the signal's number
     try:
         if not address and (missing := _missing(resources)):
             raise InputError("resources", f"this machine has no {missing}", "ask for less, or submit to a cluster")
         yield
+    except KeyboardInterrupt:
+        if not stopped.is_set():
+            raise
+        raise IncompleteRunError("stopped; the same command goes on") from None
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _missing(resources: Resources) -> str | None:
@@ -53,20 +73,23 @@ def _missing(resources: Resources) -> str | None:
 
 
 def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) -> None:
-    """Check that the smallest object store holds what its share of the workers has in flight, `batches` each.
+    """Check that each node's object store holds what the workers that fit on it have in flight, `batches` each.
 
     Raises:
         InputError: when it doesn't, with what to change.
     """
-    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
-    share = math.ceil(resources.workers.max / len(stores))
-    if share * batches * batch_bytes > min(stores):
-        problem = (
-            f"{share} workers have {share * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the object "
-            f"store of a node holds {min(stores) / 2**20:.0f} MiB"
-        )
-        remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
-        raise InputError("resources", problem, remedy)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    share = math.ceil(resources.workers.max / len(nodes))
+    for node in nodes:
+        fitting = [int(node.get(name, 0) / amount) for name, amount in resources.bundle.items()]
+        workers, store = min(share, *fitting), node.get("object_store_memory", 0)
+        if workers * batches * batch_bytes > store:
+            problem = (
+                f"{workers} workers have {workers * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the "
+                f"object store of a node holds {store / 2**20:.0f} MiB"
+            )
+            remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
+            raise InputError("resources", problem, remedy)
 
 
 @dataclass
@@ -94,7 +117,7 @@ class Worker:
 
 
 def start_worker(generator: GeneratorSpec, scorer: ScorerSpec, resources: Resources) -> Worker:
-    """Ask Ray for a worker; `ready` is a reference that resolves once its generator has loaded."""
+    """Ask Ray for a worker; `ready` is a reference that resolves once both actors have loaded."""
     return start_pair(Generator, generator, Scorer, scorer, resources)
 
 
@@ -113,7 +136,8 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
     )
     scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, scheduling_strategy=here)
     actor = generator.remote(drawing)
-    return Worker(actor, scorer.remote(scoring), place, actor.ready.remote())
+    beside = scorer.remote(scoring)
+    return Worker(actor, beside, place, actor.ready.remote(beside.ready.remote()))
 
 
 @dataclass
@@ -131,9 +155,10 @@ class Starts:
         """
         try:
             answer = ray.get(ref)
-        except RayTaskError as error:
-            raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
         except RayError as error:
+            lost = not isinstance(error, RayTaskError) or isinstance(error.cause, RayError)
+            if not lost or InputError.__name__ in str(error):
+                raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
             self.failed += 1
             if self.failed > WORKER_STARTS:
                 raise IncompleteRunError(f"{self.what}s do not start: {cause(error)}") from error
@@ -149,7 +174,7 @@ def start_reducer(folder: RunFolder) -> Any:
     return ray.remote(Reducer).options(**options).remote(folder)
 
 
-def start_trainer(base: Path, resources: Resources) -> Any:
+def start_trainer(base: str | Path, resources: Resources) -> Any:
     """Start a trainer with a worker's share of the machine."""
     bundle = dict(resources.bundle)
     cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
@@ -158,8 +183,9 @@ def start_trainer(base: Path, resources: Resources) -> Any:
 
 
 def cause(error: RayError) -> str:
-    """Return what an error says, in one line of at most 400 characters."""
-    return " ".join(str(getattr(error, "cause", None) or error).split())[-400:]
+    """Return what an error says, without the trace before it, in one line of at most 400 characters."""
+    text = " ".join(str(getattr(error, "cause", None) or error).split())
+    return text.rpartition(f"{InputError.__name__}: ")[2][-400:]
 
 
 def leaving_nodes() -> set[str]:

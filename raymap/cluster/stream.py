@@ -106,7 +106,7 @@ class Stream:
         worker = self.workers[number]
         if worker.info is None or worker.leaving:
             return
-        while self._load[number] < DEPTH:
+        while self._load[number] < self.schedule.depth(number, DEPTH):
             unit = self.schedule.next_for(number)
             if unit is None:
                 return
@@ -165,6 +165,7 @@ class Stream:
                 self._lost(number, unit)
             return
         self.schedule.finish(unit)
+        self.schedule.took(number, sum(seconds.values()))
         if unit.adapter == BASE:
             self.devices[unit.block] = device
         for name, value in seconds.items():

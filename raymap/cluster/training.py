@@ -86,7 +86,7 @@ class _Trainings:
         wanted = min(len(self.waiting), self.workers - len(self.running))
         while len(self.starting) < wanted:
             trainer = self.start()
-            self.starting[trainer.ready.remote()] = trainer
+            self.starting[trainer.ready.remote(self.folder.root)] = trainer
         for ref in list(self.starting)[wanted:]:
             ray.kill(self.starting.pop(ref))
 

@@ -1,9 +1,10 @@
-"""Loads a base model: `embedded`, a local diffusers folder, or a hub id."""
+"""Loads a base model: `embedded`, a local diffusers folder, a URL of one, or a hub id."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -14,26 +15,38 @@ from transformers.utils import logging as transformers_logging
 
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
+from raymap.store.files import fetch_folder
 
 
 def resolve(base: str) -> Path:
-    """Return the folder of a base, fetching a hub id once.
+    """Return the folder of a base on this node, fetching a URL or a hub id once: `org/name`, or `org/name@revision`.
 
     Raises:
-        InputError: when it is neither embedded, nor a diffusers folder, nor to be had from the hub.
+        InputError: when it is neither embedded, nor a diffusers folder, nor to be had from its URL or the hub.
     """
     if base == "embedded":
         return PIPELINE
+    if "://" in base:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
+        return fetch_folder(base, cache / hashlib.sha256(base.encode()).hexdigest()[:16], "model_index.json")
     folder = Path(base)
     if (folder / "model_index.json").is_file():
         return folder
     if folder.exists() or base.startswith((".", "/")):
         raise InputError(f"base: {base}", "is no diffusers folder (no model_index.json)", "give its path or hub id")
     try:
-        return Path(StableDiffusionPipeline.download(base, use_safetensors=True))
+        name, _, revision = base.partition("@")
+        return Path(StableDiffusionPipeline.download(name, revision=revision or None, use_safetensors=True))
     except Exception as error:
         problem = f"cannot be had from the model hub ({type(error).__name__})"
         raise InputError(f"base: {base}", problem, "check the id and the network, or give a folder") from error
+
+
+def pinned(base: str) -> str:
+    """Return the name by which every node gets the files that this one has: a hub id with the commit it stands at."""
+    folder = resolve(base)
+    from_hub = not Path(base).exists() and folder.parent.name == "snapshots"
+    return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
 
 
 @cache

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from raymap.analysis.maps import measured
-from raymap.analysis.reduce import read_map, read_statistics
-from raymap.plan import BASE
-from raymap.store.files import files_in, write_atomically
+from raymap.report import sections
+from raymap.report.colours import SUBJECTS, palette
+from raymap.report.payload import payload, script_json
+from raymap.report.pictures import GAIN
+from raymap.report.source import Run, read_run
+from raymap.report.thumbnails import BUDGET, gallery
+from raymap.report.verdict import verdict
+from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder
-from raymap.study import CATEGORIES
 
-PAIRS = 12
-# Eleven stops of matplotlib's "magma" colour map, light end last.
-_RAMP = (
-    (0, 0, 4), (21, 14, 55), (59, 15, 112), (100, 26, 128), (140, 41, 129), (183, 55, 121), (222, 73, 104),
-    (247, 112, 92), (254, 159, 109), (254, 207, 146), (252, 253, 191),
-)  # fmt: skip
-
-
-def shade(value: float, top: float) -> tuple[str, str]:
-    """Return CSS colours for `value` between 0 and `top`: of the cell, and of text that is readable on it."""
-    at = min(max(value / top, 0.0), 1.0) * (len(_RAMP) - 1) if top > 0 else 0.0
-    low = min(int(at), len(_RAMP) - 2)
-    mixed = [round(a + (b - a) * (at - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True)]
-    luma = 0.299 * mixed[0] + 0.587 * mixed[1] + 0.114 * mixed[2]  # Rec. 601
-    return "rgb({},{},{})".format(*mixed), "#000" if luma > 110 else "#fff"
+TEMPLATES = files("raymap.report") / "templates"
+SHORT = 90
+"""Characters of a prompt in tables and captions; the pair's dialog has all of them."""
 
 
 def report_path(root: Path) -> Path:
@@ -39,74 +31,89 @@ def report_path(root: Path) -> Path:
     return RunFolder(root).report
 
 
-def render(root: Path) -> Path:
-    """Write `report/index.html` from the run folder's map, statistics and kept images, and return its path.
+def render(root: Path, budget: int = BUDGET) -> Path:
+    """Write `report/index.html` from a reduced run folder and its kept pictures, and return its path.
+
+    Args:
+        budget: bytes of all embedded pictures.
 
     Raises:
-        InputError: when map or statistics are not there yet (run `raymap stats` first).
+        InputError: map, tests, statistics or scores are not there (run `raymap stats` first), or a picture is damaged.
     """
-    folder = RunFolder(root)
-    cells, statistics = read_map(root), read_statistics(root)
-    provenance = json.loads((root / "run.json").read_text()) if (root / "run.json").exists() else {}
+    return write_page(read_run(root), budget)
+
+
+def write_page(run: Run, budget: int = BUDGET) -> Path:
+    """Write a run's page and return its path."""
+    write_atomically(run.folder.report, page(run, budget).encode())
+    return run.folder.report
+
+
+def page(run: Run, budget: int = BUDGET) -> str:
+    """Return the page. Its policy names its script and style by their digests, so that no other ones count."""
+    shown = gallery(run, budget)
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("map.js", "pair.js"))
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + palette()
+    embedded = shown.pairs["base"].count()
+    context: dict[str, Any] = {
+        "run": run,
+        "statistics": run.statistics,
+        "verdict": verdict(run),
+        "scatter": sections.scatter(run),
+        "matrix": sections.matrix(run),
+        "fragile": sections.prompt_cards(run, shown, "most_fragile"),
+        "robust": sections.prompt_cards(run, shown, "most_robust"),
+        "controls": sections.controls(run),
+        "adapter_cards": sections.adapter_cards(run),
+        "distances": sections.distance_tables(run),
+        "colours": SUBJECTS,
+        "gain": GAIN,
+        "embedded": embedded,
+        "unembedded": shown.pairs.height - embedded,
+        "unkept": run.cells.height - shown.pairs.height,
+        "encoding": shown.encoding,
+        "style": Markup(style),
+        "style_digest": _policy_digest(style),
+        "script": Markup(script),
+        "script_digest": _policy_digest(script),
+        "data": Markup(script_json(payload(run, shown))),
+        "pictures": Markup(script_json(shown.pictures)),
+    }
+    return _environment().get_template("page.html.jinja").render(context)
+
+
+def _policy_digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("raymap.report", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("raymap.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
-    page = environment.get_template("page.html.jinja").render(
-        title=provenance.get("study", root.name),
-        statistics=statistics,
-        heatmaps=[_heatmap(cells, "e_sem", "E_sem"), _heatmap(cells, "e_per", "E_per")],
-        pairs=_pairs(folder, cells),
-        provenance=provenance,
-        above=_above(cells),
-    )
-    write_atomically(folder.report, page.encode())
-    return folder.report
+    environment.filters |= {"short": short, "number": number, "estimate": estimate}
+    return environment
 
 
-def _above(cells: pl.DataFrame) -> dict[str, int]:
-    others = measured(cells).filter(~pl.col("target"))
-    counts = {name: int(others[f"above_tau_{name}"].sum()) for name in ("sem", "per")}
-    return {**counts, "cells": others.height}
+def short(text: str, length: int = SHORT) -> str:
+    """Return a text cut to a length, an ellipsis in the place of the rest."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _heatmap(cells: pl.DataFrame, column: str, name: str) -> dict[str, Any]:
-    """Return a prompt × adapter table of shaded cells, prompts grouped by category, most shifted first."""
-    top = float(measured(cells)[column].max() or 0.0)  # type: ignore[arg-type]
-    adapters = cells["adapter"].unique().sort().to_list()
-    rows = []
-    values = {(r["prompt_id"], r["adapter"]): r for r in cells.iter_rows(named=True)}
-    means = measured(cells).group_by("prompt_id", "prompt", "prompt_category").agg(pl.col(column).mean())
-    for category in CATEGORIES:
-        part = means.filter(pl.col("prompt_category") == category).sort(column, "prompt_id", descending=[True, False])
-        for prompt in part.iter_rows(named=True):
-            row = []
-            for adapter in adapters:
-                cell = values.get((prompt["prompt_id"], adapter))
-                value = None if cell is None else cell[column]
-                tau = None if cell is None else cell[f"above_tau_{column[2:]}"]
-                color, ink = ("none", "inherit") if value is None else shade(value, top)
-                row.append({"value": value, "color": color, "ink": ink, "above": tau})
-            rows.append({"prompt": prompt["prompt"], "category": category, "cells": row})
-    return {"name": name, "column": column, "adapters": adapters, "rows": rows, "top": top}
+def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
+    """Return a number for people, with a true minus sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    sign = "+" if signed and round(value, digits) > 0 else ""
+    return f"{value:{sign}.{digits}f}".replace("-", "−")
 
 
-def _pairs(folder: RunFolder, cells: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the cells with the largest E_sem of which pictures are kept, pictures as data URLs."""
-    pairs = []
-    order = measured(cells).drop_nulls("e_sem").sort("e_sem", "prompt_id", "adapter", descending=[True, False, False])
-    for cell in order.iter_rows(named=True):
-        kept = files_in(folder.image(cell["adapter"], cell["prompt_id"], 0).parent, ".png")
-        if not kept:
-            continue
-        seed = int(kept[0].stem)
-        base = folder.image(BASE, cell["prompt_id"], seed)
-        if base.exists():
-            pairs.append(cell | {"seed": seed, "base": _data_url(base), "adapted": _data_url(kept[0])})
-        if len(pairs) == PAIRS:
-            break
-    return pairs
-
-
-def _data_url(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
+    """Return an estimate with its interval in brackets; a dash where there is none."""
+    if not value or value["value"] is None:
+        return Markup("–")
+    shown = number(value["value"], digits, signed)
+    if value["low"] is None:
+        return Markup(shown)
+    interval = f"{number(value['low'], digits, signed)}, {number(value['high'], digits, signed)}"
+    return Markup('{} <span class="dim">[{}]</span>').format(shown, interval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import socket
 import threading
 import time
 import uuid
@@ -29,6 +30,17 @@ def locked(root: Path) -> Iterator[None]:
     """
     with _file_lock(root) if is_local(root) else _object_lock(root / ".lock"):
         yield
+
+
+def check_seen(root: Path) -> None:
+    """Check, where a worker runs, that it sees the run folder which its driver holds.
+
+    Raises:
+        InputError: when it doesn't.
+    """
+    if not (root / ".lock").exists():
+        problem = f"is not to be seen from node {socket.gethostname()}"
+        raise InputError(str(root), problem, "give an --output that every node reaches, as s3://… or a shared mount")
 
 
 def _in_use(root: Path) -> InputError:

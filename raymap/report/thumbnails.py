@@ -1,0 +1,127 @@
+"""The pictures that are embedded in the page: small, each once, worst cells first, within a budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from PIL import Image
+
+from raymap.plan import BASE
+from raymap.report.pictures import chosen_pairs, decoded
+from raymap.report.source import KEY, Run
+from raymap.store.files import read_each
+
+BUDGET = 15 * 2**20
+"""Bytes of all embedded pictures; base64 makes 21 MB of them."""
+SIDES = (128, 96)
+"""Longest side in pixels: the larger one where all pictures fit the budget so, else the smaller one."""
+BITS_PER_PIXEL = 4
+"""What a lossy WebP of a detailed picture takes at most, about; decides between SIDES alone."""
+LOSSY = {"quality": 75, "method": 4}
+LOSSLESS = {"quality": 25, "method": 1}
+"""Without loss, quality is effort: more takes 20 times as long for 1 %."""
+AT_ONCE = 128
+
+Name = tuple[str, str, int]
+"""adapter or BASE, prompt id, seed."""
+Pair = tuple[Name, Name]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are embedded: WebP, at most `side` pixels, losslessly where all fit as they are."""
+
+    side: int
+    lossless: bool
+
+    def __call__(self, path: Path, content: bytes | None) -> bytes:
+        picture = decoded(path, content)
+        picture.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        data = io.BytesIO()
+        effort = LOSSLESS if self.lossless else LOSSY
+        picture.save(data, format="WEBP", lossless=self.lossless, **effort)
+        return data.getvalue()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Embedded pictures and which cell shows which.
+
+    `pairs` holds the chosen seed of every cell whose pictures are kept, with `base` and `adapted`: positions in
+    `pictures` (base64 of WebP), null where the budget was spent on worse cells.
+    """
+
+    pictures: tuple[str, ...]
+    pairs: pl.DataFrame
+    encoding: Encoding | None
+
+    def url(self, position: int) -> str:
+        """Return one picture as a data URL."""
+        return f"data:image/webp;base64,{self.pictures[position]}"
+
+
+def gallery(run: Run, budget: int = BUDGET) -> Gallery:
+    """Embed as many cells' pairs as the budget allows, those with the largest E first.
+
+    Raises:
+        InputError: a kept picture cannot be read.
+    """
+    worst = run.cells.select(*KEY, "entanglement", "e_per").sort(
+        "entanglement", "e_per", *KEY, descending=[True, True, False, False], nulls_last=True
+    )
+    pairs = worst.join(chosen_pairs(run), on=KEY, how="inner", maintain_order="left")
+    wanted = [_names(row) for row in pairs.iter_rows(named=True)]
+    encoding = _encoding(run, wanted, budget) if wanted else None
+    pictures = _embedded(run, wanted, encoding, budget) if encoding else {}
+    at = {name: k for k, name in enumerate(pictures)}
+    shown = [tuple(at[name] if set(pair) <= at.keys() else None for name in pair) for pair in wanted]
+    columns = [pl.Series(name, [pair[k] for pair in shown], pl.Int64) for k, name in enumerate(("base", "adapted"))]
+    texts = tuple(base64.b64encode(picture).decode() for picture in pictures.values())
+    return Gallery(texts, pairs.with_columns(columns), encoding)
+
+
+def _embedded(run: Run, wanted: list[Pair], encoding: Encoding, budget: int) -> dict[Name, bytes]:
+    """Return encoded pictures, pair after pair, until one does not fit the budget any more."""
+    pictures: dict[Name, bytes] = {}
+    spent = 0
+    for start in range(0, len(wanted), AT_ONCE):
+        batch = wanted[start : start + AT_ONCE]
+        fresh = [name for name in dict.fromkeys(name for pair in batch for name in pair) if name not in pictures]
+        encoded = dict(zip(fresh, _encoded(run, fresh, encoding), strict=True))
+        for pair in batch:
+            new = {name: encoded[name] for name in pair if name not in pictures}
+            spent += sum(len(picture) for picture in new.values())
+            if spent > budget:
+                return pictures
+            pictures |= new
+    return pictures
+
+
+def _names(row: dict[str, object]) -> Pair:
+    prompt, seed = str(row["prompt_id"]), int(str(row["seed"]))
+    base = (BASE, prompt, seed)
+    return base, (str(row["adapter"]), prompt, seed) if row["drawn"] else base
+
+
+def _encoding(run: Run, wanted: list[Pair], budget: int) -> Encoding:
+    width, height = decoded(run.folder.image(*wanted[0][0])).size
+    count = len({name for pair in wanted for name in pair})
+    for side in SIDES:
+        shrunk = min(1.0, side / max(width, height))
+        pixels = width * height * shrunk**2 * count
+        if shrunk == 1.0 and 3 * pixels <= budget:
+            return Encoding(side, lossless=True)
+        if pixels * BITS_PER_PIXEL / 8 <= budget:
+            return Encoding(side, lossless=False)
+    return Encoding(SIDES[-1], lossless=False)
+
+
+def _encoded(run: Run, names: list[Name], encoding: Encoding) -> list[bytes]:
+    paths = [run.folder.image(*name) for name in names]
+    with ThreadPoolExecutor() as pool:  # Pillow works without the interpreter's lock
+        return list(pool.map(encoding, paths, read_each(paths)))
