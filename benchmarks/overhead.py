@@ -28,7 +28,7 @@ from raymap.actors.generator import Generator, GeneratorSpec
 from raymap.actors.scorer import Scorer, ScorerSpec
 from raymap.embedded.subjects import SUBJECTS
 from raymap.plan import BASE, Plan, Unit, make_plan
-from raymap.run import prepare
+from raymap.prepare import prepare
 from raymap.store.folder import RunFolder
 from raymap.study import Study, load_study
 

@@ -12,8 +12,9 @@ from raymap.analysis.attention import reduce_attention
 from raymap.diffusion.base import pinned
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan import BASE, Plan
+from raymap.prepare import Prepared
 from raymap.progress import Progress
-from raymap.run import Prepared, plan_run, untrained_orders
+from raymap.run import folder_at, plan_run, untrained_orders
 from raymap.schedule import Schedule
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
@@ -57,7 +58,7 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, An
         InputError: the folder holds no finished run of this study, or attention reduced otherwise, or is in use.
         IncompleteRunError: some batches failed; the others are kept and reduced.
     """
-    folder = RunFolder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         return _attend(prepared, folder, progress)
 

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from raymap.diffusion.base import picture_side
-from raymap.run import Prepared
+from raymap.prepare import Prepared
 
 PEAK_TFLOPS = {
     "T4": (8.1, 65.0), "V100": (15.7, 125.0), "A10G": (31.2, 70.0), "L4": (30.3, 121.0), "L40S": (91.6, 362.0),

@@ -1,11 +1,10 @@
-"""Runs a study: check everything, train what is missing, draw and score what is missing, reduce, report."""
+"""Runs a prepared study: train what is missing, draw and score what is missing, reduce, report."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,28 +12,24 @@ from typing import Any
 
 import yaml
 
-from raymap.adapters.folder import CARD, foreign_card, read_card, write_card
-from raymap.adapters.read import read_adapter
-from raymap.adapters.skeleton import Skeleton, skeleton_of
-from raymap.adapters.update import may_stand_in
+from raymap.adapters.folder import CARD, read_card, write_card
 from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
-from raymap.intervene import check_interventions, measured_variants, planned_variants
+from raymap.intervene import measured_variants
 from raymap.interventions import MARK
-from raymap.personalize.orders import CONTROL, AdapterOrder, info_of, is_trained, orders, together
-from raymap.personalize.references import check_references
-from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
+from raymap.personalize.orders import AdapterOrder, info_of, is_trained, together
+from raymap.plan import BASE, Plan, Unit, make_plan
+from raymap.prepare import Found, Prepared
 from raymap.progress import Progress
 from raymap.report.page import render
 from raymap.schedule import Schedule
-from raymap.scoring.names import check_judges, judge_digests
+from raymap.scoring.names import judge_digests
 from raymap.store.files import is_local, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
-from raymap.study import Brought, Study
-from raymap.suite import Prompt
+from raymap.study import Study
 
 VERSIONED = (
     "raymap",
@@ -49,119 +44,6 @@ VERSIONED = (
 )
 
 
-@dataclass(frozen=True)
-class Found:
-    """An adapter that was brought along.
-
-    What it is, the card it gets in the run folder, files, `Adapter.triggers`, the names of the weights it updates.
-    """
-
-    info: AdapterInfo
-    card: dict[str, Any]
-    files: tuple[Path, ...]
-    triggers: tuple[str, ...] | None
-    weights: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study whose every input was looked at: what to train, what was brought along, for which base."""
-
-    study: Study
-    base: Path
-    base_sha256: str
-    orders: tuple[AdapterOrder, ...]
-    brought: tuple[Found, ...]
-
-    @property
-    def images(self) -> int:
-        """Images the whole study holds, base included."""
-        models = 1 + len(self.orders) + len(self.brought)
-        return models * len(self.study.prompts) * len(self.study.seeds)
-
-    @property
-    def proved(self) -> int:
-        """Images of adapters that will be proved to be the base's own, and not be drawn."""
-        if self.study.draw_anyway:
-            return 0
-        triggered = self.study.protocol == "triggered"
-        plain = [order.triggers for order in self.orders if not (triggered and order.subject)]
-        plain += [found.triggers for found in self.brought if not triggered]
-        same = [
-            not any(may_stand_in(trigger, prompt.text) for trigger in triggers)
-            for triggers in plain
-            if triggers is not None
-            for prompt in self.study.prompts
-        ]
-        return sum(same) * len(self.study.seeds)
-
-    @property
-    def touched(self) -> dict[str, frozenset[str]]:
-        """The names of the weights that each adapter updates, controls left out."""
-        skeleton = skeleton_of(self.base)
-        touched = {order.name: order.touched(skeleton) for order in self.orders if order.method != CONTROL}
-        return touched | {f.info.name: f.weights for f in self.brought if f.info.method != CONTROL}
-
-    @property
-    def variants(self) -> int:
-        """How many variants of its adapters the study asks for."""
-        asked = self.study.interventions
-        return len(planned_variants(asked, self.touched)) if asked else 0
-
-
-def prepare(study: Study) -> Prepared:
-    """Look at everything the study names: base, judges, reference images, adapters brought along.
-
-    Raises:
-        InputError: the first thing that cannot be used. Nothing has been started or written by then.
-    """
-    check_judges(study.clip, study.lpips)
-    folder = bases.resolve(study.base)
-    base_sha256 = bases.digest(folder)
-    references = {subject.name: check_references(subject) for subject in study.subjects}
-    brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
-    for found in brought:
-        if study.protocol == "triggered" and found.card.get("phrase") is None:
-            problem = "has no trigger that `protocol: triggered` could put into a prompt"
-            raise InputError(f"adapter {found.info.name}", problem, "give its entry a `trigger:`")
-    wanted = orders(study, base_sha256, references)
-    for order in wanted:
-        order.check(skeleton_of(folder))
-    names = [o.name for o in wanted] + [found.info.name for found in brought]
-    for name in names:
-        if names.count(name) > 1 or name == BASE:
-            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
-        if MARK in name:
-            raise InputError(
-                f"adapter {name}", f"has {MARK!r} in its name, as variants have", "give its entry a `name:`"
-            )
-    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought))
-    if study.interventions:
-        check_interventions(study.interventions, prepared.touched)
-    return prepared
-
-
-def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
-    study = prepared.study
-    models = 1 + len(prepared.orders) + len(prepared.brought)
-    line = (
-        f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
-        f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
-    )
-    if number := prepared.variants:
-        line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
-    return line
-
-
-def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
-    """Return the prompts of which the base's text encoder sees only the beginning."""
-    tokenizer = skeleton_of(prepared.base).tokenizer
-    limit = tokenizer.model_max_length
-    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
-
-
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
     """Train what is missing in the run folder, and return the folders of the study's adapters.
 
@@ -169,7 +51,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
         InputError: an adapter there was trained with other settings, or the folder is in use.
         IncompleteRunError: a training failed; the others are kept.
     """
-    folder = _folder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         _write_study(prepared.study, folder)
         if untrained := untrained_orders(prepared, folder):
@@ -187,12 +69,12 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
         InputError: the folder holds another study, or is in use.
         IncompleteRunError: some batches failed; what was drawn is kept, mapped and reported.
     """
-    folder = _folder(output)
+    folder = folder_at(output)
     with locked(folder.root):
         return _run(prepared, folder, progress)
 
 
-def _folder(output: Path) -> RunFolder:
+def folder_at(output: Path) -> RunFolder:
     """Return the run folder; a relative path means another place on each node, and a job's own goes with the job."""
     if os.environ.get("RAY_ADDRESS") and is_local(output) and not output.is_absolute():
         problem = "is a relative path, and the run joins a cluster"
@@ -263,19 +145,6 @@ def _check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> No
 
 def untrained_orders(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrder, ...]:
     return tuple(order for order in prepared.orders if not is_trained(folder.adapter(order.name), order))
-
-
-def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
-    """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
-    read = read_adapter(entry.path, skeleton, entry.trigger)
-    if (entry.path / CARD).exists():
-        info, card = read_card(entry.path, base_sha256)
-        info = replace(info, name=entry.name or info.name)
-        card |= {"name": info.name}
-    else:
-        card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
-        info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, read.files, read.adapter.triggers, frozenset(read.adapter.updates))
 
 
 def _bring(found: Found, target: Path, base_sha256: str) -> None:

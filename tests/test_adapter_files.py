@@ -23,7 +23,7 @@ from raymap.adapters.update import LowRank
 from raymap.diffusion.base import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from raymap.run import prepare
+from raymap.prepare import prepare
 from raymap.study import load_study
 from tests.conftest import raymap_command, small_study
 

@@ -508,7 +508,7 @@ def test_attention_needs_a_finished_map(study: Path, tmp_path: Path, call: Calla
 
 def test_a_dry_run_says_how_many_passes(tmp_path: Path) -> None:
     from raymap.attend import describe_attention
-    from raymap.run import prepare
+    from raymap.prepare import prepare
 
     line = describe_attention(prepare(load_study(small_study(tmp_path))))
     assert "7 prompts x 2 seeds x 2 adapters = 28 pairs (free, forced), 9 denoiser passes each" in line

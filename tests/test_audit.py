@@ -26,7 +26,7 @@ from raymap.audit import audit_study, flagged, junit, summary, verdicts
 from raymap.diffusion.base import load
 from raymap.display import plain
 from raymap.embedded.model import PIPELINE
-from raymap.run import prepare
+from raymap.prepare import prepare
 from tests.conftest import alone, raymap_command
 from tests.synthetic import write_run
 from tests.test_suites import HOSTILE

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from raymap import cost
 from raymap.embedded.model import PIPELINE
-from raymap.run import prepare
+from raymap.prepare import prepare
 from raymap.store.folder import RunFolder
 from raymap.study import load_study
 from tests.conftest import small_study

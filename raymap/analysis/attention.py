@@ -93,12 +93,14 @@ def averaged(rows: pl.DataFrame, by: tuple[str, ...]) -> pl.DataFrame:
     """Return means of `delta`, `relative` and `js` over rows of schema ATTENTION, for each key of `by`.
 
     A bin of steps, a group of heads and a layer count alike; tokens of all classes count alike, and the shares of the
-    divergence of the classes add up.
+    divergence of the classes add up. Sums run in the order of rows, so that equal rows give equal bits.
     """
     sums = [(pl.col(name).cast(pl.Float64) * pl.col("n_tokens")).sum().alias(name) for name in ("delta", "attention")]
     place = [name for name in ("seed", "layer", "bin", "heads", "prompt_id", "adapter", "protocol") if name not in by]
-    each = rows.group_by(*by, *place).agg(*sums, pl.col("js").cast(pl.Float64).sum(), pl.col("n_tokens").sum())
-    means = each.group_by(by).agg(
+    each = rows.group_by(*by, *place, maintain_order=True).agg(
+        *sums, pl.col("js").cast(pl.Float64).sum(), pl.col("n_tokens").sum()
+    )
+    means = each.group_by(by, maintain_order=True).agg(
         delta=(pl.col("delta") / pl.col("n_tokens")).mean(),
         attention=(pl.col("attention") / pl.col("n_tokens")).mean(),
         js=pl.col("js").mean(),

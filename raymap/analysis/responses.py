@@ -93,7 +93,7 @@ def compare_methods(cells: pl.DataFrame, plain: pl.DataFrame) -> list[dict[str, 
     scales.append(("random", cells.filter(pl.col("family") == "random")))
     rows = []
     for scale, part in scales:
-        means = part.group_by("prompt_id", "subject", "method").agg(pl.col(MEASURES).mean())
+        means = part.group_by("prompt_id", "subject", "method", maintain_order=True).agg(pl.col(MEASURES).mean())
         for first, second in combinations(sorted(means["method"].unique()), 2):
             one, other = (means.filter(pl.col("method") == method) for method in (first, second))
             pairs = one.join(other, on=["prompt_id", "subject"], suffix="_other")

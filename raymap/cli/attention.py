@@ -14,7 +14,7 @@ from raymap.store.files import place
 def attention(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
     """Measure how the adapters of a finished run shift cross-attention; running it again does only what is missing."""
     from raymap.attend import attend, check_attention, describe_attention
-    from raymap.run import prepare
+    from raymap.prepare import prepare
     from raymap.study import load_study
 
     asked = load_study(study, tuple(overrides or ()))

@@ -76,7 +76,7 @@ def _prepared(
 
 def described(study: Any) -> Any:
     """Check all that a study names and print what it asks for."""
-    from raymap.run import describe, prepare, too_long
+    from raymap.prepare import describe, prepare, too_long
 
     prepared = prepare(study)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
