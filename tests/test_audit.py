@@ -151,7 +151,7 @@ def test_the_same_audit_with_wider_limits_draws_nothing_and_passes(audited: Path
     done = subprocess.run(command, cwd=audited, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (audited / "run" / "ledger.jsonl").read_bytes() == ledger
-    assert "drawing" not in done.stdout
+    assert "drawing: " not in done.stdout
 
 
 def test_file_names_hold_ids_and_never_prompts(audited: Path) -> None:

@@ -55,6 +55,6 @@ def test_keys_and_columns_that_are_not_known_yet_do_no_harm(finished: Path, tmp_
     root = copied(finished, tmp_path)
     plain = render(root).read_text()
     statistics = json.loads((root / "statistics.json").read_text())
-    (root / "statistics.json").write_text(json.dumps(statistics | {"power": {"n": 1}, "sensitivity": [1, 2]}))
+    (root / "statistics.json").write_text(json.dumps(statistics | {"later": {"n": 1}, "also": [1, 2]}))
     pl.read_ipc(root / "shifts.arrow").with_columns(tau_sem=pl.lit(0.1)).write_ipc(root / "shifts.arrow")
     assert render(root).read_text() == plain
