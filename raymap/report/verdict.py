@@ -174,8 +174,8 @@ def _certainty(run: Run) -> list[Sentence]:
         said.append(
             Sentence(
                 f"Above the floor that is matched to a cell (a mean over as many seed pairs, prompt by prompt) lie "
-                f"{sum(matched['sem'])} cells in E_sem and {sum(matched['per'])} in E_per, of which 1 in 20 would by "
-                "re-seeding alone."
+                f"{sum(matched['sem'])} cells in E_sem and {sum(matched['per'])} in E_per; re-seeding alone would put "
+                "1 in 20 of all cells there."
             )
         )
     else:
