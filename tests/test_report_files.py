@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -296,3 +297,37 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
     reduce_run(folder)
     said = [sentence.text for sentence in verdict(read_run(folder)).certainty]
     assert any("Not every cell holds all 4 seeds: 1 of 18 cells" in text for text in said)
+
+
+def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(root, folder)
+    assert 'id="why"' not in render(folder).read_text()
+    mean = {"value": 0.5, "low": 0.25, "high": 0.75}
+    row = {"prompt_id": "p001", "prompt": "a <i>lamp</i>", "prompt_category": "objects", "protocol": "free",
+           "e_sem": 0.125, "delta_e4": {"style-lora": 3.25, "face-lora": None}}  # fmt: skip
+    attention = {
+        "identity_control": {"present": True, "exact": True, "max_delta": 0.0, "max_js": 0.0, "rows": 4},
+        "reading": ["free: a sentence on attention."],
+        "table_3": [row],
+    }
+    dose = {"adapter": "style-lora", "method": "lora", "subject": "style", "measure": "e_sem", "slope": mean,
+            "curve": [{"dose": 0.0} | mean, {"dose": 1.0} | mean], "monotonicity": mean, "steps": []}  # fmt: skip
+    parts = {"adapter": "style-lora", "family": "projection", "measure": "e_per", "sum": mean, "whole": mean,
+             "sum_over_whole": mean, "levels": [{"level": "attn2.to_k"} | mean]}  # fmt: skip
+    interventions = {
+        "scope": "all prompts but those of the subject's own category",
+        "checks": [{"adapter": "style-lora", "dose_0_is_the_base": False, "dose_1_is_the_adapter": True}],
+        "dose": [dose], "parts": [parts], "random": [], "methods": [], "reading": ["E_sem: a sentence on size."],
+    }  # fmt: skip
+    (folder / "attention.json").write_text(json.dumps(attention))
+    (folder / "interventions.json").write_text(json.dumps(interventions))
+    page = render(folder).read_text()
+    for said in ("a &lt;i&gt;lamp&lt;/i&gt;", "3.25", "a sentence on attention.", "attn2.to_k", "a sentence on size."):
+        assert said in page
+    assert "for style-lora: nothing below can be trusted" in page
+    export(read_run(folder), ("csv", "md", "latex"))
+    table = pl.read_csv(folder / "report" / "table_3.csv")
+    assert table.row(0, named=True)["delta_e4 style-lora"] == 3.25
+    assert table.row(0, named=True)["delta_e4 face-lora"] is None
+    assert "| 3.25 |" in (folder / "report" / "table_3.md").read_text()

@@ -17,14 +17,20 @@ def stats(
     folder: Folder,
     against: Annotated[str | None, typer.Option(help="`paper`: set the published figures beside the run's.")] = None,
 ) -> None:
-    """Write map.arrow, shifts.arrow and statistics.json anew from scores/ and noise.arrow."""
+    """Write map, tests and statistics anew from scores/ and noise.arrow, interventions and attention from theirs."""
     from raymap.analysis.against import against_paper
+    from raymap.analysis.attention import reduce_attention
+    from raymap.analysis.interventions import reduce_interventions
     from raymap.analysis.reduce import read_study, reduce_run
+    from raymap.store.files import files_in
 
     if against not in (None, "paper"):
         raise InputError(f"--against {against}", "is nothing to compare with", "write --against paper")
     root = place(folder)
     statistics = reduce_run(root)
+    for part, reduce_part in (("interventions", reduce_interventions), ("attention/scores", reduce_attention)):
+        if files_in(root / part, ".arrow"):
+            reduce_part(root)
     print_summary(statistics)
     if against:
         print_comparison(against_paper(statistics, read_study(root)))

@@ -27,7 +27,7 @@ def formats_of(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def export(run: Run, formats: Sequence[str]) -> list[Path]:
-    """Write Figures 1 to 3 and Tables 1 and 2 into report/, and return the paths.
+    """Write Figures 1 to 3 and Tables 1 to 3 into report/, and return the paths.
 
     Picture formats hold the figures, text formats the tables; CSV the numbers behind the figures too.
 

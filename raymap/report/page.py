@@ -76,6 +76,8 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "style_digest": _policy_digest(style),
         "script": Markup(script),
         "script_digest": _policy_digest(script),
+        "attention": run.attention,
+        "interventions": run.interventions,
         "data": Markup(script_json(payload(run, shown))),
         "pictures": Markup(script_json(shown.pictures)),
     }

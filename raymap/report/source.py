@@ -18,6 +18,7 @@ from raymap.store.folder import RunFolder
 
 KEY = ("prompt_id", "adapter")
 TESTS = ("sem", "per", "signed")
+WHY = ("attention", "interventions")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Run:
 
     `cells` is the map, controls included, with `entanglement` (E's summand; null for controls) and the q-values
     `q_sem`, `q_per`, `q_signed` of each cell. `cards` are the adapters' adapter.json by name, of those that have one.
+    `attention` and `interventions` are what attention.json and interventions.json hold; empty where there are none.
     """
 
     folder: RunFolder
@@ -36,6 +38,8 @@ class Run:
     study: dict[str, Any]
     record: dict[str, Any]
     cards: dict[str, dict[str, Any]]
+    attention: dict[str, Any]
+    interventions: dict[str, Any]
 
     @property
     def others(self) -> pl.DataFrame:
@@ -68,6 +72,7 @@ def read_run(root: Path) -> Run:
         read_study(root),
         record,
         _cards(root),
+        *(json.loads(content or b"{}") for content in read_each([root / f"{name}.json" for name in WHY])),
     )
 
 
