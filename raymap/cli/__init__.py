@@ -12,7 +12,8 @@ from raymap.errors import RaymapError
 import raymap.cli.study  # isort: skip
 import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
-import raymap.cli.results  # noqa: F401  # isort: skip
+import raymap.cli.results  # isort: skip
+import raymap.cli.bench  # noqa: F401  # isort: skip
 
 
 def main() -> None:
