@@ -23,12 +23,14 @@ from typing import Any
 import pyarrow as pa
 import torch
 import yaml
+from rich import box
 from rich.table import Table
 from safetensors.torch import save_file
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.inversion import INVERSION_FILE
-from raymap.bench.models import RANDOM, random_base, random_lora, write_lora
+from raymap.bench.models import RANDOM, quiet, random_base, random_lora, write_lora
+from raymap.bench.record import span
 from raymap.bench.setups import Setup
 from raymap.diffusion.base import load, resolve
 from raymap.errors import IncompleteRunError
@@ -72,6 +74,7 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
         pipeline = random_base(setup.base.removeprefix(RANDOM))
         pipeline.save_pretrained(base)
     else:
+        quiet()
         base, pipeline = setup.base, load(resolve(setup.base))
     unet, seeded = pipeline.unet, torch.Generator().manual_seed(0)
     adapters = folder / "adapters"
@@ -216,20 +219,11 @@ def _by_pair(table: pa.Table) -> dict[tuple[str, str, int], tuple[float, ...]]:
 def table(contest: Contest) -> Table:
     """Return medians over repeats, a row a program; ratios are of whole commands."""
     setup = contest.setup
-    made = Table(title=f"{contest.images} images of {setup.base}, {setup.steps} steps, batch size {setup.batch_size}, "
-                       f"{contest.setup.device}; {contest.versions}")  # fmt: skip
-    for name in (
-        "program",
-        "drawn",
-        "whole, s",
-        "least–most",
-        "images/s",
-        "x one",
-        "x batched",
-        "work, s",
-        "scores differ",
-    ):
-        made.add_column(name, justify="left" if name == "program" else "right")
+    said = f"{setup.steps} steps, batch size {setup.batch_size}, {setup.dtype}, {setup.device}"
+    made = Table(title=f"{contest.images} images of {setup.base}, {said}; {contest.versions}", box=box.SIMPLE_HEAD)
+    made.add_column("program")
+    for name in ("drawn", "whole, s", "least–most", "images/s", "x one", "x batched", "work, s", "scores differ"):
+        made.add_column(name, justify="right")
     times = {p: [r for r in contest.own() if r["program"] == p] for p in PROGRAMS}
     whole = {p: median(row["seconds"] for row in rows) for p, rows in times.items() if rows}
     for program, seconds in whole.items():
@@ -238,7 +232,7 @@ def table(contest: Contest) -> Table:
             PROGRAMS[program],
             str(rows[0]["drawn"]),
             f"{seconds:.1f}",
-            f"{min(row['seconds'] for row in rows):.1f}–{max(row['seconds'] for row in rows):.1f}",
+            span([row["seconds"] for row in rows]),
             f"{contest.images / seconds:.2f}",
             *(f"{whole[other] / seconds:.2f}" if other in whole else "" for other in ("one", "batched")),
             f"{median(row['work_s'] for row in rows):.1f}",

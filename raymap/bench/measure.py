@@ -18,13 +18,14 @@ from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 from typing import Any
 
+import numpy as np
 import torch
 
 from raymap.actors.batches import Drawn
 from raymap.actors.scorer import Scorer, ScorerSpec
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
-from raymap.bench.models import build, image_flops, random_lora
+from raymap.bench.models import build, image_flops, quiet, random_lora
 from raymap.bench.setups import Setup
 from raymap.cost import PEAK_TFLOPS, matrix_speed
 from raymap.device import device_name, pin
@@ -104,7 +105,7 @@ class Worker:
         peak = self.peak()
         swap_s = draw_s = score_s = 0.0
         began = self._now()
-        base = None
+        base = np.empty(0)
         for adapter in (None, *self.adapters):
             start = self._now()
             self.store.swap(adapter.name if adapter else None)
@@ -153,6 +154,7 @@ def work(setup: Setup, number: int, repeats: Sequence[int], barrier: Barrier) ->
         DrawingError: pictures that cannot be scored.
     """
     warnings.filterwarnings("ignore", module="torchvision")  # lpips asks it in a way of yesterday
+    quiet()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as failing:
         failing.callback(barrier.abort)  # so that the others don't wait for this one
         if setup.device == "cuda":

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
@@ -94,6 +96,12 @@ def random_base(size: str, device: str = "cpu", dtype: torch.dtype = torch.float
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def quiet() -> None:
+    """Keep diffusers and transformers from showing bars while they load."""
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
 
 
 def build(setup: Setup) -> StableDiffusionPipeline:

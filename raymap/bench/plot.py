@@ -23,10 +23,10 @@ def draw(record: Record, setups: Sequence[Setup], path: Path) -> None:
     names = varied(setups)
     numbers = [n for n in names if all(type(getattr(s, n)) in (int, float) for s in setups)] or ["batch_size"]
     figure = Figure(figsize=(max(6, 4.5 * len(numbers)), 5.5 + 0.25 * len(setups)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(4, 1.5 + 0.25 * len(setups)))
-    for axes, name in zip(above.subplots(1, len(numbers), squeeze=False)[0], numbers, strict=True):
+    parts: Any = figure.subfigures(2, 1, height_ratios=(4, 1.5 + 0.25 * len(setups)))
+    for axes, name in zip(parts[0].subplots(1, len(numbers), squeeze=False)[0], numbers, strict=True):
         _rates(axes, record, setups, name, [other for other in names if other != name])
-    _shares(below.subplots(), record, setups, names)
+    _shares(parts[1].subplots(), record, setups, names)
     figure.savefig(path, dpi=120)
 
 

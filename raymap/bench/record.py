@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import pyarrow as pa
+from rich import box
 from rich.table import Table
 
 from raymap.bench.setups import Setup
@@ -100,10 +101,15 @@ def label(setup: Setup, names: Sequence[str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {getattr(setup, name)}" for name in names)
 
 
+def span(values: Sequence[float]) -> str:
+    """Return least and most, where there are several."""
+    return f"{min(values):.3g}–{max(values):.3g}" if len(values) > 1 else ""
+
+
 def table(record: Record, setups: Sequence[Setup], price: float | None) -> Table:
     """Return medians over repeats with least and most, a row a setup; `price` is that of a worker's hour."""
     names = varied(setups)
-    made = Table(title=_title(record, setups), padding=(0, 0, 0, 1) if len(names) > 2 else (0, 1))
+    made = Table(title=_title(record, setups), box=box.SIMPLE_HEAD)
     columns = [*(n.replace("_", " ") for n in names), "images/s", "least–most", "image-steps/s", "TFLOP/s",
                "of peak", "swap, ms", "scoring", "GiB", "start, s", f"{STUDY_IMAGES:,} in h"]  # fmt: skip
     for name in [*columns, *(["1,000 cost"] if price is not None else [])]:
@@ -117,7 +123,7 @@ def table(record: Record, setups: Sequence[Setup], price: float | None) -> Table
         cells = [
             *(str(getattr(setup, name)) for name in names),
             f"{rate:.3g}",
-            f"{min(of('images_per_s')):.3g}–{max(of('images_per_s')):.3g}",
+            span(of("images_per_s")),
             f"{median(of('image_steps_per_s')):.3g}",
             f"{median(of('flops_per_s', 1e-12)):.3g}",
             f"{median(peaks):.0f} %" if peaks else "unknown",

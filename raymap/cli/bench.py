@@ -56,7 +56,7 @@ def bench(
             continue
         try:
             held.add(measure(setup, missing))
-        except (RuntimeError, RaymapError) as error:  # out of memory, say: the other setups may do
+        except (RuntimeError, OSError, RaymapError) as error:  # out of memory, say: the other setups may do
             failed += 1
             problem = f"failed: {' '.join(str(error).split())[:400] or type(error).__name__}"
             console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
