@@ -74,14 +74,14 @@ SIZES = {
 def random_base(size: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """Return a pipeline of a named size, its weights random from a fixed seed."""
     of = SIZES[size]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         unet = UNet2DConditionModel(**of.unet)
         vae = AutoencoderKL(**of.vae, norm_num_groups=32, latent_channels=4)
         text_encoder = CLIPTextModel(CLIPTextConfig(**of.text))
     for module in (unet, vae, text_encoder):
         module.eval().requires_grad_(False)
-        nn.Module.to(module, device, dtype)  # diffusers' own warns of modules to keep in float32 where there are none
+        nn.Module.to(module, dtype)  # diffusers' own warns of modules to keep in float32 where there are none
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
