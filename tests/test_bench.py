@@ -21,7 +21,7 @@ from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.bench import peers, plot
 from raymap.bench.contest import Contest, write_contest
-from raymap.bench.measure import Report, Timed, Worker, row
+from raymap.bench.measure import Report, Timed, Worker, gpu_peak, row
 from raymap.bench.models import image_flops, random_base
 from raymap.bench.record import ROWS, Record, table
 from raymap.bench.setups import Setup, read_setups
@@ -89,6 +89,21 @@ def test_a_row_follows_from_what_workers_measured() -> None:
     assert found["swap_s"] == pytest.approx(0.1)
     assert [found[f"{n}_share"] for n in ("swap", "draw", "score")] == [pytest.approx(s / 4) for s in (0.3, 2.7, 1.0)]
     assert (found["memory_bytes"], found["startup_s"]) == (9, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989),
+        ("NVIDIA A100-SXM4-40GB", "float32", 19.5),
+        ("NVIDIA L40S", "float16", 362),
+        ("NVIDIA L4", "float16", 121),
+        ("NVIDIA H100 PCIe", "float16", None),
+        ("NVIDIA GeForce RTX 4090", "float16", None),
+    ],
+)
+def test_a_gpus_peak_is_that_of_its_own_data_sheet(name: str, dtype: str, tflops: float | None) -> None:
+    assert gpu_peak(name, dtype) == (tflops and tflops * 1e12)
 
 
 def test_what_is_measured_is_what_a_run_draws(tmp_path: Path) -> None:

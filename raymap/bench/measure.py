@@ -69,6 +69,18 @@ class Report:
     repeats: tuple[Timed, ...]
 
 
+def gpu_peak(name: str, dtype: str) -> float | None:
+    """Return a GPU's dense peak, FLOP/s, by the name that CUDA gives it; None where that is no name of PEAK_TFLOPS.
+
+    The H100's and H200's figures are those of the SXM modules; PCIe and NVL cards are slower.
+    """
+    words = set(name.replace("-", " ").split())
+    if {"PCIe", "NVL"} & words and {"H100", "H200"} & words:
+        return None
+    known = next((PEAK_TFLOPS[word] for word in words if word in PEAK_TFLOPS), None)
+    return None if known is None else 1e12 * known[0 if dtype == "float32" else 1]
+
+
 class Worker:
     """One setup's model, adapters and judges on one device."""
 
@@ -128,9 +140,7 @@ class Worker:
         """Return the device's peak, FLOP/s: by its maker's data sheet, of a CPU that of a matrix product, measured."""
         if self.setup.device == "cpu":
             return matrix_speed(self.setup.threads)
-        name = torch.cuda.get_device_name()
-        known = next((peaks for kind, peaks in PEAK_TFLOPS.items() if kind in name.replace(" ", "")), None)
-        return known and 1e12 * known[self.setup.dtype != "float32"]
+        return gpu_peak(torch.cuda.get_device_name(), self.setup.dtype)
 
     def memory(self) -> int:
         """Return the most memory held so far, in bytes."""
