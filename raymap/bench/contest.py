@@ -222,7 +222,7 @@ def table(contest: Contest) -> Table:
     said = f"{setup.steps} steps, batch size {setup.batch_size}, {setup.dtype}, {setup.device}"
     made = Table(title=f"{contest.images} images of {setup.base}, {said}; {contest.versions}", box=box.SIMPLE_HEAD)
     made.add_column("program")
-    for name in ("drawn", "whole, s", "least–most", "images/s", "x one", "x batched", "work, s", "scores differ"):
+    for name in ("drawn", "whole,\ns", "least–\nmost", "images/s", "x one", "x\nbatched", "work,\ns", "scores\ndiffer"):
         made.add_column(name, justify="right")
     times = {p: [r for r in contest.own() if r["program"] == p] for p in PROGRAMS}
     whole = {p: median(row["seconds"] for row in rows) for p, rows in times.items() if rows}

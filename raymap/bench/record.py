@@ -110,9 +110,9 @@ def table(record: Record, setups: Sequence[Setup], price: float | None) -> Table
     """Return medians over repeats with least and most, a row a setup; `price` is that of a worker's hour."""
     names = varied(setups)
     made = Table(title=_title(record, setups), box=box.SIMPLE_HEAD)
-    columns = [*(n.replace("_", " ") for n in names), "images/s", "least–most", "image-steps/s", "TFLOP/s",
-               "of peak", "swap, ms", "scoring", "GiB", "start, s", f"{STUDY_IMAGES:,} in h"]  # fmt: skip
-    for name in [*columns, *(["1,000 cost"] if price is not None else [])]:
+    columns = [*(n.replace("_", "\n") for n in names), "images/s", "least–\nmost", "image-\nsteps/s", "TFLOP/s",
+               "of peak", "swap,\nms", "scoring", "GiB", "start,\ns", f"{STUDY_IMAGES:,}\nin h"]  # fmt: skip
+    for name in [*columns, *(["1,000\ncost"] if price is not None else [])]:
         made.add_column(name, justify="right")
     for setup, rows in _measured(record, setups):
 
