@@ -67,6 +67,16 @@ def test_a_bad_matrix_is_refused_by_name(text: str, named: str, tmp_path: Path) 
     assert "matrix.yaml" in str(refused.value) or "clip" in text
 
 
+def test_a_bench_is_kept_on_a_local_disk(call: Callable[..., tuple[int, str]]) -> None:
+    code, said = call("bench", "--dry-run", "--output", "memory://bench")
+    assert (code, "no local path" in said) == (2, True)
+
+
+def test_a_dry_run_measures_nothing(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
+    assert call("bench", "--dry-run", "--quick", "--output", tmp_path / "out")[0] == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_architecture_of_stable_diffusion_1_5_has_its_published_size_and_flops() -> None:
     """860 M, 84 M and 123 M parameters (its model card); 0.8034 TFLOP a pass and 2.48 a decoding (BK-SDM, issue 53)."""
     pipeline = random_base("sd15", "meta")

@@ -9,6 +9,7 @@ import typer
 
 from raymap.cli.app import Overrides, app, console, offline
 from raymap.errors import IncompleteRunError, InputError, RaymapError
+from raymap.store.files import is_local, place
 
 REPEATS = 3
 PROMPTS, QUICK_PROMPTS = 24, 4
@@ -20,9 +21,9 @@ def bench(
     setups: Annotated[
         Path | None, typer.Argument(help="A matrix of setups, YAML: each key to a value or a list of values.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the record; what is in it is not measured again.")] = Path(
-        "runs/bench"
-    ),
+    output: Annotated[
+        str, typer.Option(help="Folder of the record; what is in it is not measured again.")
+    ] = "runs/bench",
     repeats: Annotated[int, typer.Option(min=1, help="How often each setup is measured.")] = REPEATS,
     quick: Annotated[bool, typer.Option("--quick", help="The embedded base, two batch sizes, few steps.")] = False,
     peers: Annotated[
@@ -39,14 +40,15 @@ def bench(
     from raymap.bench.setups import read_setups
     from raymap.diffusion.base import resolve
 
-    if "://" in str(output):
+    folder = place(output)
+    if not is_local(folder):
         raise InputError(f"--output {output}", "is no local path", "give a folder")
     asked = read_setups(setups, tuple(overrides or ()), quick)
     if all(setup.clip == setup.lpips == "embedded" for setup in asked):
         offline()
     for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
         resolve(base)
-    held = record.Record(output)
+    held = record.Record(folder)
     names, failed = record.varied(asked), 0
     for number, setup in enumerate(asked, 1):
         missing = held.missing(setup, repeats)
@@ -64,10 +66,10 @@ def bench(
         return
     if any(held.of(setup) for setup in asked):
         console.print(record.table(held, asked, price))
-        plot.draw(held, asked, output / "bench.png")
+        plot.draw(held, asked, folder / "bench.png")
         console.print(f"record: {held.path}; picture: {output / 'bench.png'}", highlight=False, soft_wrap=True)
     if peers:
-        _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, output)
+        _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, folder)
     if failed:
         raise IncompleteRunError(f"{failed} of {len(asked)} setups failed; the same command tries them again")
 
