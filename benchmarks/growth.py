@@ -108,8 +108,8 @@ def main() -> None:
                 seconds, held = found[size]
                 cells = (size.prompts, size.adapters, size.seeds, size.images)
                 table.add_row(raised, *(str(cell) for cell in cells), f"{seconds:.1f}", f"{held:.2f}")
-    images, seconds = [size.images for size in found], [s for s, _ in found.values()]
-    fit = linregress(images, seconds)
+    images = [size.images for size in found]
+    fit = linregress(images, [drawing for drawing, _ in found.values()])
     console = Console(width=120, highlight=False)
     console.print(table)
     console.print(

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,7 @@ from raymap.errors import InputError
 from raymap.plan import BASE
 from raymap.study import SamplerSettings, Study, load_study
 
-TINY = {"base": "random:tiny", "steps": 2, "device": "cpu"}
+TINY: dict[str, Any] = {"base": "random:tiny", "steps": 2, "device": "cpu"}
 
 
 def test_a_matrix_is_every_combination_of_its_values(tmp_path: Path) -> None:

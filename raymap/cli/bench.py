@@ -67,7 +67,7 @@ def bench(
     if any(held.of(setup) for setup in asked):
         console.print(record.table(held, asked, price))
         plot.draw(held, asked, folder / "bench.png")
-        console.print(f"record: {held.path}; picture: {output / 'bench.png'}", highlight=False, soft_wrap=True)
+        console.print(f"record: {held.path}; picture: {folder / 'bench.png'}", highlight=False, soft_wrap=True)
     if peers:
         _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, folder)
     if failed:
