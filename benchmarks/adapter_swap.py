@@ -22,16 +22,13 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.store import AdapterStore
-from raymap.adapters.update import Adapter, LowRank
+from raymap.adapters.update import Adapter
+from raymap.bench.models import random_lora, write_lora
 from raymap.diffusion.base import load
 from raymap.embedded.model import PIPELINE
-
-RANK = 4
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def sized(size: str) -> StableDiffusionPipeline:
@@ -40,29 +37,6 @@ def sized(size: str) -> StableDiffusionPipeline:
     if size == "sd15":
         pipeline.unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval().requires_grad_(False)
     return pipeline
-
-
-def random_lora(unet: torch.nn.Module, seed: int) -> dict[str, LowRank]:
-    """Return a rank-4 update of every attention projection."""
-    random = torch.Generator().manual_seed(seed)
-    updates = {}
-    for name, module in unet.named_modules():
-        if name.endswith(TARGETS):
-            out, inner = module.weight.shape
-            down = torch.randn(RANK, inner, generator=random) / inner
-            updates[f"unet.{name}.weight"] = LowRank(down, torch.randn(out, RANK, generator=random), 1.0)
-    return updates
-
-
-def write(updates: dict[str, LowRank], folder: Path) -> Path:
-    """Write updates in diffusers' format."""
-    folder.mkdir()
-    tensors: dict[str, torch.Tensor] = {}
-    for name, update in updates.items():
-        module = name.removesuffix(".weight")
-        tensors |= {f"{module}.lora.down.weight": update.down, f"{module}.lora.up.weight": update.up}
-    save_file(tensors, folder / LORA_FILE)
-    return folder
 
 
 @torch.no_grad()
@@ -107,7 +81,7 @@ def main() -> None:
 
     rows: list[tuple[str, tuple[float, float], bool]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folders = [write(lora, Path(temporary) / f"lora-{k}") for k, lora in enumerate(loras)]
+        folders = [write_lora(lora, Path(temporary) / f"lora-{k}") for k, lora in enumerate(loras)]
 
         def loaded(k: int) -> None:
             pipeline.unload_lora_weights()

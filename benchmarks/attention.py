@@ -19,11 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.adapter_swap import random_lora
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
 from raymap.attention.denoise import Comparer
 from raymap.attention.watch import watched
+from raymap.bench.models import random_lora
 from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw

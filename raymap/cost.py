@@ -108,7 +108,7 @@ def _speeds(prepared: Prepared) -> tuple[float, float, str]:
     """Return the FLOP/s of drawing and of training, and what they are reckoned for."""
     resources = prepared.study.resources
     if resources.device == "cpu":
-        speed = CPU_SHARE * _matrix_speed(resources.threads_per_worker)
+        speed = CPU_SHARE * matrix_speed(resources.threads_per_worker)
         return speed, speed, f"worker like this machine ({resources.threads_per_worker} threads)"
     kind = (resources.accelerator_type or USUAL).partition("-")[0]
     known = kind if kind in PEAK_TFLOPS else USUAL
@@ -117,7 +117,7 @@ def _speeds(prepared: Prepared) -> tuple[float, float, str]:
     return drawing, single, f"{known} GPU at {SHARE:.0%} of its {prepared.study.dtype} peak"
 
 
-def _matrix_speed(threads: int) -> float:
+def matrix_speed(threads: int) -> float:
     """Return the FLOP/s of a float32 matrix product on this machine."""
     before, side, seconds = torch.get_num_threads(), 768, 0.3
     torch.set_num_threads(threads)

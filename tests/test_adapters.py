@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raymap.adapters import store as store_module
 from raymap.adapters.lora import LORA_FILE, METADATA
@@ -20,6 +22,7 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token
+from raymap.diffusion import prompts as prompts_module
 from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
@@ -297,3 +300,37 @@ def test_a_learned_token_is_read_as_diffusers_reads_it(
         theirs, _ = reference.encode_prompt(prompt, "cpu", 1, False)
         assert torch.equal(encoder([prompt]), theirs), prompt
     store.restore()
+
+
+class _HostReads(TorchDispatchMode):
+    """Counts what makes a host wait for its device: values read, and sizes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_more_sampling_steps_make_the_host_read_no_more_values(pipeline: StableDiffusionPipeline) -> None:
+    encoder, reads = PromptEncoder(pipeline), []
+    draw(pipeline, encoder, PROMPTS, SEEDS, SAMPLER, 4)  # encodes the prompts
+    for steps in (4, 9):
+        with _HostReads() as counted:
+            draw(pipeline, encoder, PROMPTS, SEEDS, SAMPLER.model_copy(update={"steps": steps}), 4)
+        reads.append(counted.n)
+    assert reads[0] == reads[1] > 0
+
+
+def test_embeddings_that_were_let_go_are_computed_anew_to_the_bit(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = PromptEncoder(pipeline)
+    monkeypatch.setattr(prompts_module, "KEPT_BYTES", 2 * kept.encode("").embedding.nbytes)
+    short = PromptEncoder(pipeline)
+    first = short(PROMPTS)
+    assert len(short._known) == 2
+    assert torch.equal(short(PROMPTS), first)
+    assert torch.equal(kept(PROMPTS), first)

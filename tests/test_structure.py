@@ -25,7 +25,8 @@ def imports(path: Path) -> set[str]:
 
 def test_ray_is_imported_only_where_actors_are_launched_and_streamed() -> None:
     using = {p.relative_to(PACKAGE).as_posix() for p in MODULES if "ray" in imports(p)}
-    assert using == {f"cluster/{name}.py" for name in ("launch", "metrics", "stream", "training")}
+    peer = "bench/ray_data.py"  # another program, beside which raymap is measured
+    assert using == {peer, *(f"cluster/{name}.py" for name in ("launch", "metrics", "stream", "training"))}
 
 
 def test_analysis_and_report_load_neither_torch_nor_ray() -> None:

@@ -14,7 +14,8 @@ import raymap.cli.attention  # isort: skip
 import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
 import raymap.cli.results  # isort: skip
-import raymap.cli.factorial  # noqa: F401  # isort: skip
+import raymap.cli.factorial  # isort: skip
+import raymap.cli.bench  # noqa: F401  # isort: skip
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ class Encoded:
     ids: tuple[int, ...]
     embedding: torch.Tensor
 
-    def equals(self, other: Encoded) -> bool:
-        """Return whether ids and embedding are equal to the bit."""
-        return self.ids == other.ids and torch.equal(self.embedding, other.embedding)
+
+KEPT_BYTES = 2**28
+"""How many bytes of embeddings an encoder keeps: the oldest go first, and would be computed anew to the same bits."""
 
 
 class PromptEncoder:
@@ -30,6 +30,8 @@ class PromptEncoder:
         self._pipeline = pipeline
         self._store = store or AdapterStore(pipeline)
         self._known: dict[tuple[Any, str], Encoded] = {}
+        width = pipeline.text_encoder.config.hidden_size
+        self._most = KEPT_BYTES // (pipeline.tokenizer.model_max_length * width * pipeline.text_encoder.dtype.itemsize)
 
     def __call__(self, prompts: list[str]) -> torch.Tensor:
         """Return embeddings (N, 77, width) on the pipeline's device, under what is in force in the store."""
@@ -48,6 +50,8 @@ class PromptEncoder:
                 ids = pipeline.tokenizer(text, truncation=True, max_length=base.model_max_length).input_ids
             finally:
                 pipeline.tokenizer = base
+            while len(self._known) >= self._most:
+                del self._known[next(iter(self._known))]
             self._known[key] = Encoded(tuple(ids), embedding)
         return self._known[key]
 
@@ -67,5 +71,8 @@ class PromptEncoder:
         for state, texts in ((None, prompts), (adapter, adapted or prompts)):
             self._store.swap(state)
             encoded.append([self.encode(prompt) for prompt in ["", *texts]])
-        equal = [own.equals(adapted) for own, adapted in zip(*encoded, strict=True)]
-        return [equal[0] and same for same in equal[1:]]
+        pairs = list(zip(*encoded, strict=True))
+        # One question to the device for the whole batch: each would wait for it.
+        equal = torch.stack([(own.embedding == other.embedding).all() for own, other in pairs]).tolist()
+        same = [bits and own.ids == other.ids for bits, (own, other) in zip(equal, pairs, strict=True)]
+        return [same[0] and own for own in same[1:]]

@@ -62,7 +62,9 @@ def draw(
         output_type="pt",
         callback_on_step_end=after_step if before_step else None,
     ).images
-    if not torch.isfinite(images).all():
+    finite = torch.isfinite(images).all()
+    kept = images[: batch_size - padding].float().permute(0, 2, 3, 1)
+    pixels: np.ndarray = (kept * 255).round().to(torch.uint8).contiguous().cpu().numpy()
+    if not finite:  # asked after the copy: the host waits for the device once a batch
         raise DrawingError("the model drew non-finite pixels")
-    pixels = (images.float().permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return np.ascontiguousarray(pixels[: batch_size - padding])
+    return pixels

@@ -1,0 +1,164 @@
+"""What a setup runs: a base or an architecture of a named size with random weights, and random adapters for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from raymap.adapters.lora import LORA_FILE
+from raymap.adapters.update import LowRank
+from raymap.cost import flops
+from raymap.diffusion.base import load, resolve
+from raymap.embedded.model import PIPELINE
+
+if TYPE_CHECKING:
+    from raymap.bench.setups import Setup
+
+RANDOM = "random:"
+RANK = 4
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+@dataclass(frozen=True)
+class Size:
+    """An architecture: what its configurations differ in from diffusers' and transformers' defaults.
+
+    Those defaults are Stable Diffusion 1.5's denoiser, but for the width of its text.
+    """
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+
+
+def _vae(channels: tuple[int, ...], layers: int) -> dict[str, Any]:
+    return {
+        "block_out_channels": channels,
+        "layers_per_block": layers,
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+    }
+
+
+SIZES = {
+    "sd15": Size(
+        {"sample_size": 64, "cross_attention_dim": 768},
+        _vae((128, 256, 512, 512), 2),
+        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    ),
+    "tiny": Size(
+        {
+            "sample_size": 32,
+            "cross_attention_dim": 32,
+            "block_out_channels": (32, 64),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "layers_per_block": 1,
+        },
+        _vae((32, 32), 1),
+        {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    ),
+}
+
+
+def random_base(size: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """Return a pipeline of a named size, its weights random from a fixed seed."""
+    of = SIZES[size]
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(**of.unet)
+        vae = AutoencoderKL(**of.vae, norm_num_groups=32, latent_channels=4)
+        text_encoder = CLIPTextModel(CLIPTextConfig(**of.text))
+    for module in (unet, vae, text_encoder):
+        module.eval().requires_grad_(False)
+        nn.Module.to(module, dtype)  # diffusers' own warns of modules to keep in float32 where there are none
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer"),
+        unet=unet,
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def quiet() -> None:
+    """Keep diffusers and transformers from showing bars while they load."""
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+
+
+def build(setup: Setup) -> StableDiffusionPipeline:
+    """Load or make a setup's pipeline: on its device, at its resolution, laid out and compiled as it says.
+
+    Compiling itself happens at the first batch.
+    """
+    dtype = getattr(torch, setup.dtype)
+    if setup.base.startswith(RANDOM):
+        pipeline = random_base(setup.base.removeprefix(RANDOM), setup.device, dtype)
+    else:
+        pipeline = load(resolve(setup.base), setup.device, dtype)
+    if setup.resolution is not None:
+        pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
+    if setup.channels_last:
+        for module in (pipeline.unet, pipeline.vae):
+            module.to(memory_format=torch.channels_last)
+    if setup.compile != "none":
+        for module in (pipeline.unet, pipeline.vae.decoder):
+            module.compile(mode=setup.compile)
+    return pipeline
+
+
+def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> float:
+    """Return the FLOPs of one image's denoiser passes and decoding, attention included.
+
+    Args:
+        steps: how often the sampler asks the denoiser; guidance makes it two passes each time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("unet", "vae"):
+            (Path(folder) / part).mkdir()
+            # Not to_json_string: it adds to the live configuration, which a compiled model is guarded by.
+            (Path(folder) / part / "config.json").write_text(json.dumps(dict(getattr(pipeline, part).config)))
+        denoiser, decoder = flops(Path(folder))
+    return steps * (2 if guided else 1) * denoiser + decoder
+
+
+def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:
+    """Return a rank-4 update of every attention projection."""
+    random = torch.Generator().manual_seed(seed)
+    updates = {}
+    for name, module in unet.named_modules():
+        if name.endswith(TARGETS):
+            out, inner = module.weight.shape
+            down = torch.randn(RANK, inner, generator=random) / inner
+            updates[f"unet.{name}.weight"] = LowRank(down, torch.randn(out, RANK, generator=random), 1.0)
+    return updates
+
+
+def write_lora(updates: dict[str, LowRank], folder: Path) -> Path:
+    """Write updates in diffusers' format into a new folder."""
+    folder.mkdir(parents=True)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, update in updates.items():
+        module = name.removesuffix(".weight")
+        tensors |= {f"{module}.lora.down.weight": update.down, f"{module}.lora.up.weight": update.up}
+    save_file(tensors, folder / LORA_FILE)
+    return folder

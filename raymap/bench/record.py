@@ -1,0 +1,150 @@
+"""The record of a bench: its Arrow file, which grows row by row, and a table of medians."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+from rich import box
+from rich.table import Table
+
+from raymap.bench.setups import Setup
+from raymap.store.files import write_atomically
+from raymap.store.folder import arrow_bytes
+
+STUDY_IMAGES = 92_000
+"""The paper's study: 200 prompts x 10 seeds x (45 adapters and the base)."""
+PEAK_NAMES = {"cpu": "a measured matrix product", "cuda": "the data sheet's dense peak"}
+VERSIONED = ("raymap", "torch", "diffusers")
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
+
+
+ROWS = pa.schema(
+    [
+        _field("key", pa.string(), "digest of the setup"),
+        _field("repeat", pa.int64(), "number of the repeat, from 0"),
+        _field("base", pa.string(), "the base, or random:SIZE"),
+        _field("resolution", pa.int64(), "the pictures' side in pixels; null: the base's own", nullable=True),
+        _field("steps", pa.int64(), "sampling steps"),
+        _field("guidance_scale", pa.float64(), "guidance scale; 1 is none"),
+        _field("dtype", pa.string(), "what the model computes in"),
+        _field("batch_size", pa.int64(), "images a batch"),
+        _field("compile", pa.string(), "torch.compile's mode, or none"),
+        _field("channels_last", pa.bool_(), "memory layout of denoiser and decoder"),
+        _field("device", pa.string(), "cpu or cuda"),
+        _field("workers", pa.int64(), "processes that draw at the same time"),
+        _field("threads", pa.int64(), "threads a worker"),
+        _field("adapters", pa.int64(), "adapters swapped in a block"),
+        _field("clip", pa.string(), "CLIP model"),
+        _field("lpips", pa.string(), "LPIPS net"),
+        _field("device_name", pa.string(), "name of the device"),
+        *(_field(name, pa.string(), "version") for name in VERSIONED),
+        _field("images", pa.int64(), "images drawn and scored, of all workers"),
+        _field("seconds", pa.float64(), "from the first worker's start to the last one's end"),
+        _field("images_per_s", pa.float64(), "images / seconds: swapping, scoring and writing are in them"),
+        _field("image_steps_per_s", pa.float64(), "images_per_s x steps"),
+        _field("image_flops", pa.float64(), "FLOPs of an image's denoiser passes and decoding, attention included"),
+        _field("flops_per_s", pa.float64(), "images_per_s x image_flops"),
+        _field("peak_flops_per_s", pa.float64(), "the devices' peak; a CPU's that of a matrix product", nullable=True),
+        _field("peak_share", pa.float64(), "flops_per_s / peak_flops_per_s", nullable=True),
+        _field("swap_s", pa.float64(), "mean seconds a swap, that to the base included"),
+        _field("swap_share", pa.float64(), "share of the workers' seconds"),
+        _field("draw_share", pa.float64(), "share of the workers' seconds"),
+        _field("score_share", pa.float64(), "share of the workers' seconds, hashing and writing pictures included"),
+        _field("memory_bytes", pa.int64(), "most memory a worker held; on a GPU its tensors there"),
+        _field("startup_s", pa.float64(), "from nothing until the first batch is drawn, compilation included"),
+    ]
+)
+
+
+class Record:
+    """The rows measured so far, in `bench.arrow` of a folder; rows of other versions or devices stay beside them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "bench.arrow"
+        self.versions = {name: version(name) for name in VERSIONED}
+        self.rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            self.rows = pa.ipc.open_file(self.path.read_bytes()).read_all().to_pylist()
+
+    def missing(self, setup: Setup, repeats: int) -> list[int]:
+        """Return the repeats of a setup that were not measured yet with these versions."""
+        there = {row["repeat"] for row in self.of(setup)}
+        return [repeat for repeat in range(repeats) if repeat not in there]
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows and write the file anew."""
+        self.rows += [row | self.versions for row in rows]
+        write_atomically(self.path, arrow_bytes(pa.Table.from_pylist(self.rows, ROWS)))
+
+    def of(self, setup: Setup) -> list[dict[str, Any]]:
+        """Return a setup's rows of these versions."""
+        wanted = self.versions | {"key": setup.key}
+        return [row for row in self.rows if wanted.items() <= row.items()]
+
+
+def varied(setups: Sequence[Setup]) -> list[str]:
+    """Return the keys in which setups differ; of one setup alone, its base and batch size."""
+    names = [name for name in Setup.model_fields if len({getattr(setup, name) for setup in setups}) > 1]
+    return names or ["base", "batch_size"]
+
+
+def label(setup: Setup, names: Sequence[str]) -> str:
+    """Return what a setup is called among others."""
+    return ", ".join(f"{name.replace('_', ' ')} {getattr(setup, name)}" for name in names)
+
+
+def span(values: Sequence[float]) -> str:
+    """Return least and most, where there are several."""
+    return f"{min(values):.3g}–{max(values):.3g}" if len(values) > 1 else ""
+
+
+def table(record: Record, setups: Sequence[Setup], price: float | None) -> Table:
+    """Return medians over repeats with least and most, a row a setup; `price` is that of a worker's hour."""
+    names = varied(setups)
+    made = Table(title=_title(record, setups), box=box.SIMPLE_HEAD)
+    columns = [*(n.replace("_", "\n") for n in names), "images/s", "least–\nmost", "image-\nsteps/s", "TFLOP/s",
+               "of peak", "swap,\nms", "scoring", "GiB", "start,\ns", f"{STUDY_IMAGES:,}\nin h"]  # fmt: skip
+    for name in [*columns, *(["1,000\ncost"] if price is not None else [])]:
+        made.add_column(name, justify="right")
+    for setup, rows in _measured(record, setups):
+
+        def of(name: str, scale: float = 1.0, rows: list[dict[str, Any]] = rows) -> list[float]:
+            return [row[name] * scale for row in rows if row[name] is not None]
+
+        rate, peaks = median(of("images_per_s")), of("peak_share", 100)
+        cells = [
+            *(str(getattr(setup, name)) for name in names),
+            f"{rate:.3g}",
+            span(of("images_per_s")),
+            f"{median(of('image_steps_per_s')):.3g}",
+            f"{median(of('flops_per_s', 1e-12)):.3g}",
+            f"{median(peaks):.0f} %" if peaks else "unknown",
+            f"{median(of('swap_s', 1000)):.2g}",
+            f"{median(of('score_share', 100)):.0f} %",
+            f"{max(of('memory_bytes', 2**-30)):.2f}",
+            f"{median(of('startup_s')):.1f}",
+            f"{STUDY_IMAGES / rate / 3600:.3g}",
+        ]
+        made.add_row(*cells, *([] if price is None else [f"{1000 / rate / 3600 * price * setup.workers:.2g}"]))
+    return made
+
+
+def _title(record: Record, setups: Sequence[Setup]) -> str:
+    devices = sorted({row["device_name"] for _, rows in _measured(record, setups) for row in rows})
+    peaks = sorted({PEAK_NAMES[setup.device] for setup in setups})
+    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+    return f"{', '.join(devices)}; {versions}; peak: {', '.join(peaks)}"
+
+
+def _measured(record: Record, setups: Sequence[Setup]) -> Iterator[tuple[Setup, list[dict[str, Any]]]]:
+    for setup in setups:
+        if rows := record.of(setup):
+            yield setup, rows

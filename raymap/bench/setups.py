@@ -1,0 +1,108 @@
+"""A matrix of setups: lists of values go in, one validated, frozen `Setup` a combination comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raymap.bench.models import RANDOM, SIZES
+from raymap.errors import InputError
+from raymap.recipes import Positive
+from raymap.scoring.names import check_judges
+from raymap.study import override
+
+QUICK = {"batch_size": [4, 16], "steps": 4}
+"""The matrix of --quick: the embedded base at two batch sizes."""
+
+
+class Setup(BaseModel):
+    """One way of generating.
+
+    `base` is what a study's base is, or `random:SIZE`: that size's architecture with random weights. `resolution` is
+    the pictures' side in pixels, by default the base's own. `threads` are a worker's, `adapters` the random rank-4
+    LoRAs that are swapped. `compile` is torch.compile's mode for denoiser and decoder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: Annotated[str, Field(min_length=1)] = "embedded"
+    resolution: Annotated[int, Field(gt=0, multiple_of=64)] | None = None
+    steps: Positive = 20
+    guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: Positive = 16
+    compile: Literal["none", "default", "max-autotune"] = "none"
+    channels_last: bool = False
+    device: Literal["cpu", "cuda"] = Field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
+    workers: Positive = 1
+    threads: Positive = 1
+    adapters: Positive = 2
+    clip: str = "embedded"
+    lpips: str = "embedded"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.base.startswith(RANDOM) and self.base.removeprefix(RANDOM) not in SIZES:
+            raise ValueError(f"base: {self.base} is no size; write {' or '.join(RANDOM + name for name in SIZES)}")
+        there = torch.cuda.device_count()
+        if self.device == "cuda" and self.workers > there:
+            raise ValueError(f"workers: {self.workers} are more than the {there} GPUs here; a worker has one")
+        return self
+
+    @property
+    def key(self) -> str:
+        """What tells setups apart in a record."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool = False) -> tuple[Setup, ...]:
+    """Return every combination of the values that a YAML file and overrides give, the last key varying fastest.
+
+    Args:
+        path: a mapping of `Setup`'s keys, each to a value or a list of values; None is an empty one.
+        overrides: `key=value` pairs, the value as in the file.
+        quick: start from QUICK.
+
+    Raises:
+        InputError: no such key, an impossible value; it names file and key.
+    """
+    source = "--set" if path is None else str(path)
+    raw: dict[str, Any] = dict(QUICK) if quick else {}
+    if path is not None:
+        raw |= _read(path)
+    for pair in overrides:
+        override(raw, pair)
+    lists = {key: value if isinstance(value, list) else [value] for key, value in raw.items()}
+    if empty := [key for key, values in lists.items() if not values]:
+        raise InputError(f"{source}: {empty[0]}", "has no value", "give one, or a list")
+    setups: dict[str, Setup] = {}
+    for values in product(*lists.values()):
+        try:
+            setup = Setup.model_validate(dict(zip(lists, values, strict=True)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([source, *(str(part) for part in first["loc"])])
+            remedy = f"a setup's keys are {', '.join(Setup.model_fields)}"
+            raise InputError(where, first["msg"].removeprefix("Value error, "), remedy) from None
+        check_judges(setup.clip, setup.lpips)
+        setups[setup.key] = setup
+    return tuple(setups.values())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"cannot be read ({error})", "give the path of a YAML matrix") from error
+    except yaml.YAMLError as error:
+        raise InputError(str(path), f"is not YAML ({' '.join(str(error).split())})", "correct it there") from error
+    if not isinstance(raw, dict):
+        raise InputError(str(path), "holds no keys", f"a setup's keys are {', '.join(Setup.model_fields)}")
+    return raw

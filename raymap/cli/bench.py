@@ -1,0 +1,89 @@
+"""The command bench: setups measured, other programs beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raymap.cli.app import Overrides, app, console, offline
+from raymap.errors import IncompleteRunError, InputError, RaymapError
+from raymap.store.files import is_local, place
+
+REPEATS = 3
+PROMPTS, QUICK_PROMPTS = 24, 4
+"""Prompts of the study that raymap and its peers do: each has two seeds, four models."""
+
+
+@app.command()
+def bench(
+    setups: Annotated[
+        Path | None, typer.Argument(help="A matrix of setups, YAML: each key to a value or a list of values.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="Folder of the record; what is in it is not measured again.")
+    ] = "runs/bench",
+    repeats: Annotated[int, typer.Option(min=1, help="How often each setup is measured.")] = REPEATS,
+    quick: Annotated[bool, typer.Option("--quick", help="The embedded base, two batch sizes, few steps.")] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also: raymap run and other programs on one study of the last setup.")
+    ] = False,
+    price: Annotated[float | None, typer.Option(help="Of a worker's hour; the table then has the cost.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the setups, measure nothing.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Measure generation setups: images/s, share of the device's peak, swaps, scoring, memory, start-up."""
+    from raymap.bench import plot, record
+    from raymap.bench.measure import measure
+    from raymap.bench.models import RANDOM
+    from raymap.bench.setups import read_setups
+    from raymap.diffusion.base import resolve
+
+    folder = place(output)
+    if not is_local(folder):
+        raise InputError(f"--output {output}", "is no local path", "give a folder")
+    asked = read_setups(setups, tuple(overrides or ()), quick)
+    if all(setup.clip == setup.lpips == "embedded" for setup in asked):
+        offline()
+    for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
+        resolve(base)
+    held = record.Record(folder)
+    names, failed = record.varied(asked), 0
+    for number, setup in enumerate(asked, 1):
+        missing = held.missing(setup, repeats)
+        said = f"setup {number} of {len(asked)}: {record.label(setup, names)}"
+        console.print(said + ("" if missing else "; measured already"), highlight=False, markup=False, soft_wrap=True)
+        if dry_run or not missing:
+            continue
+        try:
+            held.add(measure(setup, missing))
+        except (RuntimeError, OSError, RaymapError) as error:  # out of memory, say: the other setups may do
+            failed += 1
+            problem = f"failed: {' '.join(str(error).split())[:400] or type(error).__name__}"
+            console.print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
+    if dry_run:
+        return
+    if any(held.of(setup) for setup in asked):
+        console.print(record.table(held, asked, price))
+        plot.draw(held, asked, folder / "bench.png")
+        console.print(f"record: {held.path}; picture: {folder / 'bench.png'}", highlight=False, soft_wrap=True)
+    if peers:
+        _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, folder)
+    if failed:
+        raise IncompleteRunError(f"{failed} of {len(asked)} setups failed; the same command tries them again")
+
+
+def _peers(setup: Any, repeats: int, prompts: int, output: Path) -> None:
+    from raymap.bench import contest
+
+    held = contest.Contest(setup, prompts, output)
+    programs = contest.order(contest.available())
+    if "ray-data" not in programs:
+        console.print("Ray Data is left out: it needs pandas, pip install 'ray\\[data]'", highlight=False)
+    for repeat in range(repeats):
+        for program in programs:
+            console.print(f"repeat {repeat + 1} of {repeats}: {contest.PROGRAMS[program]}", highlight=False)
+            held.run(program, repeat)
+    console.print(contest.table(held))
+    console.print(f"record: {held.path}", highlight=False, soft_wrap=True)
