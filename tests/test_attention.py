@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from raymap.actors.attention import attention_table, token_table
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Token
-from raymap.analysis.attention import attention_cells, averaged, rank_correlation, read_attention, spearman, summarize
 from raymap.attention.denoise import Compared, Comparer
 from raymap.attention.shift import Grid, jensen_shannon
 from raymap.attention.tokens import CLASSES, class_masks
@@ -31,11 +25,9 @@ from raymap.diffusion.base import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.errors import InputError
 from raymap.plan import AdapterInfo, Block, Item
-from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS
-from raymap.study import AttentionSettings, SamplerSettings, load_study
-from tests.conftest import alone, raymap_command, small_study
+from raymap.store.schema import ATTENTION, ATTENTION_TOKENS
+from raymap.study import AttentionSettings, SamplerSettings
 
 PROMPTS = ["a red car on a street", "chaos"]
 SEEDS = (3, 5)
@@ -328,187 +320,3 @@ def test_what_is_proved_to_be_the_base_s_own_has_rows_of_nothing(setting: Settin
     assert rows["delta"].max() == rows["js"].max() == 0
     assert rows["attention"].is_null().all()
     assert not rows["drawn"].any()
-
-
-# What follows
-
-
-def row_of(**changes: Any) -> dict[str, Any]:
-    row = {
-        "adapter": "cup-lora", "method": "lora", "subject": "cup", "subject_category": "object", "prompt_id": "p0",
-        "prompt_category": "scenes", "seed": 0, "protocol": "free", "layer": "a", "bin": 0, "timestep": 500.0,
-        "heads": 0, "tokens": "content", "n_tokens": 3, "delta": 0.0, "attention": 0.1, "js": 0.0, "drawn": True,
-    }  # fmt: skip
-    return row | changes
-
-
-def test_classes_of_tokens_are_weighed_by_their_tokens_and_layers_alike() -> None:
-    rows = pl.DataFrame(
-        [
-            row_of(delta=0.04, attention=0.1, js=0.01),
-            row_of(delta=0.01, attention=0.7, js=0.02, tokens="bos", n_tokens=1),
-            row_of(delta=0.02, attention=0.2, js=0.03, layer="b"),
-            row_of(delta=0.00, attention=0.4, js=0.00, layer="b", tokens="bos", n_tokens=1),
-        ]
-    )
-    [whole] = averaged(rows, ("adapter", "prompt_id", "protocol")).to_dicts()
-    delta = ((0.04 * 3 + 0.01) / 4 + (0.02 * 3) / 4) / 2
-    assert whole["delta"] == pytest.approx(delta)
-    assert whole["relative"] == pytest.approx(delta / 0.25)  # mean A is one over the number of tokens
-    assert whole["js"] == pytest.approx(0.03)
-    parts = {row["tokens"]: row for row in averaged(rows, ("adapter", "prompt_id", "protocol", "tokens")).to_dicts()}
-    assert parts["content"]["delta"] == pytest.approx(0.03)
-    assert parts["content"]["relative"] == pytest.approx(0.03 / 0.15)
-    assert parts["content"]["js"] + parts["bos"]["js"] == pytest.approx(0.03)
-
-
-def test_the_rank_correlation_is_scipy_s_and_its_interval_holds_it() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(40, 5))
-    y = x + rng.normal(size=(40, 5))
-    y[3] = y[4]  # ties
-    expected = [stats.spearmanr(x[:, k], y[:, k]).statistic for k in range(5)]
-    assert spearman(x, y) == pytest.approx(expected)
-    found = rank_correlation(x, y)
-    assert found["value"] == pytest.approx(np.mean(expected))
-    assert found["low"] < found["value"] < found["high"]
-    assert (found["n"], found["adapters"]) == (40, 5)
-    null = rank_correlation(rng.normal(size=(40, 5)), rng.normal(size=(40, 5)))
-    assert null["low"] < 0 < null["high"]
-    still = rank_correlation(np.column_stack([x[:, 0], np.zeros(40)]), y[:, :2])
-    assert (still["adapters"], still["value"]) == (1, pytest.approx(expected[0]))
-
-
-def test_statistics_of_planted_shifts() -> None:
-    """Attention follows E_sem under one adapter, half of it directly; the control does not move."""
-    rng = np.random.default_rng(1)
-    rows, cells = [], []
-    for k in range(12):
-        for adapter, method in (("cup-lora", "lora"), ("identity-lora", "identity")):
-            size = 0.001 * (k + 1) if method == "lora" else 0.0
-            who = {"adapter": adapter, "method": method, "prompt_id": f"p{k:02d}"}
-            who["prompt_category"] = "objects" if k == 11 else "scenes"
-            rows += [
-                row_of(**who, seed=seed, protocol=protocol, delta=factor * size, js=size / 10)
-                for seed in (0, 1)
-                for protocol, factor in (("free", 1.0), ("forced", 0.5))
-            ]
-            cells.append(
-                {"prompt_id": f"p{k:02d}", "prompt": f"prompt {k}", "adapter": adapter, "target": k == 11,
-                 "e_sem": size * 3, "e_per": float(rng.normal())}
-            )  # fmt: skip
-    frame = pl.DataFrame(rows)
-    found_cells = attention_cells(frame, pl.DataFrame(cells))
-    assert found_cells.columns == ATTENTION_CELLS.names
-    found = summarize(frame, found_cells)
-    control = found["identity_control"]
-    assert (control["present"], control["exact"], control["max_delta"]) == (True, True, 0.0)
-    [direct] = found["direct"]
-    assert direct["value"] == pytest.approx(0.5)
-    free = next(r for r in found["adapters"] if (r["protocol"], r["tokens"]) == ("free", "all"))
-    assert free["delta"]["value"] == pytest.approx(0.001 * np.arange(1, 12).mean())  # the target prompt left out
-    rho = {
-        (r["protocol"], r["measure"], r["with"]): r["value"] for r in found["correlations"] if r["tokens"] == "all"
-    }  # fmt: skip
-    assert rho["free", "delta", "e_sem"] == pytest.approx(1.0)
-    assert [row["prompt"] for row in found["table_3"]][:2] == ["prompt 11", "prompt 10"]
-    assert found["table_3"][0]["delta_e4"]["cup-lora"] == pytest.approx(120)
-    assert any("shifts more are those with more E_sem" in line for line in found["reading"])
-    moved = frame.with_columns(delta=pl.col("delta") + 1e-9)
-    assert summarize(moved, found_cells)["identity_control"]["exact"] is False
-
-
-# A finished run's attention
-
-
-@pytest.fixture(scope="session")
-def attended(finished: Path, study: Path, shared: Path) -> Path:
-    """The small study's finished run folder, copied, with its attention measured by the real command."""
-    output = shared / "attended"
-    with alone(shared / "attended.lock"):
-        if not (output / "attention.json").exists():
-            shutil.copytree(finished, output)
-            attend(study, output)
-    return output
-
-
-def attend(study: Path, output: Path) -> str:
-    command = raymap_command("attention", study, "--output", output)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, attended: Path) -> None:
-    for name in ("map.arrow", "statistics.json", "ledger.jsonl", "noise.arrow"):
-        assert (attended / name).read_bytes() == (finished / name).read_bytes()
-    with pa.ipc.open_file(attended / "attention.arrow") as file:
-        assert [f.name for f in file.schema] == ATTENTION.names
-        digest = file.schema.metadata[b"raymap.digest"].decode()
-    rows = pl.read_ipc(attended / "attention.arrow")
-    assert rows.height == 2 * 7 * 2 * 2 * 7 * 3 * 4  # adapters, prompts, seeds, protocols, layers, steps, classes
-    cells, found = read_attention(attended)
-    assert found["digest"] == digest
-    assert cells.height == 2 * 7 * 2 * 5
-    mapped = pl.read_ipc(attended / "map.arrow")
-    beside = cells.join(mapped, on=["prompt_id", "adapter"], suffix="_map")
-    assert (beside["e_sem"] == beside["e_sem_map"]).all()
-    assert len(found["table_3"]) == 7
-    words = pl.read_ipc(attended / "attention_tokens.arrow")
-    assert words.select("adapter", "prompt_id").unique().height == 2 * 7
-    assert "bear</w>" in words["token"]
-
-
-def test_the_control_of_a_run_is_exactly_zero_and_its_adapter_is_not(attended: Path) -> None:
-    cells, found = read_attention(attended)
-    control = found["identity_control"]
-    assert (control["present"], control["exact"], control["max_delta"], control["max_js"]) == (True, True, 0.0, 0.0)
-    assert control["computed"] == control["rows"] > 0
-    own = cells.filter(pl.col("adapter") == "star-cup-lora")
-    for measure in ("delta", "relative", "js"):
-        assert (own[measure] > 0).all()
-    assert {row["adapter"] for row in found["adapters"]} == {"star-cup-lora"}
-
-
-def test_what_was_lost_is_measured_again_to_the_same_bytes(attended: Path, study: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    shutil.copytree(attended, output)
-    name = "attention/scores/00001-star-cup-lora.arrow"
-    (output / name).unlink()
-    attend(study, output)
-    for kept in (name, "attention.arrow", "attention_cells.arrow", "attention.json"):
-        assert (output / kept).read_bytes() == (attended / kept).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        (["attention.bins=2"], "reduced otherwise"),
-        (["attention.head_groups=9"], "has 2 heads"),
-        (["protocol=triggered"], "write `protocol: plain`"),
-        (["attention.colour=1"], "is no key of a study"),
-    ],
-)
-def test_bad_input_ends_with_2_before_anything_starts(
-    attended: Path, study: Path, call: Callable[..., tuple[int, str]], changes: list[str], problem: str
-) -> None:
-    pairs = [part for change in changes for part in ("--set", change)]
-    code, error = call("attention", study, "--output", attended, *pairs)
-    assert code == 2
-    assert problem in error
-
-
-def test_attention_needs_a_finished_map(study: Path, tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
-    code, error = call("attention", study, "--output", tmp_path / "none")
-    assert code == 2
-    assert "`raymap run` first" in error
-    with pytest.raises(InputError, match="holds no attention"):
-        read_attention(tmp_path)
-
-
-def test_a_dry_run_says_how_many_passes(tmp_path: Path) -> None:
-    from raymap.attend import describe_attention
-    from raymap.prepare import prepare
-
-    line = describe_attention(prepare(load_study(small_study(tmp_path))))
-    assert "7 prompts x 2 seeds x 2 adapters = 28 pairs (free, forced), 9 denoiser passes each" in line

@@ -56,7 +56,7 @@ class Watcher:
     ) -> Any:
         # The parameters are named because diffusers hands a processor only those that its signature names.
         if encoder_hidden_states is None or attention_mask is not None:
-            raise NotImplementedError("attention is watched where it reads text, without a mask")
+            raise RuntimeError("attention is watched where it reads text, without a mask")
         self._take(self._layer, probabilities(attn, hidden_states[self._items], encoder_hidden_states[self._items]))
         return self.original(
             attn, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=None, temb=temb
