@@ -24,7 +24,7 @@ from raymap.embedded.model import PIPELINE
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
 from raymap.study import SamplerSettings
-from tests.conftest import raymap_command, small_study
+from tests.conftest import alone, raymap_command, small_study
 
 ITEMS = tuple(
     Item(f"p{k:03d}", text, "animals", seed)
@@ -35,10 +35,18 @@ BLOCK = Block(0, ITEMS, ())
 INFO = AdapterInfo("cup", "textual_inversion", "cup", "object", "0" * 64)
 
 
-@pytest.fixture(scope="module")
-def all_methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def all_methods(shared: Path) -> Path:
     """A run of every method by the real commands, `train` first, a few optimizer steps each."""
-    folder = tmp_path_factory.mktemp("methods")
+    folder = shared / "methods"
+    with alone(shared / "methods.lock"):
+        if not (folder / "run" / "run.txt").exists():
+            folder.mkdir()
+            _run_all_methods(folder)
+    return folder / "run"
+
+
+def _run_all_methods(folder: Path) -> None:
     short = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3}
     methods = {
         "textual_inversion": short | {"vectors": 2},
@@ -53,7 +61,6 @@ def all_methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "run" / f"{name}.txt").write_text(done.stdout)
-    return folder / "run"
 
 
 def test_train_trains_and_run_goes_on_from_there(all_methods: Path) -> None:
