@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -24,30 +21,10 @@ from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
 from raymap.study import Resources, SamplerSettings
+from tests.stand_ins import Generates, ScoresAfterSeeing
 
 Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
-
-
-class Generates:
-    def __init__(self, error: Exception | None) -> None:
-        if error is not None:
-            raise error
-
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
-
-
-class ScoresAfterSeeing:
-    def __init__(self, error: Exception | str | None) -> None:
-        self.error = error
-
-    def ready(self) -> bool:
-        if isinstance(self.error, str):
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif self.error is not None:
-            raise self.error
-        return True
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +10,7 @@ import ray
 
 from raymap.cluster.launch import runtime
 from raymap.study import Resources
-
-
-class Probe:
-    """Stands where a scorer stands and tells where an argument's bytes lie."""
-
-    def look(self, pixels: np.ndarray) -> dict[str, Any]:
-        address = pixels.ctypes.data
-        for line in Path("/proc/self/maps").read_text().splitlines():
-            low, high = (int(x, 16) for x in re.split(r"[- ]", line)[:2])
-            if low <= address < high:
-                return {
-                    "mapping": line.split(maxsplit=5)[-1],
-                    "writeable": pixels.flags.writeable,
-                    "owned": pixels.flags.owndata,
-                }
-        raise AssertionError("the address lies in no mapping")
-
-
-class Source:
-    """Stands where a generator stands."""
-
-    def draw(self, seed: int) -> np.ndarray:
-        return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+from tests.stand_ins import Probe, Source
 
 
 @pytest.fixture

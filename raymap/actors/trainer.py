@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from raymap.adapters.folder import CARD, write_card
@@ -100,6 +99,8 @@ class Trainer:
 
 def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:
     """Save the loss over optimizer steps as a picture."""
+    from matplotlib.figure import Figure  # takes a second, and drivers only name this module's class
+
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*losses, strict=True))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import lpips
+from typing import Any
+
 import numpy as np
 import torch
 
-from raymap.embedded.judges import load_lpips
 from raymap.errors import InputError
 
 
@@ -15,8 +15,12 @@ class LpipsScorer:
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         if name == "embedded":
-            metric = load_lpips()
+            from raymap.embedded.judges import load_lpips  # takes seconds, and drivers only name this class
+
+            metric: Any = load_lpips()
         else:
+            import lpips
+
             try:
                 metric = lpips.LPIPS(net=name, verbose=False)
             except OSError as error:
