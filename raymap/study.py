@@ -22,7 +22,6 @@ from pydantic import (
 from raymap.errors import InputError
 from raymap.interventions import Interventions
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Positive, Recipe, preset
-from raymap.suite import CATEGORIES as CATEGORIES
 from raymap.suite import Prompt, PromptCategory, limited, read_suite
 
 SubjectCategory = Literal["face", "object", "style"]

@@ -16,7 +16,7 @@ from raymap.analysis.tables import ORDER
 from raymap.display import cut
 from raymap.report.colours import SUBJECTS, readable_on, stops
 from raymap.report.source import Run
-from raymap.study import CATEGORIES
+from raymap.suite import CATEGORIES
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 200

@@ -14,7 +14,7 @@ from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
 from raymap.report.source import KEY, TESTS, Run
 from raymap.report.thumbnails import Gallery
-from raymap.study import CATEGORIES
+from raymap.suite import CATEGORIES
 
 DIGITS = 4
 MEASURES = {"e_sem": "e_sem", "signed": "e_sem_signed", "e_per": "e_per", "e": "entanglement"}

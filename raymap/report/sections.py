@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from raymap.analysis.maps import CONTROL
 from raymap.report.source import Run
 from raymap.report.thumbnails import Gallery
-from raymap.study import CATEGORIES
+from raymap.suite import CATEGORIES
 
 CARDS = 6
 """Prompts of the fragile and of the robust list that are shown with pictures."""
