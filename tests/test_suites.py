@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from raymap.display import plain, shown
+from raymap.embedded.world import held_out
 from raymap.errors import InputError
 from raymap.reference.paper import load_paper
 from raymap.study import build_study
@@ -131,10 +132,20 @@ def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, name: str, content: 
         read_suite(str(tmp_path / name), "study.yaml", HERE)
 
 
+def test_the_embedded_suite_of_the_papers_shape_adds_prompts_that_its_base_never_saw() -> None:
+    small, whole = (read_suite(name, "study.yaml", HERE) for name in ("embedded", "embedded-paper"))
+    assert Counter(p.category for p in whole) == Counter(p.category for p in read_suite("paper", "study.yaml", HERE))
+    own = {(p.text, p.category) for p in small}
+    added = {(p.text, p.category) for p in whole} - own
+    assert (len(own), len(added)) == (60, 140)
+    assert all(held_out(text) for text, _ in added)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "../../etc", "x" * 10_000, "\x00", "."])
 def test_a_name_that_is_no_suite_is_refused(name: str) -> None:
     with pytest.raises(
-        InputError, match=r"no suite; use one of embedded, embedded-factorial, embedded-quick, paper, quick"
+        InputError,
+        match=r"no suite; use one of embedded, embedded-factorial, embedded-paper, embedded-quick, paper, quick",
     ) as error:
         read_suite(name, "--suite", HERE)
     assert len(str(error.value)) < 300
