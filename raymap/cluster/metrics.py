@@ -30,7 +30,8 @@ class Metrics:
         self._images.inc(images)
         self._in_flight.set(in_flight)
         for stage, value in seconds.items():
-            self._stages[stage].inc(value)
+            if value:  # Ray refuses to count zero
+                self._stages[stage].inc(value)
 
     def failed(self) -> None:
         """Count a failed batch."""
