@@ -1,11 +1,12 @@
 """A study on a cluster that grows and shrinks: nodes and images over time, drawn; bytes compared with one worker's.
 
-    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 40] [--nodes 3]
+    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 60] [--nodes 3]
 
 The cluster is real, its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider, which
-launches and ends nodes as a cloud would. `raymap run` starts on the head alone; nodes come because blocks wait; when a
-third of the images is there a node is killed; after the last block the idle nodes go. All nodes share this machine's
-cores, so images per second can rise only as far as there are cores.
+launches and ends nodes as a cloud would. It looks for work that waits only every minute and a half, so that nodes come
+about as late as a cloud's. `raymap run` starts on the head alone; nodes come because blocks wait; when half of the
+images are there a node is killed; after the last block the idle nodes go. All nodes share this machine's cores, so
+images per second can rise only as far as there are cores.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ from raymap.embedded.subjects import STAR_CUP
 
 BIN = Path(sys.executable).parent
 TICK_S = 0.5
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
+LOOKS_S = 90
+"""Seconds between two looks of the autoscaler at what waits."""
 STORE = 100 * 2**20
 
 
@@ -128,7 +131,7 @@ def autoscaling(nodes: int) -> Iterator[Cluster]:
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "0",
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": str(LOOKS_S),
         }
         command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=1", f"--port={gcs}",
                    f"--ray-client-server-port={client}", "--include-dashboard=false", f"--temp-dir={temporary}",
@@ -211,7 +214,7 @@ def run_single(study: Path, output: Path) -> None:
 
 
 def run_scaling(cluster: Cluster, study: Path, output: Path, images: int) -> Trace:
-    """Run the study on the cluster, kill a node when a third is there, and watch until idle nodes have gone."""
+    """Run the study on the cluster, kill a node when half of the images are there, and watch until idle nodes have gone."""
     trace, start = Trace(), time.monotonic()
     command = [str(BIN / "raymap"), "run", str(study), "--output", str(output)]
     log = (cluster.root / "run.log").open("w")
@@ -221,7 +224,7 @@ def run_scaling(cluster: Cluster, study: Path, output: Path, images: int) -> Tra
         now, raylets = time.monotonic() - start, cluster.raylets()
         trace.nodes.append((now, len(raylets)))
         trace.images.append((now, _committed(output)))
-        if trace.killed is None and trace.images[-1][1] > images / 3 and len(raylets) > 2:
+        if trace.killed is None and trace.images[-1][1] > images / 2 and len(raylets) > 2:
             raylets[-1].send_signal(signal.SIGKILL)
             trace.killed = now
         if driver.poll() is None:
@@ -243,7 +246,7 @@ def main() -> None:
     """Print what happened and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, default=Path("autoscale.png"))
-    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=60)
     parser.add_argument("--nodes", type=int, default=3, help="the most nodes beside the head")
     args = parser.parse_args()
     console = Console(width=120, highlight=False)
