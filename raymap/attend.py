@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
 from raymap.analysis.attention import reduce_attention
 from raymap.diffusion.base import pinned
 from raymap.errors import IncompleteRunError, InputError
@@ -90,9 +91,7 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
 def _measure(
     prepared: Prepared, plan: Plan, schedule: Schedule, own: RunFolder, folder: RunFolder, progress: Progress
 ) -> None:
-    from raymap.actors.attention import AttentionMeter, AttentionSpec, AttentionTables, TablesSpec
-    from raymap.actors.generator import GeneratorSpec
-    from raymap.cluster import launch, stream
+    from raymap.cluster import launch, shells, stream
 
     study = prepared.study
     resources = study.resources
@@ -116,7 +115,7 @@ def _measure(
             schedule,
             own,
             launch.start_reducer(own),
-            lambda: launch.start_pair(AttentionMeter, meter, AttentionTables, tables, resources),
+            lambda: launch.start_pair(shells.AttentionMeter, meter, shells.AttentionTables, tables, resources),
             progress,
         ).run(resources.workers)
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raymap.adapters.folder import CARD, foreign_card, read_card
-from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
-from raymap.adapters.update import may_stand_in
+from raymap.adapters.triggers import may_stand_in
 from raymap.diffusion import base as bases
 from raymap.errors import InputError
 from raymap.intervene import check_interventions, planned_variants
@@ -137,6 +136,8 @@ def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
+    from raymap.adapters.read import read_adapter  # loads torch, and studies that train all of theirs need none
+
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.folder import CARD, read_card, write_card
 from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import merge_noise, reduce_run
@@ -196,8 +197,6 @@ def _write_study(study: Study, folder: RunFolder) -> None:
 
 
 def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> tuple[Schedule, dict[str, Any]]:
-    from raymap.actors.generator import GeneratorSpec
-    from raymap.actors.scorer import ScorerSpec
     from raymap.cluster import launch, stream
 
     start = time.perf_counter()

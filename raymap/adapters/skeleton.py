@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
+
+from raymap.shapes import Shapes, shapes_of
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -22,20 +20,17 @@ def word_id(tokenizer: Any, word: str) -> int | None:
     return int(ids[0]) if len(ids) == 1 else tokenizer.get_vocab().get(word)
 
 
-def parameters(components: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield (`component.parameter`, parameter) of a base's adaptable components."""
-    for component, module in components.items():
-        for name, parameter in module.named_parameters():
-            yield f"{component}.{name}", parameter
-
-
 @dataclass(frozen=True)
 class Skeleton:
     """Parameter shapes by name (`unet.….weight`), and the tokenizer."""
 
-    shapes: dict[str, torch.Size]
-    text_width: int
+    shapes: Shapes
     tokenizer: Any
+
+    @property
+    def text_width(self) -> int:
+        """The width of a token's embedding."""
+        return self.shapes["text_encoder.embeddings.token_embedding.weight"][1]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -55,11 +50,10 @@ class Skeleton:
 
 @cache
 def skeleton_of(folder: Path) -> Skeleton:
-    """Build the skeleton of a base's folder from its configurations."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-        config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-        text_encoder = CLIPTextModel(config)
-    components = dict(zip(COMPONENTS, (unet, text_encoder), strict=True))
-    shapes = {name: p.shape for name, p in parameters(components)}
-    return Skeleton(shapes, config.hidden_size, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    """Return the skeleton of a base's folder.
+
+    Raises:
+        InputError: as `shapes_of`.
+    """
+    shapes = {f"{part}.{name}": shape for part in COMPONENTS for name, shape in shapes_of(folder, part).items()}
+    return Skeleton(shapes, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
