@@ -40,9 +40,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         hollow(sd15 / part / "diffusion_pytorch_model.safetensors", shapes_in(getattr(pipeline, part)))
     pipeline.text_encoder.config.save_pretrained(sd15 / "text_encoder")
     text = {f"text_model.{name}": shape for name, shape in shapes_in(pipeline.text_encoder).items()}
-    hollow(
-        sd15 / "text_encoder" / "model.fp16.safetensors", text | {"text_model.embeddings.position_ids": (1, 77)}
-    )
+    hollow(sd15 / "text_encoder" / "model.fp16.safetensors", text | {"text_model.embeddings.position_ids": (1, 77)})
     return {"embedded": PIPELINE, "tiny": tiny, "sd15": sd15}
 
 

@@ -29,8 +29,8 @@ from raymap.personalize import training
 from raymap.personalize.methods import lesson_of, train
 from raymap.personalize.orders import AdapterOrder, orders, together
 from raymap.personalize.references import read_reference
-from raymap.personalize.tokens import LearnedTokens
 from raymap.personalize.step import Step
+from raymap.personalize.tokens import LearnedTokens
 from raymap.personalize.views import rescaled
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Recipe
 from raymap.scoring.clip import ClipScorer

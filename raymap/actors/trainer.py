@@ -59,7 +59,9 @@ class Trainer:
         problems = []
         with local_space(scratch) as space:
             parts = tuple(space / order.name for order in orders)
-            lessons = tuple(lesson_of(order, self._images(order), part) for order, part in zip(orders, parts, strict=True))
+            lessons = tuple(
+                lesson_of(order, self._images(order), part) for order, part in zip(orders, parts, strict=True)
+            )
             steps = []
             for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
                 steps.append(step)
