@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
-from raymap.analysis.attention import reduce_attention
 from raymap.diffusion.base import pinned
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan import BASE, Plan
@@ -81,6 +80,8 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()
     progress.note("reducing: attention")
+    from raymap.analysis.attention import reduce_attention  # late, because scipy takes a second
+
     found = reduce_attention(folder.root)
     if schedule.failed:
         problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({own.root / 'failures.jsonl'})"

@@ -129,9 +129,8 @@ def describe(prepared: Prepared) -> str:
 
 def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
     """Return the prompts of which the base's text encoder sees only the beginning."""
-    tokenizer = skeleton_of(prepared.base).tokenizer
-    limit = tokenizer.model_max_length
-    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
+    skeleton = skeleton_of(prepared.base)
+    return tuple(p for p in prepared.study.prompts if len(skeleton.tokenizer.encode(p.text).ids) > skeleton.text_length)
 
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:

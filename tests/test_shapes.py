@@ -1,4 +1,4 @@
-"""What is known of a base's weights before they are read: by its files' headers the same as by its built modules."""
+"""What is known of a base before its weights are read: its built modules and transformers' tokenizer say the same."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import CLIPTokenizer
 
+from raymap.adapters.skeleton import skeleton_of, word_id
 from raymap.bench.models import random_base
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.shapes import Shapes, built, shapes_in, shapes_of
+from raymap.suite import read_suite
 
 PARTS = ("unet", "vae", "text_encoder")
 
@@ -70,3 +74,40 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is no readable safetensors"):
         shapes_of(tmp_path, "unet")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded base with its tokenizer as older ones lie on the hub: vocabulary, merges, configuration."""
+    folder = tmp_path_factory.mktemp("bare")
+    shutil.copytree(PIPELINE, folder, dirs_exist_ok=True)
+    model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
+    (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "vocab.json"])
+def test_a_skeletons_tokenizer_gives_the_ids_that_transformers_gives(layout: str, bare: Path) -> None:
+    folder = PIPELINE if layout == "tokenizer.json" else bare
+    assert (folder / "tokenizer" / layout).exists()
+    skeleton, peer = skeleton_of(folder), CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
+    odd = ["", "  two   spaces\tand a tab ", "Ünïcödé ﬁ １２ 漢字 🙂", "it's <sks> #1!", "cup " * 90]
+    for text in [*odd, *(prompt.text for prompt in read_suite("paper", "suite", Path()))]:
+        assert skeleton.tokenizer.encode(text).ids == peer(text, verbose=False).input_ids
+    assert skeleton.vocabulary == peer.get_vocab()
+    assert skeleton.text_length == peer.model_max_length
+    assert word_id(skeleton.tokenizer, "cup") == peer("cup", add_special_tokens=False).input_ids[0]
+    assert word_id(skeleton.tokenizer, "ktn") == peer.get_vocab()["ktn"]
+    assert word_id(skeleton.tokenizer, "no one word") is None
+
+
+def test_a_tokenizer_file_that_keeps_truncation_and_padding_is_read_without(tmp_path: Path) -> None:
+    shutil.copytree(PIPELINE, tmp_path / "base")
+    tokenizer = Tokenizer.from_file(str(PIPELINE / "tokenizer" / "tokenizer.json"))
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    tokenizer.save(str(tmp_path / "base" / "tokenizer" / "tokenizer.json"))
+    assert len(skeleton_of(tmp_path / "base").tokenizer.encode("a red car on a street").ids) == 8

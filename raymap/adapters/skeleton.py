@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
-from transformers import CLIPTokenizer
+from tokenizers import Tokenizer
 
 from raymap.shapes import Shapes, shapes_of
 
 COMPONENTS = ("unet", "text_encoder")
 
 
-def word_id(tokenizer: Any, word: str) -> int | None:
+def word_id(tokenizer: Tokenizer, word: str) -> int | None:
     """Return the id of a word that is one token, or of a piece of words (Custom Diffusion starts from `ktn`)."""
-    ids = tokenizer(word, add_special_tokens=False).input_ids
-    return int(ids[0]) if len(ids) == 1 else tokenizer.get_vocab().get(word)
+    ids = tokenizer.encode(word, add_special_tokens=False).ids
+    return ids[0] if len(ids) == 1 else tokenizer.token_to_id(word)
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,17 @@ class Skeleton:
     """Parameter shapes by name (`unet.….weight`), and the tokenizer."""
 
     shapes: Shapes
-    tokenizer: Any
+    tokenizer: Tokenizer
 
     @property
     def text_width(self) -> int:
         """The width of a token's embedding."""
         return self.shapes["text_encoder.embeddings.token_embedding.weight"][1]
+
+    @property
+    def text_length(self) -> int:
+        """How many tokens the text encoder reads, begin and end token included."""
+        return self.shapes["text_encoder.embeddings.position_embedding.weight"][0]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -56,4 +60,17 @@ def skeleton_of(folder: Path) -> Skeleton:
         InputError: as `shapes_of`.
     """
     shapes = {f"{part}.{name}": shape for part in COMPONENTS for name, shape in shapes_of(folder, part).items()}
-    return Skeleton(shapes, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    return Skeleton(shapes, _tokenizer(folder / "tokenizer"))
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer that transformers wraps: read as it stands, or built from vocabulary and merges."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()  # some files keep what their writer last did
+        tokenizer.no_padding()
+        return tokenizer
+    from transformers import CLIPTokenizer  # here, because it takes a second to load
+
+    return CLIPTokenizer.from_pretrained(folder).backend_tokenizer

@@ -31,7 +31,7 @@ class LearnedTokens:
         self._first = len(pipeline.tokenizer)
         rows = []
         for initializer in initializers:
-            row = word_id(pipeline.tokenizer, initializer)
+            row = word_id(pipeline.tokenizer.backend_tokenizer, initializer)
             if row is None:
                 problem = "is not one token of the base"
                 raise InputError(f"initializer {initializer!r}", problem, "give a word that is one")
