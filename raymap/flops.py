@@ -40,7 +40,7 @@ def _count(shapes: Shapes, side: int) -> float:
     total = 0
     for name, shape in matrices.items():
         places = round(side * 2.0 ** _level(name, down, up)) ** 2
-        if "time_emb" in name:
+        if "emb" in name:  # of the timestep
             uses = 1
         else:
             uses = TOKENS if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else places

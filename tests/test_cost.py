@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raymap import cost
 from raymap.bench.models import SIZES, random_base
 from raymap.embedded.model import PIPELINE
-from raymap.flops import flops
+from raymap.flops import counted, flops
 from raymap.prepare import prepare
+from raymap.shapes import shapes_in
 from raymap.store.folder import RunFolder
 from raymap.study import load_study
 from tests.conftest import small_study
@@ -57,6 +59,15 @@ def test_flops_are_those_that_torch_counts(size: str, tmp_path: Path) -> None:
             step()
         counts.append(counter.get_total_flops())
     assert flops(folder) == tuple(counts)
+
+
+def test_a_decoder_whose_attention_is_named_as_in_older_files_takes_the_same_flops() -> None:
+    pipeline = random_base("sd15", "meta")
+    unet, vae = shapes_in(pipeline.unet), shapes_in(pipeline.vae)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    older = {re.sub("|".join(names), lambda found: names[found[0]], name): shape for name, shape in vae.items()}
+    assert len(older.keys() - vae.keys()) == 16
+    assert counted(unet, older, 64) == counted(unet, vae, 64)
 
 
 def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:

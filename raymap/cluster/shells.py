@@ -1,6 +1,6 @@
 """Thin shells of the actors that need torch: their plain classes are loaded in the actor's process, not the driver's.
 
-Ray shows a process under its shell's name. Every import in here is one of a plain class, for that reason.
+Each class imports its plain one where it is built, for that reason alone. Ray shows a process under its shell's name.
 """
 
 from __future__ import annotations
