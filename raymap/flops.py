@@ -11,6 +11,7 @@ from raymap.shapes import Shapes, shapes_of
 
 TOKENS = 77
 """A prompt's positions, as CLIP's text encoders have them."""
+OF_PROMPT = ("attn2.to_k.weight", "attn2.to_v.weight")
 _BLOCK = re.compile(r"(?P<part>down|mid|up)_block(?:s\.(?P<number>\d+))?\.(?P<sampler>(?:down|up)samplers\.)?")
 
 
@@ -40,10 +41,8 @@ def _count(shapes: Shapes, side: int) -> float:
     total = 0
     for name, shape in matrices.items():
         places = round(side * 2.0 ** _level(name, down, up)) ** 2
-        if "emb" in name:  # of the timestep
-            uses = 1
-        else:
-            uses = TOKENS if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else places
+        # The timestep's embedding is used at one place, what makes keys and values of a prompt at each of its tokens.
+        uses = 1 if "emb" in name else TOKENS if name.endswith(OF_PROMPT) else places
         total += 2 * math.prod(shape) * uses
         if name.endswith(("to_q.weight", "query.weight")):
             total += 4 * places * (TOKENS if "attn2" in name else places) * shape[0]
