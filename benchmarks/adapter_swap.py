@@ -27,7 +27,7 @@ from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
 from raymap.bench.models import random_lora, write_lora
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 
 

@@ -24,7 +24,7 @@ from raymap.adapters.update import Adapter
 from raymap.attention.denoise import Comparer
 from raymap.attention.watch import watched
 from raymap.bench.models import random_lora
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.embedded.model import PIPELINE

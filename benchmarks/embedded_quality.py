@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.embedded.build.data import pictures

@@ -26,7 +26,7 @@ from rich.table import Table
 from scipy.stats import linregress
 
 from raymap.bench.models import random_lora, write_lora
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.suite import limited, read_suite
 

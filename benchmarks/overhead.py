@@ -24,8 +24,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from raymap.actors.generator import Generator, GeneratorSpec
-from raymap.actors.scorer import Scorer, ScorerSpec
+from raymap.actors.generator import Generator
+from raymap.actors.scorer import Scorer
+from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.embedded.subjects import SUBJECTS
 from raymap.plan import BASE, Plan, Unit, make_plan
 from raymap.prepare import prepare

@@ -19,10 +19,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.adapters.folder import CARD, load_adapter
+from raymap.adapters.folder import CARD
+from raymap.adapters.read import load_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.personalize.references import read_reference

@@ -22,11 +22,10 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from rich.table import Table
 
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import STAR_CUP
-from raymap.personalize.methods import Lesson
-from raymap.personalize.orders import train
+from raymap.personalize.methods import Lesson, train
 from raymap.recipes import Method, Recipe, preset
 from raymap.study import Methods
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raymap.analysis.attention import reduce_attention
+from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
 from raymap.diffusion.base import pinned
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan import BASE, Plan
@@ -80,6 +80,8 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()
     progress.note("reducing: attention")
+    from raymap.analysis.attention import reduce_attention  # late, because scipy takes a second
+
     found = reduce_attention(folder.root)
     if schedule.failed:
         problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({own.root / 'failures.jsonl'})"
@@ -90,9 +92,7 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
 def _measure(
     prepared: Prepared, plan: Plan, schedule: Schedule, own: RunFolder, folder: RunFolder, progress: Progress
 ) -> None:
-    from raymap.actors.attention import AttentionMeter, AttentionSpec, AttentionTables, TablesSpec
-    from raymap.actors.generator import GeneratorSpec
-    from raymap.cluster import launch, stream
+    from raymap.cluster import launch, shells, stream
 
     study = prepared.study
     resources = study.resources
@@ -116,7 +116,7 @@ def _measure(
             schedule,
             own,
             launch.start_reducer(own),
-            lambda: launch.start_pair(AttentionMeter, meter, AttentionTables, tables, resources),
+            lambda: launch.start_pair(shells.AttentionMeter, meter, shells.AttentionTables, tables, resources),
             progress,
         ).run(resources.workers)
 

@@ -10,7 +10,6 @@ from typing import Any, get_args
 from xml.etree import ElementTree
 
 import polars as pl
-import torch
 
 from raymap.analysis.gate import Limits, Verdict, judge, shifted
 from raymap.analysis.reduce import read_map
@@ -75,11 +74,17 @@ def audit_study(
         "seeds": seeds,
         "adapters": entries,
     }
-    if base != "embedded" and torch.cuda.is_available():
+    if base != "embedded" and _has_gpu():
         raw["resources"] = {"gpus_per_worker": 1, "workers": 1}
     for pair in overrides:
         override(raw, pair)
     return build_study(raw, "audit", Path(), limit)
+
+
+def _has_gpu() -> bool:
+    import torch  # here, because no other part of an audit's study needs it
+
+    return torch.cuda.is_available()
 
 
 def _entry(given: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a run will take, before any of it is done: images, bytes, hours of a device, money.
 
-FLOPs are counted from the base's own denoiser and decoder, attention included, without their weights. Hours follow
+FLOPs are counted from the shapes of the base's own denoiser and decoder, attention included. Hours follow
 from a device's peak (dense, by its maker's data sheet) and the share of it that drawing reaches: on GPUs SHARE, what
 the best published batched SD 1.5 sampling reaches on an A100; on a CPU, CPU_SHARE of the speed of its matrix products,
 measured on the spot. They are estimates: scoring, start-up and waiting for nodes are not in them.
@@ -8,17 +8,12 @@ measured on the spot. They are estimates: scoring, start-up and waiting for node
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch.utils.flop_counter import FlopCounterMode
 
 from raymap.diffusion.base import picture_side
+from raymap.flops import flops
 from raymap.prepare import Prepared
+from raymap.speed import matrix_speed
 
 PEAK_TFLOPS = {
     "T4": (8.1, 65.0), "V100": (15.7, 125.0), "A10G": (31.2, 70.0), "L4": (30.3, 121.0), "L40S": (91.6, 362.0),
@@ -87,23 +82,6 @@ def estimate(prepared: Prepared) -> Cost:
     )
 
 
-@cache
-def flops(base: Path) -> tuple[float, float]:
-    """Return the FLOPs (two a multiplication and addition) of one image's denoiser pass and of its decoding."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(base / "unet"))
-        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(base / "vae"))
-        side = unet.config.sample_size
-        latents = torch.empty(1, unet.config.in_channels, side, side)
-        text = torch.empty(1, 77, unet.config.cross_attention_dim)
-        counts = []
-        for step in (lambda: unet(latents, 1, text), lambda: vae.decode(latents)):
-            with FlopCounterMode(display=False) as counter:
-                step()
-            counts.append(float(counter.get_total_flops()))
-    return counts[0], counts[1]
-
-
 def _speeds(prepared: Prepared) -> tuple[float, float, str]:
     """Return the FLOP/s of drawing and of training, and what they are reckoned for."""
     resources = prepared.study.resources
@@ -115,22 +93,6 @@ def _speeds(prepared: Prepared) -> tuple[float, float, str]:
     single, half = (SHARE * 1e12 * peak for peak in PEAK_TFLOPS[known])
     drawing = single if prepared.study.dtype == "float32" else half
     return drawing, single, f"{known} GPU at {SHARE:.0%} of its {prepared.study.dtype} peak"
-
-
-def matrix_speed(threads: int) -> float:
-    """Return the FLOP/s of a float32 matrix product on this machine."""
-    before, side, seconds = torch.get_num_threads(), 768, 0.3
-    torch.set_num_threads(threads)
-    try:
-        a, b = torch.randn(2, side, side)
-        a @ b
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            a @ b
-            done += 1
-        return 2 * side**3 * done / (time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _size(count: float) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from raymap.adapters.folder import load_adapter
-from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
-from raymap.adapters.variants import extent_of
-from raymap.diffusion import base as bases
+from raymap.adapters.skeleton import skeleton_of
 from raymap.errors import InputError
 from raymap.interventions import Extent, Interventions, Variant, variants
 from raymap.store.folder import RunFolder
@@ -47,8 +44,13 @@ def measured_variants(study: Study, touched: Touched, base: Path, folder: RunFol
         return ()
     if not (asked.equal_norm or asked.equal_budget):
         return planned_variants(asked, touched)
-    pipeline, skeleton = bases.load(base), skeleton_of(base)
-    weights = dict(parameters({part: getattr(pipeline, part) for part in COMPONENTS}))
+    # Imported here: measuring updates needs torch, and studies without interventions do not.
+    from raymap.adapters.read import load_adapter
+    from raymap.adapters.store import weights_of
+    from raymap.adapters.variants import extent_of
+    from raymap.diffusion.pipeline import load
+
+    skeleton, weights = skeleton_of(base), weights_of(load(base))
     adapters = {name: load_adapter(folder.adapter(name), skeleton) for name in _chosen(asked, touched)}
     return variants(asked, {name: extent_of(adapter, weights) for name, adapter in adapters.items()})
 

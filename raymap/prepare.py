@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raymap.adapters.folder import CARD, foreign_card, read_card
-from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
-from raymap.adapters.update import may_stand_in
+from raymap.adapters.triggers import may_stand_in
 from raymap.diffusion import base as bases
 from raymap.errors import InputError
 from raymap.intervene import check_interventions, planned_variants
@@ -130,13 +129,14 @@ def describe(prepared: Prepared) -> str:
 
 def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
     """Return the prompts of which the base's text encoder sees only the beginning."""
-    tokenizer = skeleton_of(prepared.base).tokenizer
-    limit = tokenizer.model_max_length
-    return tuple(p for p in prepared.study.prompts if len(tokenizer(p.text, verbose=False).input_ids) > limit)
+    skeleton = skeleton_of(prepared.base)
+    return tuple(p for p in prepared.study.prompts if len(skeleton.tokenizer.encode(p.text).ids) > skeleton.text_length)
 
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
+    from raymap.adapters.read import read_adapter  # loads torch, and studies that train all of theirs need none
+
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)

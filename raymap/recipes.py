@@ -13,6 +13,8 @@ Positive = Annotated[int, Field(ge=1, strict=True)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
+"""The layers that Custom Diffusion trains."""
 
 
 class Recipe(BaseModel):
@@ -91,6 +93,11 @@ class CustomDiffusionRecipe(Recipe):
     learning_rate: Rate = 4e-5
     prior_weight: Share | None = 1.0
     class_images: Positive = 200
+
+
+def is_target(module: str, targets: tuple[str, ...]) -> bool:
+    """Return whether a module is targeted: by its whole name or its end, as peft matches `target_modules`."""
+    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 EMBEDDED: dict[Method, dict[str, Any]] = {

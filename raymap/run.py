@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
+from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.folder import CARD, read_card, write_card
-from raymap.analysis.interventions import reduce_interventions
-from raymap.analysis.reduce import merge_noise, reduce_run
 from raymap.diffusion import base as bases
 from raymap.errors import IncompleteRunError, InputError
 from raymap.intervene import measured_variants
@@ -23,7 +22,6 @@ from raymap.personalize.orders import AdapterOrder, info_of, is_trained, togethe
 from raymap.plan import BASE, Plan, Unit, make_plan
 from raymap.prepare import Found, Prepared
 from raymap.progress import Progress
-from raymap.report.page import render
 from raymap.schedule import Schedule
 from raymap.scoring.names import judge_digests
 from raymap.store.files import is_local, write_atomically
@@ -107,6 +105,9 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     if not any(u.adapter != BASE for u in folder.done(plan)):
         raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
     progress.note("reducing: map, statistics, report")
+    from raymap.analysis.reduce import merge_noise, reduce_run  # late, as Ray: scipy and matplotlib take a second
+    from raymap.report.page import render
+
     folder.join_journals()
     merge_noise(folder.noise_parts, folder.root / "noise.arrow")
     statistics = reduce_run(folder.root)
@@ -132,6 +133,9 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
         folder.join_journals()
         _record(folder, study, mapped, {"interventions": len(plan.adapters), **session})
     progress.note("reducing: interventions")
+    from raymap.analysis.interventions import reduce_interventions
+    from raymap.report.page import render
+
     reduce_interventions(folder.root)
     render(folder.root)
     _check_whole(schedule, plan, folder)
@@ -196,8 +200,6 @@ def _write_study(study: Study, folder: RunFolder) -> None:
 
 
 def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> tuple[Schedule, dict[str, Any]]:
-    from raymap.actors.generator import GeneratorSpec
-    from raymap.actors.scorer import ScorerSpec
     from raymap.cluster import launch, stream
 
     start = time.perf_counter()

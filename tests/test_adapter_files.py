@@ -20,7 +20,7 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import LowRank
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.prepare import prepare

@@ -23,7 +23,7 @@ from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token
 from raymap.diffusion import prompts as prompts_module
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE

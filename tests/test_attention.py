@@ -21,7 +21,7 @@ from raymap.attention.denoise import Compared, Comparer
 from raymap.attention.shift import Grid, jensen_shannon
 from raymap.attention.tokens import CLASSES, class_masks
 from raymap.attention.watch import cross_attentions, watched
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE

@@ -23,7 +23,7 @@ from raymap.analysis.gate import Limits, judge, parse_limits, shifted, smallest_
 from raymap.analysis.reduce import read_map, reduce_run
 from raymap.analysis.scores import read_noise
 from raymap.audit import audit_study, flagged, junit, summary, verdicts
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.display import plain
 from raymap.embedded.model import PIPELINE
 from raymap.prepare import prepare

@@ -16,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from raymap.actors.generator import Generator, GeneratorSpec
+from raymap.actors.generator import Generator
+from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from raymap import cost
+from raymap.bench.models import SIZES, random_base
 from raymap.embedded.model import PIPELINE
+from raymap.flops import counted, flops
 from raymap.prepare import prepare
+from raymap.shapes import shapes_in
 from raymap.store.folder import RunFolder
 from raymap.study import load_study
 from tests.conftest import small_study
@@ -29,16 +35,46 @@ def test_flops_of_stable_diffusion_1_5_are_the_published_ones(tmp_path: Path) ->
     for part, config in (("unet", unet), ("vae", vae)):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(config))
-    denoiser, decoder = cost.flops(tmp_path)
+    denoiser, decoder = flops(tmp_path)
     assert denoiser == pytest.approx(2 * (338.7e9 + 63.0e9), rel=0.005)
     assert decoder == pytest.approx(2 * 1240e9, rel=0.02)
+
+
+@pytest.mark.parametrize("size", ["embedded", *SIZES])
+def test_flops_are_those_that_torch_counts(size: str, tmp_path: Path) -> None:
+    if size == "embedded":
+        folder = PIPELINE
+    else:
+        folder, pipeline = tmp_path, random_base(size, "meta")
+        pipeline.unet.save_config(folder / "unet")
+        pipeline.vae.save_config(folder / "vae")
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+        latents = torch.empty(1, 4, unet.config.sample_size, unet.config.sample_size)
+        text = torch.empty(1, 77, unet.config.cross_attention_dim)
+    counts = []
+    for step in (lambda: unet(latents, 1, text), lambda: vae.decode(latents)):
+        with FlopCounterMode(display=False) as counter:
+            step()
+        counts.append(counter.get_total_flops())
+    assert flops(folder) == tuple(counts)
+
+
+def test_a_decoder_whose_attention_is_named_as_in_older_files_takes_the_same_flops() -> None:
+    pipeline = random_base("sd15", "meta")
+    unet, vae = shapes_in(pipeline.unet), shapes_in(pipeline.vae)
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    older = {re.sub("|".join(names), lambda found: names[found[0]], name): shape for name, shape in vae.items()}
+    assert len(older.keys() - vae.keys()) == 16
+    assert counted(unet, older, 64) == counted(unet, vae, 64)
 
 
 def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     methods = {"lora": {"steps": 20, "batch_size": 2, "prior_weight": 1.0}}
     path = small_study(tmp_path, resources=GPU, dtype="bfloat16", methods=methods)
     found = cost.estimate(prepare(load_study(path)))
-    denoiser, decoder = cost.flops(PIPELINE)
+    denoiser, decoder = flops(PIPELINE)
     images = 7 * 2 * 3  # prompts, seeds; base, adapter and control
     assert (found.images, found.drawn) == (images, images)
     assert found.drawing_h == pytest.approx(images * (3 * 2 * denoiser + decoder) / (0.4 * 989e12) / 3600)

@@ -16,7 +16,7 @@ from raymap.adapters.custom_diffusion import key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from tests.test_adapter_files import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written

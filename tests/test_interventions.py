@@ -12,15 +12,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from raymap.actors.generator import Generator, GeneratorSpec
+from raymap.actors.generator import Generator
+from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.folder import weights_digest
-from raymap.adapters.skeleton import COMPONENTS, parameters
+from raymap.adapters.store import weights_of
 from raymap.adapters.update import Adapter, LowRank, Replacement
 from raymap.adapters.variants import derived, extent_of
 from raymap.analysis.interventions import summarize
 from raymap.analysis.responses import against_random, compare_methods, dose_response, parts_and_whole, reading
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.interventions import Extent, Interventions, Variant, in_force, is_attention, level_of, levels, variants
@@ -140,8 +141,7 @@ def test_an_adapter_that_is_not_there_or_updates_nothing_is_refused(tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    pipeline = load(PIPELINE)
-    return dict(parameters({part: getattr(pipeline, part) for part in COMPONENTS}))
+    return dict(weights_of(load(PIPELINE)))
 
 
 def updated(weights: dict[str, torch.Tensor]) -> Adapter:

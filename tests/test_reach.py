@@ -12,9 +12,8 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from raymap.actors.generator import GeneratorSpec
-from raymap.actors.scorer import ScorerSpec
-from raymap.adapters.folder import load_adapter
+from raymap.actors.specs import GeneratorSpec, ScorerSpec
+from raymap.adapters.read import load_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.cluster.launch import Starts, Worker, runtime, start_pair
 from raymap.embedded.model import PIPELINE

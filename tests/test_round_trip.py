@@ -16,13 +16,12 @@ from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import STAR_CUP
-from raymap.personalize.methods import Lesson
-from raymap.personalize.orders import train
+from raymap.personalize.methods import Lesson, train
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, Recipe
 from raymap.study import SamplerSettings
 

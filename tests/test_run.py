@@ -163,8 +163,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, study
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    loaded = Path(f"/proc/{driver.pid}/maps").read_text()
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
+    assert "libtorch" not in loaded, "a driver that has trained and drawn needs no torch"
     time.sleep(8)  # what the dead driver left behind ends by itself
     committed = ledger.read_bytes().count(b"\n")
     assert committed < 12

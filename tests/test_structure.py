@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import raymap
 
 PACKAGE = Path(raymap.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+WITHOUT_TORCH = "assert not {'torch', 'diffusers', 'peft'} & sys.modules.keys(), sorted(sys.modules)"
 
 
 def imports(path: Path) -> set[str]:
@@ -36,6 +39,21 @@ def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
         "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys(), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_driver_loads_no_torch() -> None:
+    """Neither what it imports nor what actors answer with (`Step` of a trainer) is defined where torch is."""
+    code = (
+        "import sys, raymap.run, raymap.attend, raymap.audit, raymap.personalize.step\n"
+        "import raymap.cluster.stream, raymap.cluster.training\n"
+    )
+    subprocess.run([sys.executable, "-c", code + WITHOUT_TORCH], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["run", "train", "attention"])
+def test_a_dry_run_of_a_study_that_trains_its_adapters_loads_no_torch(command: str, study: Path) -> None:
+    code = "import sys\nfrom raymap.cli import app\napp(standalone_mode=False)\n"
+    subprocess.run([sys.executable, "-c", code + WITHOUT_TORCH, command, study, "--dry-run"], check=True, timeout=60)
 
 
 def test_no_module_grows_beyond_four_hundred_lines() -> None:

@@ -13,22 +13,24 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from raymap.adapters.folder import load_adapter, write_card
+from raymap.adapters.folder import write_card
 from raymap.adapters.inversion import ROWS_FILE, ROWS_KEY
 from raymap.adapters.lora import LORA_FILE
+from raymap.adapters.read import load_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import CAPTAIN, STAR_CUP
 from raymap.errors import InputError
 from raymap.personalize import training
-from raymap.personalize.orders import AdapterOrder, orders, together, train
+from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.orders import AdapterOrder, orders, together
 from raymap.personalize.references import read_reference
+from raymap.personalize.step import Step
 from raymap.personalize.tokens import LearnedTokens
-from raymap.personalize.training import Step
 from raymap.personalize.views import rescaled
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Recipe
 from raymap.scoring.clip import ClipScorer
@@ -79,7 +81,7 @@ def teach(
     pipeline: StableDiffusionPipeline, orders: list[AdapterOrder], folder: Path, recipe: Recipe | None = None
 ) -> list[Step]:
     """Train orders together, each into its own folder below `folder`, and return the progress."""
-    lessons = tuple(order.lesson(references(order), folder / order.name) for order in orders)
+    lessons = tuple(lesson_of(order, references(order), folder / order.name) for order in orders)
     return list(train(pipeline, lessons, recipe or orders[0].recipe, folder / "checkpoint.pt"))
 
 
@@ -209,7 +211,7 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_bits(
     monkeypatch.setattr(training, "REPORT_EVERY", 1)
     pair = [wanted[f"{name}-{method}"] for name in ("star-cup", "captain")]
     whole = teach(pipeline, pair, tmp_path / "whole", SHORT[method])
-    lessons = tuple(order.lesson(references(order), tmp_path / "broken" / order.name) for order in pair)
+    lessons = tuple(lesson_of(order, references(order), tmp_path / "broken" / order.name) for order in pair)
     broken = train(pipeline, lessons, SHORT[method], tmp_path / "broken" / "checkpoint.pt")
     for _ in range(3):
         next(broken)

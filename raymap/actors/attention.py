@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
-from raymap.actors.generator import Generator, GeneratorSpec
+from raymap.actors.generator import Generator
+from raymap.actors.specs import AttentionSpec, TablesSpec
 from raymap.attention.denoise import Compared, Comparer
 from raymap.attention.heat import TokenMaps
 from raymap.attention.tokens import CLASSES
 from raymap.plan import BASE, AdapterInfo, Block
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
-from raymap.study import AttentionSettings
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """What a worker needs to know to measure attention: how to draw, and how to reduce."""
-
-    generator: GeneratorSpec
-    settings: AttentionSettings
 
 
 class AttentionMeter:
@@ -54,14 +45,6 @@ class AttentionMeter:
             seeds = tuple(item.seed for item in block.items)
             compared, _ = self._comparer.compare(adapter, prompts, seeds)
         return compared, Drawn(tuple(unchanged), self._generator.device, {"draw_s": time.perf_counter() - start})
-
-
-@dataclass(frozen=True)
-class TablesSpec:
-    """What tabulating needs to know: the digest that stamps the tables, and the order of the protocols."""
-
-    digest: str
-    protocols: tuple[str, ...]
 
 
 class AttentionTables:

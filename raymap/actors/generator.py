@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from raymap.actors.batches import Drawn
-from raymap.adapters.folder import load_adapter, read_phrase
-from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
-from raymap.adapters.store import AdapterStore
+from raymap.actors.specs import GeneratorSpec
+from raymap.adapters.folder import read_phrase
+from raymap.adapters.read import load_adapter
+from raymap.adapters.skeleton import skeleton_of
+from raymap.adapters.store import AdapterStore, weights_of
 from raymap.adapters.update import Adapter
 from raymap.adapters.variants import derived
 from raymap.device import device_name, pin
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.interventions import MARK, Variant, in_force
 from raymap.plan import BASE, Block
-from raymap.study import SamplerSettings
-
-
-@dataclass(frozen=True)
-class GeneratorSpec:
-    """What a generator needs to know: the base by its name, which each node resolves; adapters' folders by theirs.
-
-    `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
-    proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
-    """
-
-    base: str | Path
-    adapters: dict[str, Path]
-    sampler: SamplerSettings
-    batch_size: int
-    dtype: str
-    triggered: bool
-    draw_anyway: bool
-    threads: int
-    device: str
 
 
 class Generator:
@@ -108,8 +89,7 @@ class Generator:
             name = variant.name
             if name not in self._resident:
                 self.store.restore()
-                weights = dict(parameters({part: getattr(self.pipeline, part) for part in COMPONENTS}))
-                self._add(name, derived(self._resident[variant.adapter], variant, weights))
+                self._add(name, derived(self._resident[variant.adapter], variant, weights_of(self.pipeline)))
         updates = self._resident[name].updates
         self.store.swap(name, variant.alpha, variant.only(updates))
         if variant.family != "timesteps":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from raymap.actors.batches import Drawn, Scored
+from raymap.actors.specs import ScorerSpec
 from raymap.device import pin
 from raymap.errors import DrawingError
 from raymap.plan import BASE, AdapterInfo, Block, Item
@@ -20,22 +20,6 @@ from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest
 from raymap.store.lock import check_seen
 from raymap.store.schema import FEATURES, NOISE, SCORES, stamped
-
-
-@dataclass(frozen=True)
-class ScorerSpec:
-    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter.
-
-    `device` is the type of device that it computes on.
-    """
-
-    clip: str
-    lpips: str
-    folder: Path
-    digest: str
-    keep_all: bool
-    threads: int
-    device: str
 
 
 @dataclass(frozen=True)

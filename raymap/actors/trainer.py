@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from raymap.adapters.folder import CARD, write_card
@@ -13,13 +14,15 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
 from raymap.device import pin
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.errors import DrawingError, InputError
-from raymap.personalize.orders import AdapterOrder, train
+from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.orders import AdapterOrder
 from raymap.personalize.references import read_reference
-from raymap.personalize.training import Step
+from raymap.personalize.step import Step
 from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.store.lock import check_seen
 from raymap.study import SamplerSettings
@@ -56,7 +59,9 @@ class Trainer:
         problems = []
         with local_space(scratch) as space:
             parts = tuple(space / order.name for order in orders)
-            lessons = tuple(order.lesson(self._images(order), part) for order, part in zip(orders, parts, strict=True))
+            lessons = tuple(
+                lesson_of(order, self._images(order), part) for order, part in zip(orders, parts, strict=True)
+            )
             steps = []
             for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
                 steps.append(step)
@@ -99,8 +104,6 @@ class Trainer:
 
 def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:
     """Save the loss over optimizer steps as a picture."""
-    from matplotlib.figure import Figure  # takes a second, and drivers only name this module's class
-
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*losses, strict=True))

@@ -12,8 +12,6 @@ from safetensors import SafetensorError, safe_open
 
 from raymap.errors import InputError
 
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-
 
 @dataclass(frozen=True)
 class Container:

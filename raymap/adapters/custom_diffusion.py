@@ -6,6 +6,7 @@ keys and values are written into `attn2.to_k` and `attn2.to_v` themselves.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -87,7 +88,7 @@ def _replacement(name: str, key: str, value: Any, file: Container, skeleton: Ske
         raise InputError(str(file.path), f"{key}: the base has no such weight", "use the base it was trained for")
     if not isinstance(value, torch.Tensor) or value.shape != shape:
         held = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        problem = f"{key}: {held} does not fit {tuple(shape)}"
+        problem = f"{key}: {held} does not fit {shape}"
         raise InputError(str(file.path), problem, "use the base it was trained for")
     return Replacement(value)
 
@@ -100,7 +101,7 @@ def _compressed(name: str, key: str, value: dict[str, Any], file: Container, ske
             if (
                 shape is not None
                 and u.shape[1] == v.shape[0] > 0
-                and (len(u), v.shape[1]) == (shape[0], shape[1:].numel())
+                and (len(u), v.shape[1]) == (shape[0], math.prod(shape[1:]))
             ):
                 return LowRank(v, u, 1.0)
     raise InputError(str(file.path), f"{key}: its u and v do not fit the base", "use the base it was trained for")

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raymap.adapters.read import Read, adapter_files, read_adapter
-from raymap.adapters.skeleton import Skeleton
-from raymap.adapters.update import Adapter
 from raymap.errors import InputError
 from raymap.plan import AdapterInfo
 from raymap.store.files import local_copy, write_atomically
 from raymap.store.folder import as_json
 
+if TYPE_CHECKING:
+    from raymap.adapters.read import Read
+
 CARD = "adapter.json"
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def adapter_files(path: Path) -> tuple[Path, ...]:
+    """Return the adapter files of a path: itself, or those in a folder; of two with one stem the safetensors.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise InputError(str(path), "does not exist", "give an adapter file or its folder")
+    found: dict[str, Path] = {}
+    for suffix in SUFFIXES:
+        for file in sorted(path.glob(f"*{suffix}")):
+            found.setdefault(file.stem, file)
+    if not found:
+        raise InputError(str(path), "holds no adapter file", f"give one that ends in {', '.join(SUFFIXES)}")
+    return tuple(sorted(found.values()))
 
 
 def weights_digest(files: Sequence[Path]) -> str:
@@ -59,24 +78,6 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
             problem = f"is not the file that {CARD} describes"
             raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
     return info, card
-
-
-def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
-    """Read the adapter of a folder whose card was checked, perhaps on another node.
-
-    Raises:
-        InputError: as `read_adapter`; the folder does not hold the weights that its card names.
-    """
-    with local_copy(folder) as copy:
-        try:
-            card = json.loads((copy / CARD).read_text(encoding="utf-8"))
-        except OSError as error:
-            problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
-            raise InputError(str(folder / CARD), problem, "give an --output that every node reaches") from error
-        read = read_adapter(copy, skeleton, card.get("token"))
-        if weights_digest(read.files) != card["sha256"]:
-            raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
-        return read.adapter
 
 
 def read_phrase(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -104,8 +105,8 @@ def _update(module: str, halves: _Halves, skeleton: Skeleton, settings: Mapping[
     shape = skeleton.shapes[f"{module}.weight"]
     matrices = down.dim() >= 2 and up.dim() >= 2 and down.numel() > 0
     down, up = (down.flatten(1), up.flatten(1)) if matrices else (down, up)
-    if not matrices or up.shape[1] != down.shape[0] or (up.shape[0], down.shape[1]) != (shape[0], shape[1:].numel()):
-        problem = f"{halves.key}: shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit {tuple(shape)}"
+    if not matrices or up.shape[1] != down.shape[0] or (up.shape[0], down.shape[1]) != (shape[0], math.prod(shape[1:])):
+        problem = f"{halves.key}: shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit {shape}"
         raise InputError(str(file.path), problem, "use the base it was trained for")
     rank = down.shape[0]
     alpha = _alpha(module, halves, rank, settings, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import torch
 
-from raymap.adapters.container import SUFFIXES, Container, open_file
+from raymap.adapters.container import Container, open_file
 from raymap.adapters.custom_diffusion import is_custom_diffusion, read_custom_diffusion
+from raymap.adapters.folder import CARD, adapter_files, weights_digest
 from raymap.adapters.inversion import ROWS_KEY, is_inversion, read_inversion
 from raymap.adapters.lora import is_lora, read_lora
 from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter, merged
 from raymap.errors import InputError
+from raymap.store.files import local_copy
 
 LICENCE = ("modelspec.license", "license", "licence")
 CONSENT = ("modelspec.consent", "consent")
@@ -75,23 +78,22 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None) -> 
     return Read(adapter, _method(methods, path), files, metadata)
 
 
-def adapter_files(path: Path) -> tuple[Path, ...]:
-    """Return the adapter files of a path: itself, or those in a folder; of two with one stem the safetensors.
+def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
+    """Read the adapter of a folder whose card was checked, perhaps on another node.
 
     Raises:
-        InputError: when there is none.
+        InputError: as `read_adapter`; the folder does not hold the weights that its card names.
     """
-    if path.is_file():
-        return (path,)
-    if not path.is_dir():
-        raise InputError(str(path), "does not exist", "give an adapter file or its folder")
-    found: dict[str, Path] = {}
-    for suffix in SUFFIXES:
-        for file in sorted(path.glob(f"*{suffix}")):
-            found.setdefault(file.stem, file)
-    if not found:
-        raise InputError(str(path), "holds no adapter file", f"give one that ends in {', '.join(SUFFIXES)}")
-    return tuple(sorted(found.values()))
+    with local_copy(folder) as copy:
+        try:
+            card = json.loads((copy / CARD).read_text(encoding="utf-8"))
+        except OSError as error:
+            problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
+            raise InputError(str(folder / CARD), problem, "give an --output that every node reaches") from error
+        read = read_adapter(copy, skeleton, card.get("token"))
+        if weights_digest(read.files) != card["sha256"]:
+            raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
+        return read.adapter
 
 
 def _floats(file: Container) -> Container:

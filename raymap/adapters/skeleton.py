@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
-from diffusers import UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from tokenizers import Tokenizer
+
+from raymap.shapes import Shapes, shapes_of
 
 COMPONENTS = ("unet", "text_encoder")
 
 
-def word_id(tokenizer: Any, word: str) -> int | None:
+def word_id(tokenizer: Tokenizer, word: str) -> int | None:
     """Return the id of a word that is one token, or of a piece of words (Custom Diffusion starts from `ktn`)."""
-    ids = tokenizer(word, add_special_tokens=False).input_ids
-    return int(ids[0]) if len(ids) == 1 else tokenizer.get_vocab().get(word)
-
-
-def parameters(components: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield (`component.parameter`, parameter) of a base's adaptable components."""
-    for component, module in components.items():
-        for name, parameter in module.named_parameters():
-            yield f"{component}.{name}", parameter
+    ids = tokenizer.encode(word, add_special_tokens=False).ids
+    return ids[0] if len(ids) == 1 else tokenizer.token_to_id(word)
 
 
 @dataclass(frozen=True)
 class Skeleton:
     """Parameter shapes by name (`unet.….weight`), and the tokenizer."""
 
-    shapes: dict[str, torch.Size]
-    text_width: int
-    tokenizer: Any
+    shapes: Shapes
+    tokenizer: Tokenizer
+
+    @property
+    def text_width(self) -> int:
+        """The width of a token's embedding."""
+        return self.shapes["text_encoder.embeddings.token_embedding.weight"][1]
+
+    @property
+    def text_length(self) -> int:
+        """How many tokens the text encoder reads, begin and end token included."""
+        return self.shapes["text_encoder.embeddings.position_embedding.weight"][0]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -55,11 +54,23 @@ class Skeleton:
 
 @cache
 def skeleton_of(folder: Path) -> Skeleton:
-    """Build the skeleton of a base's folder from its configurations."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-        config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-        text_encoder = CLIPTextModel(config)
-    components = dict(zip(COMPONENTS, (unet, text_encoder), strict=True))
-    shapes = {name: p.shape for name, p in parameters(components)}
-    return Skeleton(shapes, config.hidden_size, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    """Return the skeleton of a base's folder.
+
+    Raises:
+        InputError: as `shapes_of`.
+    """
+    shapes = {f"{part}.{name}": shape for part in COMPONENTS for name, shape in shapes_of(folder, part).items()}
+    return Skeleton(shapes, _tokenizer(folder / "tokenizer"))
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer that transformers wraps: read as it stands, or built from vocabulary and merges."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()  # some files keep what their writer last did
+        tokenizer.no_padding()
+        return tokenizer
+    from transformers import CLIPTokenizer  # here, because it takes a second to load
+
+    return CLIPTokenizer.from_pretrained(folder).backend_tokenizer

@@ -9,13 +9,23 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from raymap.adapters.skeleton import COMPONENTS, parameters
-from raymap.adapters.update import Adapter, Token, Update, may_stand_in
+from raymap.adapters.skeleton import COMPONENTS
+from raymap.adapters.triggers import may_stand_in
+from raymap.adapters.update import Adapter, Token, Update
 
 EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30
 """How many bytes of merged weights a store on a CPU keeps, so that an adapter is merged once and then exchanged."""
 State = tuple[str, float, frozenset[str] | None] | None
+
+
+def weights_of(pipeline: StableDiffusionPipeline) -> dict[str, nn.Parameter]:
+    """Return a pipeline's adaptable weights by `component.parameter`, named as in a skeleton."""
+    return {
+        f"{component}.{name}": parameter
+        for component in COMPONENTS
+        for name, parameter in getattr(pipeline, component).named_parameters()
+    }
 
 
 class AdapterStore:
@@ -32,7 +42,7 @@ class AdapterStore:
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self._pipeline = pipeline
-        self._live: dict[str, nn.Parameter] = dict(parameters({c: getattr(pipeline, c) for c in COMPONENTS}))
+        self._live = weights_of(pipeline)
         self._embedding = pipeline.text_encoder.get_input_embeddings()
         self._tokenizer = pipeline.tokenizer
         self._first = len(pipeline.tokenizer)
@@ -168,4 +178,4 @@ class AdapterStore:
             grown = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
             self._embedding.weight = nn.Parameter(grown, requires_grad=weight.requires_grad)
             self._embedding.num_embeddings = len(grown)
-            self._live.update(parameters({"text_encoder": self._pipeline.text_encoder}))
+            self._live = weights_of(self._pipeline)

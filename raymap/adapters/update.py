@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,18 +90,6 @@ class Token:
     def names(self) -> list[str]:
         """The tokenizer entries of the vectors, named as diffusers names them."""
         return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, len(self.vectors)))]
-
-
-def may_stand_in(trigger: str, prompt: str) -> bool:
-    """Return whether a tokenizer could find a trigger in a prompt; where not, the prompt's token ids are the base's.
-
-    Case, width and spaces are folded away: an added token acts wherever it stands, inside of words too.
-    """
-    return _folded(trigger) in _folded(prompt)
-
-
-def _folded(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True)

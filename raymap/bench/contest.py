@@ -32,7 +32,8 @@ from raymap.adapters.inversion import INVERSION_FILE
 from raymap.bench.models import RANDOM, quiet, random_base, random_lora, write_lora
 from raymap.bench.record import span
 from raymap.bench.setups import Setup
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.errors import IncompleteRunError
 from raymap.store.files import files_in, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes

@@ -22,16 +22,18 @@ import numpy as np
 import torch
 
 from raymap.actors.batches import Drawn
-from raymap.actors.scorer import Scorer, ScorerSpec
+from raymap.actors.scorer import Scorer
+from raymap.actors.specs import ScorerSpec
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
 from raymap.bench.models import build, image_flops, quiet, random_lora
 from raymap.bench.setups import Setup
-from raymap.cost import PEAK_TFLOPS, matrix_speed
+from raymap.cost import PEAK_TFLOPS
 from raymap.device import device_name, pin
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.plan import AdapterInfo, Block, Item
+from raymap.speed import matrix_speed
 from raymap.study import SamplerSettings
 from raymap.suite import read_suite
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +16,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.cost import flops
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
+from raymap.flops import counted
+from raymap.shapes import shapes_in
 
 if TYPE_CHECKING:
     from raymap.bench.setups import Setup
@@ -132,12 +132,8 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
     Args:
         steps: how often the sampler asks the denoiser; guidance makes it two passes each time.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("unet", "vae"):
-            (Path(folder) / part).mkdir()
-            # Not to_json_string: it adds to the live configuration, which a compiled model is guarded by.
-            (Path(folder) / part / "config.json").write_text(json.dumps(dict(getattr(pipeline, part).config)))
-        denoiser, decoder = flops(Path(folder))
+    unet, vae = (shapes_in(module) for module in (pipeline.unet, pipeline.vae))
+    denoiser, decoder = counted(unet, vae, pipeline.unet.config.sample_size)
     return steps * (2 if guided else 1) * denoiser + decoder
 
 

@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.lora import LORA_FILE
-from raymap.diffusion.base import load, resolve
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.files import write_atomically

@@ -25,14 +25,15 @@ def check(
     if base == "embedded":
         offline()
     from raymap.adapters.check import examine
-    from raymap.adapters.skeleton import COMPONENTS, parameters, skeleton_of
-    from raymap.diffusion.base import load, resolve
+    from raymap.adapters.skeleton import skeleton_of
+    from raymap.adapters.store import weights_of
+    from raymap.diffusion.base import resolve
+    from raymap.diffusion.pipeline import load
     from raymap.suite import read_suite
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
     folder = resolve(base)
-    pipeline, skeleton = load(folder), skeleton_of(folder)
-    weights = dict(parameters({name: getattr(pipeline, name) for name in COMPONENTS}))
+    skeleton, weights = skeleton_of(folder), weights_of(load(folder))
     findings = [examine(path, skeleton, weights, prompts, trigger) for path in adapters]
     _print_findings(findings, base)
     if any(finding.problem for finding in findings):

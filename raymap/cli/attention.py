@@ -15,7 +15,6 @@ def attention(study: StudyFile, output: Output = None, dry_run: DryRun = False, 
     """Measure how the adapters of a finished run shift cross-attention; running it again does only what is missing."""
     from raymap.attend import attend, check_attention, describe_attention
     from raymap.prepare import prepare
-    from raymap.report.page import render
     from raymap.study import load_study
 
     asked = load_study(study, tuple(overrides or ()))
@@ -26,6 +25,8 @@ def attention(study: StudyFile, output: Output = None, dry_run: DryRun = False, 
     check_attention(asked, prepared.base)
     console.print(describe_attention(prepared), highlight=False, soft_wrap=True)
     if not dry_run:
+        from raymap.report.page import render
+
         _print(watched(lambda progress: attend(prepared, target, progress)))
         console.print(f"report: {render(target)}", soft_wrap=True, markup=False)
 

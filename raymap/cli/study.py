@@ -88,10 +88,10 @@ def described(study: Any) -> Any:
 
 def mapped(prepared: Any, output: Path) -> dict[str, Any]:
     """Do a prepared study in a run folder, print its summary and return its statistics."""
-    from raymap.report.page import report_path
     from raymap.run import run
+    from raymap.store.folder import RunFolder
 
     statistics = watched(lambda progress: run(prepared, output, progress))
     print_summary(statistics)
-    console.print(f"report: {shown(str(report_path(output)), LONG)}", highlight=False, soft_wrap=True)
+    console.print(f"report: {shown(str(RunFolder(output).report), LONG)}", highlight=False, soft_wrap=True)
     return statistics

@@ -20,10 +20,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from raymap.actors.generator import Generator, GeneratorSpec
 from raymap.actors.reducer import Reducer
-from raymap.actors.scorer import Scorer, ScorerSpec
-from raymap.actors.trainer import Trainer
+from raymap.actors.specs import GeneratorSpec, ScorerSpec
+from raymap.cluster.shells import Generator, Scorer, Trainer
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
 from raymap.study import Resources

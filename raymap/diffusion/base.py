@@ -1,4 +1,4 @@
-"""Loads a base model: `embedded`, a local diffusers folder, a URL of one, or a hub id."""
+"""Where a base model lies: `embedded`, a local diffusers folder, a URL of one, or a hub id. Loads none."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import json
 import os
 from functools import cache
 from pathlib import Path
-
-import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -34,6 +29,8 @@ def resolve(base: str) -> Path:
         return folder
     if folder.exists() or base.startswith((".", "/")):
         raise InputError(f"base: {base}", "is no diffusers folder (no model_index.json)", "give its path or hub id")
+    from diffusers import StableDiffusionPipeline  # loads torch, and other bases need none of it here
+
     try:
         name, _, revision = base.partition("@")
         return Path(StableDiffusionPipeline.download(name, revision=revision or None, use_safetensors=True))
@@ -64,16 +61,3 @@ def picture_side(folder: Path) -> int:
     """Return the side in pixels of the pictures a base draws, from its configurations."""
     unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """Load a pipeline for drawing or training: every module in eval mode, nothing asks for gradients."""
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=True
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
-        module.eval().requires_grad_(False)
-    return pipeline.to(device)

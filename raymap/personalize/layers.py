@@ -13,8 +13,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from raymap.recipes import KEYS_AND_VALUES, is_target
+
 Weights = dict[str, nn.Parameter]
-KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
 
 
 @contextlib.contextmanager
@@ -52,11 +53,6 @@ def low_rank(
 
             hooks.callback(layer.register_forward_hook(add).remove)
         yield weights
-
-
-def is_target(module: str, targets: tuple[str, ...]) -> bool:
-    """Return whether a module is targeted: by its whole name or its end, as peft matches `target_modules`."""
-    return any(module == target or module.endswith(f".{target}") for target in targets)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,10 @@ from raymap.adapters.lora import LORA_FILE, METADATA
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.personalize.layers import keys_and_values, low_rank
+from raymap.personalize.orders import AdapterOrder
+from raymap.personalize.step import Step
 from raymap.personalize.tokens import LearnedTokens
-from raymap.personalize.training import Step, fit
+from raymap.personalize.training import fit
 from raymap.personalize.views import Views, encode, flipped, rescaled
 from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Recipe
 from raymap.study import SamplerSettings
@@ -50,6 +52,24 @@ class Lesson:
 
 
 Lessons = tuple[Lesson, ...]
+
+
+def lesson_of(order: AdapterOrder, images: np.ndarray | None, folder: Path) -> Lesson:
+    """Return what an order brings to a training; `images` are the references as the base's size has them."""
+    trigger = getattr(order.recipe, "trigger", "") if order.trained_by == "custom_diffusion" else order.phrase
+    inverts = order.trained_by == "textual_inversion"
+    captions = tuple(template.replace("{}", trigger) for template in order.templates) if inverts else (order.caption,)
+    return Lesson(images, trigger, captions, order.class_prompt, order.initializer, folder)
+
+
+def train(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: Recipe, checkpoint: Path) -> Iterator[Step]:
+    """Train lessons of one method by its recipe, into their folders (cards are not written yet)."""
+    if isinstance(recipe, InversionRecipe):
+        yield from train_inversion(pipeline, lessons, recipe, checkpoint)
+    elif isinstance(recipe, CustomDiffusionRecipe):
+        yield from train_custom_diffusion(pipeline, lessons, recipe, checkpoint)
+    elif isinstance(recipe, LoraRecipe):
+        yield from train_lora(pipeline, lessons, recipe, checkpoint)
 
 
 def train_lora(

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from diffusers import StableDiffusionPipeline
-
-from raymap.adapters.folder import CARD, read_card, weights_digest
-from raymap.adapters.read import adapter_files
+from raymap.adapters.folder import CARD, adapter_files, read_card, weights_digest
 from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
-from raymap.personalize.layers import KEYS_AND_VALUES, is_target
-from raymap.personalize.methods import Lesson, Lessons, train_custom_diffusion, train_inversion, train_lora
-from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
-from raymap.personalize.training import Step
 from raymap.plan import AdapterInfo
-from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Recipe
+from raymap.recipes import (
+    KEYS_AND_VALUES,
+    CustomDiffusionRecipe,
+    InversionRecipe,
+    LoraRecipe,
+    Method,
+    Recipe,
+    is_target,
+)
 from raymap.study import Study, Subject
 
 CONTROL = "identity"
 PLAIN_WORD = "object"
+OBJECT_TEMPLATES = (
+    "a photo of {}", "a picture of {}", "a clear photo of {}", "a photo of one {}", "a close photo of {}",
+    "a bright photo of {}", "a dark photo of {}", "a photo of the {}", "a plain picture of {}", "{} in a photo",
+)  # fmt: skip
+STYLE_TEMPLATES = (
+    "a painting in the style of {}", "a picture in the style of {}", "a drawing in the style of {}",
+    "a scene in the style of {}", "an artwork in the style of {}", "a print in the style of {}",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,13 +145,6 @@ class AdapterOrder:
             targets = KEYS_AND_VALUES if isinstance(self.recipe, CustomDiffusionRecipe) else ()
         return frozenset(name for name in linear if is_target(name.removesuffix(".weight"), targets))
 
-    def lesson(self, images: np.ndarray | None, folder: Path) -> Lesson:
-        """Return what the order brings to a training; `images` are the references as the base's size has them."""
-        trigger = getattr(self.recipe, "trigger", "") if self.trained_by == "custom_diffusion" else self.phrase
-        inverts = self.trained_by == "textual_inversion"
-        captions = tuple(template.replace("{}", trigger) for template in self.templates) if inverts else (self.caption,)
-        return Lesson(images, trigger, captions, self.class_prompt, self.initializer, folder)
-
     def card(self, folder: Path, losses: list[tuple[int, float]]) -> dict[str, Any]:
         """Return what adapter.json holds."""
         files = adapter_files(folder)
@@ -197,16 +197,6 @@ def together(orders: tuple[AdapterOrder, ...], subjects: int) -> tuple[tuple[Ada
         own = [order for order in orders if order.trained_by == method and order.subject]
         groups += [tuple(own[k : k + subjects]) for k in range(0, len(own), subjects)]
     return (*groups, *((order,) for order in orders if not order.subject))
-
-
-def train(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: Recipe, checkpoint: Path) -> Iterator[Step]:
-    """Train lessons of one method by its recipe, into their folders (cards are not written yet)."""
-    if isinstance(recipe, InversionRecipe):
-        yield from train_inversion(pipeline, lessons, recipe, checkpoint)
-    elif isinstance(recipe, CustomDiffusionRecipe):
-        yield from train_custom_diffusion(pipeline, lessons, recipe, checkpoint)
-    elif isinstance(recipe, LoraRecipe):
-        yield from train_lora(pipeline, lessons, recipe, checkpoint)
 
 
 def is_trained(folder: Path, order: AdapterOrder) -> bool:

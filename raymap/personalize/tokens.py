@@ -11,15 +11,6 @@ from raymap.adapters.skeleton import word_id
 from raymap.adapters.update import Token
 from raymap.errors import InputError
 
-OBJECT_TEMPLATES = (
-    "a photo of {}", "a picture of {}", "a clear photo of {}", "a photo of one {}", "a close photo of {}",
-    "a bright photo of {}", "a dark photo of {}", "a photo of the {}", "a plain picture of {}", "{} in a photo",
-)  # fmt: skip
-STYLE_TEMPLATES = (
-    "a painting in the style of {}", "a picture in the style of {}", "a drawing in the style of {}",
-    "a scene in the style of {}", "an artwork in the style of {}", "a print in the style of {}",
-)  # fmt: skip
-
 
 class LearnedTokens:
     """Triggers of one or more vectors, one for each subject, started from ordinary words' rows.
@@ -40,7 +31,7 @@ class LearnedTokens:
         self._first = len(pipeline.tokenizer)
         rows = []
         for initializer in initializers:
-            row = word_id(pipeline.tokenizer, initializer)
+            row = word_id(pipeline.tokenizer.backend_tokenizer, initializer)
             if row is None:
                 problem = "is not one token of the base"
                 raise InputError(f"initializer {initializer!r}", problem, "give a word that is one")

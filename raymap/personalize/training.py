@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
+from raymap.personalize.step import Step
 from raymap.personalize.views import Views
 from raymap.recipes import Recipe
 from raymap.store.files import write_atomically
@@ -17,14 +18,6 @@ from raymap.store.files import write_atomically
 REPORT_EVERY = 10
 CHECKPOINT_EVERY = 100
 Encoder = Callable[[list[str]], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where a training is: optimizer steps done; each subject's mean loss over the steps since the last report."""
-
-    done: int
-    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)

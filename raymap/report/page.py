@@ -19,16 +19,10 @@ from raymap.report.source import Run, read_run
 from raymap.report.thumbnails import BUDGET, gallery
 from raymap.report.verdict import verdict
 from raymap.store.files import write_atomically
-from raymap.store.folder import RunFolder
 
 TEMPLATES = files("raymap.report") / "templates"
 SHORT = 90
 """Characters of a prompt in tables and captions; the pair's dialog has all of them."""
-
-
-def report_path(root: Path) -> Path:
-    """Return where a run folder's report lies."""
-    return RunFolder(root).report
 
 
 def render(root: Path, budget: int = BUDGET) -> Path:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
 from PIL import Image
 
+from raymap.embedded.judges import load_clip
 from raymap.errors import InputError
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
@@ -21,12 +23,7 @@ class ClipScorer:
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        if name == "embedded":
-            from raymap.embedded.judges import load_clip  # takes seconds, and drivers only name this class
-
-            model, preprocess, tokenizer = load_clip()
-        else:
-            model, preprocess, tokenizer = _pretrained(name)
+        model, preprocess, tokenizer = load_clip() if name == "embedded" else _pretrained(name)
         self.device = device
         self.model: Any = model.to(device).eval()
         self.preprocess: Any = preprocess
@@ -59,8 +56,6 @@ class ClipScorer:
 
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:
-    import open_clip
-
     architecture, _, tag = name.partition("/")
     if tag == "openai" and not architecture.endswith("-quickgelu"):
         architecture += "-quickgelu"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import lpips
 import numpy as np
 import torch
 
+from raymap.embedded.judges import load_lpips
 from raymap.errors import InputError
 
 
@@ -15,12 +17,8 @@ class LpipsScorer:
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         if name == "embedded":
-            from raymap.embedded.judges import load_lpips  # takes seconds, and drivers only name this class
-
             metric: Any = load_lpips()
         else:
-            import lpips
-
             try:
                 metric = lpips.LPIPS(net=name, verbose=False)
             except OSError as error:

@@ -1,0 +1,59 @@
+"""What actors are built from: names, paths and settings, which the driver sends them. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymap.study import AttentionSettings, SamplerSettings
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What a generator needs to know: the base by its name, which each node resolves; adapters' folders by theirs.
+
+    `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
+    proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
+    """
+
+    base: str | Path
+    adapters: dict[str, Path]
+    sampler: SamplerSettings
+    batch_size: int
+    dtype: str
+    triggered: bool
+    draw_anyway: bool
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter.
+
+    `device` is the type of device that it computes on.
+    """
+
+    clip: str
+    lpips: str
+    folder: Path
+    digest: str
+    keep_all: bool
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """What a worker needs to know to measure attention: how to draw, and how to reduce."""
+
+    generator: GeneratorSpec
+    settings: AttentionSettings
+
+
+@dataclass(frozen=True)
+class TablesSpec:
+    """What tabulating needs to know: the digest that stamps the tables, and the order of the protocols."""
+
+    digest: str
+    protocols: tuple[str, ...]
