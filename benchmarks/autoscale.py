@@ -214,7 +214,7 @@ def run_single(study: Path, output: Path) -> None:
 
 
 def run_scaling(cluster: Cluster, study: Path, output: Path, images: int) -> Trace:
-    """Run the study on the cluster, kill a node when half of the images are there, and watch until idle nodes have gone."""
+    """Run the study on the cluster, kill a node when half the images are there, and watch until idle nodes are gone."""
     trace, start = Trace(), time.monotonic()
     command = [str(BIN / "raymap"), "run", str(study), "--output", str(output)]
     log = (cluster.root / "run.log").open("w")
