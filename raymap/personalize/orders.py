@@ -18,6 +18,7 @@ from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
 from raymap.personalize.layers import KEYS_AND_VALUES, is_target
 from raymap.personalize.methods import Lesson, Lessons, train_custom_diffusion, train_inversion, train_lora
+from raymap.personalize.provenance import stated_terms
 from raymap.personalize.tokens import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from raymap.personalize.training import Step
 from raymap.plan import AdapterInfo
@@ -163,6 +164,7 @@ class AdapterOrder:
             "training_digest": self.digest,
             "recipe": self.recipe.model_dump(),
             "references": dict(self.reference_sha256),
+            **stated_terms(self.subject.references if self.subject else ()),
             "losses": losses,
         }
 
