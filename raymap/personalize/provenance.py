@@ -75,15 +75,17 @@ def stated_terms(references: Sequence[Path]) -> dict[str, Any]:
 
     Of several folders each statement is given once, joined by `; `; a folder without one counts as `unknown`.
     """
-    folders = list(dict.fromkeys(path.parent for path in references))
-    cards = [read_provenance(folder) for folder in folders]
-    terms: dict[str, Any] = {term: joined(getattr(card, term, None) for card in cards) for term in TERMS}
-    names = {path.name for path in references}
-    sources = (
-        origin.source for card in cards if card for name, origin in card.files.items() if origin.source and name in names
-    )
-    cited = (work for card in cards if card for work in card.cite)
-    return terms | {"sources": list(dict.fromkeys(sources)), "cite": list(dict.fromkeys(cited))}
+    names: dict[Path, list[str]] = {}
+    for path in references:
+        names.setdefault(path.parent, []).append(path.name)
+    cards = {folder: read_provenance(folder) for folder in names}
+    origins = [card.files[name] for folder, card in cards.items() if card for name in names[folder]]
+    cited = [work for card in cards.values() if card for work in card.cite]
+    return {
+        **{term: joined(getattr(card, term, None) for card in cards.values()) for term in TERMS},
+        "sources": list(dict.fromkeys(origin.source for origin in origins if origin.source)),
+        "cite": list(dict.fromkeys(cited)),
+    }
 
 
 def joined(statements: Iterable[str | None]) -> str | None:

@@ -16,13 +16,14 @@ from raymap.errors import IncompleteRunError, InputError
 from raymap.personalize.provenance import REFERENCES_CARD, Origin, Provenance, joined
 from raymap.personalize.references import read_reference
 from raymap.store.files import write_atomically
-from raymap.subjects.catalogue import Catalogue, Entry
+from raymap.subjects.catalogue import Catalogue, Entry, Picture
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a host counts as gone."""
 PASSING = (408, 425, 429)
 """HTTP statuses below 500 that another try may mend."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+ELSEWHERE = "name another place in a catalogue of yours (--catalogue)"
 
 State = Literal["fetched", "there", "left out", "missing", "failed"]
 
@@ -57,23 +58,26 @@ def fetch(catalogue: Catalogue, entries: list[Entry], folder: Path, research_onl
             continue
         doubts = catalogue.doubts(entry)
         try:
-            lacking = [number for number, _ in enumerate(entry.files, 1) if not _is_there(entry, number, target)]
+            digests = _there(entry, target)
+            lacking = [number for number in range(1, len(entry.files) + 1) if number not in digests]
             if doubts and lacking and not research_only:
                 said = f"{'; '.join(doubts)}; give --research-only if you use it for research and pass nothing on"
                 yield Outcome(entry.name, "left out", said)
                 continue
             for number in lacking:
-                _bring(catalogue, entry, number, target)
+                content = _picture(catalogue, entry.files[number - 1], target / entry.files[number - 1].name(number))
+                digests[number] = hashlib.sha256(content).hexdigest()
+                _write_card(catalogue, entry, digests, target)  # first, so that no picture lies there without terms
+                write_atomically(target / entry.files[number - 1].name(number), content)
         except InputError as error:
             yield Outcome(entry.name, "failed", str(error))
             continue
-        _write_card(catalogue, entry, target)
-        state: State = "fetched" if lacking else "there"
-        yield Outcome(entry.name, state, f"{len(entry.files)} pictures in {target}")
+        _write_card(catalogue, entry, digests, target)
+        yield Outcome(entry.name, "fetched" if lacking else "there", f"{len(digests)} pictures in {target}")
 
 
-def download(url: str) -> bytes:
-    """Return what a URL holds; proxies are taken from the environment.
+def download(url: str, path: Path) -> bytes:
+    """Return what a URL holds; proxies are taken from the environment. `path` is what complaints name beside it.
 
     Raises:
         InputError: the host answers that it is not to be had.
@@ -86,13 +90,13 @@ def download(url: str) -> bytes:
             content: bytes = answer.read()
             return content
     except HTTPError as error:
+        said = f"{error.code} {error.reason}"
         if error.code >= 500 or error.code in PASSING:
-            raise IncompleteRunError(f"{url}: the host answers {error.code} {error.reason}; {again}") from error
-        problem = f"is not to be had ({error.code} {error.reason})"
-        raise InputError(url, problem, "name another place in a catalogue of yours (--catalogue)") from error
+            raise IncompleteRunError(f"{path}: the host of {url} answers {said}; {again}") from error
+        raise InputError(str(path), f"{url} is not to be had ({said})", ELSEWHERE) from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise IncompleteRunError(f"{url}: cannot be reached ({reason}); {again}") from error
+        raise IncompleteRunError(f"{path}: {url} cannot be fetched ({reason}); {again}") from error
 
 
 def _own(entry: Entry, target: Path) -> Outcome:
@@ -103,51 +107,50 @@ def _own(entry: Entry, target: Path) -> Outcome:
     return Outcome(entry.name, "missing", said)
 
 
-def _is_there(entry: Entry, number: int, target: Path) -> bool:
-    """Return whether a picture is in the folder.
+def _there(entry: Entry, target: Path) -> dict[int, str]:
+    """Return number -> SHA-256 of a subject's pictures that are in its folder.
 
     Raises:
-        InputError: another file has its name.
+        InputError: another file has the name of one.
     """
-    picture = entry.files[number - 1]
-    path = target / picture.name(number)
-    if not path.exists():
-        return False
-    if picture.sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != picture.sha256:
-        raise InputError(str(path), "is not the picture that the catalogue pins", "move it away or give another --to")
-    return True
+    digests = {}
+    for number, picture in enumerate(entry.files, 1):
+        path = target / picture.name(number)
+        if path.exists():
+            digests[number] = hashlib.sha256(path.read_bytes()).hexdigest()
+            if picture.sha256 not in (None, digests[number]):
+                problem = "is not the picture that the catalogue pins"
+                raise InputError(str(path), problem, "move it away or give another --to")
+    return digests
 
 
-def _bring(catalogue: Catalogue, entry: Entry, number: int, target: Path) -> None:
-    """Fetch one picture, check it, and put it into the folder."""
-    picture = entry.files[number - 1]
-    path, url = target / picture.name(number), catalogue.sources[picture.source].at(picture.path)
-    content = download(url)
+def _picture(catalogue: Catalogue, picture: Picture, path: Path) -> bytes:
+    """Fetch a picture that is to be `path`, and check that it is the one asked for, and a picture."""
+    url = catalogue.sources[picture.source].at(picture.path)
+    content = download(url, path)
     found = hashlib.sha256(content).hexdigest()
-    if picture.sha256 is not None and found != picture.sha256:
-        problem = f"has the SHA-256 {found}, the catalogue says {picture.sha256}, so {path} was not written"
-        raise InputError(url, problem, "try again; if it stays so, the file has changed: pin another one (--catalogue)")
+    if picture.sha256 not in (None, found):
+        problem = f"{url} has the SHA-256 {found}, where the catalogue pins {picture.sha256}"
+        raise InputError(str(path), problem, f"try again; if the file has changed, {ELSEWHERE}")
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / path.name
         copy.write_bytes(content)
         try:
             read_reference(copy, 64)
         except InputError as error:
-            problem = f"is no picture that a training could use, so {path} was not written"
-            raise InputError(url, problem, "name another file in a catalogue of yours (--catalogue)") from error
-    write_atomically(path, content)
+            raise InputError(str(path), f"{url} holds no picture to train on", ELSEWHERE) from error
+    return content
 
 
-def _write_card(catalogue: Catalogue, entry: Entry, target: Path) -> None:
+def _write_card(catalogue: Catalogue, entry: Entry, digests: dict[int, str], target: Path) -> None:
     """Write the card beside a subject's pictures, unless it is there."""
     sources = catalogue.sources_of(entry)
     files = {}
-    for number, picture in enumerate(entry.files, 1):
-        name, source = picture.name(number), catalogue.sources[picture.source]
-        digest = hashlib.sha256((target / name).read_bytes()).hexdigest()
-        files[name] = Origin(
-            sha256=digest, url=source.at(picture.path), source=source.pinned, credit=picture.credit
-        )
+    for number, digest in sorted(digests.items()):
+        picture = entry.files[number - 1]
+        source = catalogue.sources[picture.source]
+        url = source.at(picture.path)
+        files[picture.name(number)] = Origin(sha256=digest, url=url, source=source.pinned, credit=picture.credit)
     card = Provenance(
         licence=joined(source.licence for source in sources),
         consent=joined(source.consent for source in sources),
