@@ -27,6 +27,7 @@ from raymap.embedded.subjects import STAR_CUP
 from raymap.errors import InputError
 from raymap.personalize.orders import orders, train
 from raymap.personalize.references import check_references, read_reference
+from raymap.prepare import prepare
 from raymap.study import Study, build_study, load_study
 from raymap.subjects.catalogue import PAPER, Catalogue, read_catalogue
 
@@ -184,9 +185,11 @@ def test_a_fetch_of_all_makes_the_papers_job_ready_once_pop_art_is_there(
     assert fetch() == 0  # nothing of what would have to be fetched is lacking
     assert len(hub.asked) == 65
     shutil.copy(JOB, tmp_path / "paper.yaml")
-    for subject in load_study(tmp_path / "paper.yaml").subjects:
-        digests = check_references(subject)
-        assert list(digests) == [path.name for path in subject.references]
+    embedded = tuple(f"{key}=embedded" for key in ("base", "clip", "lpips"))
+    prepared = prepare(load_study(tmp_path / "paper.yaml", embedded))
+    assert prepared.images == 200 * 10 * (1 + 3 * 15 + 3)
+    trained_on = {digest for order in prepared.orders for _, digest in order.reference_sha256}
+    assert trained_on >= {hashlib.sha256(content).hexdigest() for content in hub.files.values()}
 
 
 def test_pictures_are_numbered_in_the_catalogues_order_and_the_card_says_whose_they_are(
