@@ -16,11 +16,6 @@ subjects = typer.Typer(help="Public reference pictures of a study's subjects.", 
 app.add_typer(subjects, name="subjects")
 
 
-@subjects.callback()
-def _group() -> None:
-    """Keep `fetch` a command of its own, though it is the only one."""
-
-
 @subjects.command()
 def fetch(
     names: Annotated[
