@@ -13,6 +13,7 @@ import raymap.cli.study  # isort: skip
 import raymap.cli.attention  # isort: skip
 import raymap.cli.audit  # isort: skip
 import raymap.cli.adapters  # isort: skip
+import raymap.cli.subjects  # isort: skip
 import raymap.cli.results  # isort: skip
 import raymap.cli.factorial  # isort: skip
 import raymap.cli.bench  # noqa: F401  # isort: skip

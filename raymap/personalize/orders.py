@@ -11,6 +11,7 @@ from typing import Any
 from raymap.adapters.folder import CARD, adapter_files, read_card, weights_digest
 from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
+from raymap.personalize.provenance import stated_terms
 from raymap.plan import AdapterInfo
 from raymap.recipes import (
     KEYS_AND_VALUES,
@@ -163,6 +164,7 @@ class AdapterOrder:
             "training_digest": self.digest,
             "recipe": self.recipe.model_dump(),
             "references": dict(self.reference_sha256),
+            **stated_terms(self.subject.references if self.subject else ()),
             "losses": losses,
         }
 

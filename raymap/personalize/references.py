@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raymap.errors import InputError
+from raymap.personalize.provenance import check_origin
 from raymap.study import Subject
 
 MAX_PIXELS = 50_000_000
@@ -47,10 +48,11 @@ def check_references(subject: Subject) -> dict[str, str]:
     """Decode every reference of a subject and return file name -> SHA-256 of the file.
 
     Raises:
-        InputError: naming the file that cannot be used.
+        InputError: naming the file that cannot be used, or that is not the one its folder's card describes.
     """
     digests = {}
     for path in subject.references:
         read_reference(path, 64)
         digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        check_origin(path, digests[path.name])
     return digests

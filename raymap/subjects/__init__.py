@@ -1,0 +1,1 @@
+"""Public reference pictures: what is where, under which terms, and how they come into a folder."""
