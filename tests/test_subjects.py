@@ -21,11 +21,12 @@ import yaml
 from PIL import Image
 
 from raymap.cli import main
-from raymap.diffusion.base import load
+from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import STAR_CUP
 from raymap.errors import InputError
-from raymap.personalize.orders import orders, train
+from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.orders import orders
 from raymap.personalize.references import check_references, read_reference
 from raymap.prepare import prepare
 from raymap.study import Study, build_study, load_study
@@ -367,7 +368,7 @@ def test_the_terms_of_references_stand_in_the_card_of_an_adapter_trained_on_them
     torch.set_num_threads(1)
     folder = tmp_path / "adapter"
     images = np.stack([read_reference(path, 64) for path in references])
-    list(train(load(PIPELINE), (order.lesson(images, folder),), order.recipe, tmp_path / "checkpoint.pt"))
+    list(train(load(PIPELINE), (lesson_of(order, images, folder),), order.recipe, tmp_path / "checkpoint.pt"))
     card = order.card(folder, [])
     assert len(card["sha256"]) == 64
     assert card["licence"].startswith("none stated: LFW gathered news photographs")
