@@ -117,10 +117,11 @@ def describe(prepared: Prepared) -> str:
     """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
     study = prepared.study
     models = 1 + len(prepared.orders) + len(prepared.brought)
+    training = sum(order.subject is not None for order in prepared.orders)
     line = (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
         f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{sum(order.subject is not None for order in prepared.orders)} adapters to train"
+        f"{training} adapter{'' if training == 1 else 's'} to train"
     )
     if number := prepared.variants:
         line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
