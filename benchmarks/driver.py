@@ -35,6 +35,7 @@ from raymap.study import Resources, build_study
 SEEDS = 10
 ADAPTERS = 45
 PAGE = 4096
+WARM_S = 2.0
 
 
 class StillGenerator:
@@ -97,10 +98,13 @@ class StillScorer:
 
 @dataclass
 class Watch(Progress):
-    """Counts images over time, and the driver's memory, in place of a display."""
+    """Counts images, and the driver's memory, in place of a display; what it keeps does not grow."""
 
     total: int
-    times: list[tuple[float, int]] = field(default_factory=list)
+    done: int = 0
+    began: float = 0.0
+    warm: tuple[float, int] = (0.0, 0)
+    last: float = 0.0
     memory: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,18 +112,21 @@ class Watch(Progress):
         self._process = psutil.Process()
 
     def drawn(self, images: int) -> None:
-        done = (self.times[-1][1] if self.times else 0) + images
-        self.times.append((time.perf_counter(), done))
-        if "early" not in self.memory and done >= self.total / 100:
+        self.last = time.perf_counter()
+        self.done += images
+        self.began = self.began or self.last
+        if not self.warm[1] and self.last > self.began + WARM_S:
+            self.warm = self.last, self.done
+        if "early" not in self.memory and self.done >= self.total / 100:
             self.memory["early"] = self._process.memory_info().rss
-        self.memory["end"] = self._process.memory_info().rss if done % 1000 < images else self.memory.get("end", 0)
+        if self.done % 1000 < images:
+            self.memory["end"] = self._process.memory_info().rss
 
     @property
     def rate(self) -> float:
-        """Images per second after two seconds of warm-up."""
-        begin, before = next((t, n) for t, n in self.times if t > self.times[0][0] + 2)
-        end, after = self.times[-1]
-        return (after - before) / (end - begin)
+        """Images per second after warm-up."""
+        begin, before = self.warm
+        return (self.done - before) / (self.last - begin)
 
 
 def planned(images: int, batch: int) -> Plan:
