@@ -3,9 +3,9 @@
     python -m benchmarks.overhead [--blocks 10] [--repeats 1]
 
 Both draw the same batches with the same models, score them and write the same files. The loop is a plain process; the
-workers of `raymap run` ask torch for huge pages, as they always do, which is worth some 5 %. The loop calls Generator, Scorer
-and RunFolder.commit one after another; `raymap run` has driver, generator, scorer and reducer as processes of their
-own. With one worker, all of either is pinned to one core; with two, the two loops have a core each and share the
+workers of `raymap run` ask torch for huge pages, as they always do, which is worth some 5 %. The loop calls Generator,
+Scorer and RunFolder.commit one after another; `raymap run` has driver, generator, scorer and reducer as processes of
+their own. With one worker, all of either is pinned to one core; with two, the two loops have a core each and share the
 blocks, and `raymap run` has both cores. Images/s are taken from the times at which score files appeared, from the end
 of every worker's first block on: start-up is left out, and shown apart.
 """
