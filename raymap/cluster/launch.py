@@ -33,6 +33,8 @@ SCORER_SHARE = 0.25
 """The share of a worker's GPU that Ray books for its scorer (both see the whole of it)."""
 ENVIRONMENT = {"env_vars": {"THP_MEM_ALLOC_ENABLE": "1"}}
 """Torch asks for huge pages on a CPU: fewer misses in address translation draw some 5 % faster, to the same bits."""
+UNRECORDED = {"enable_task_events": False}
+"""Ray keeps no record of every call, which it holds in the driver by the megabyte: the ledger has one a batch."""
 
 
 @contextlib.contextmanager
@@ -129,6 +131,7 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
     """
     place = placement_group([resources.bundle or {"CPU": 0.001}], strategy="STRICT_PACK")
     here = PlacementGroupSchedulingStrategy(placement_group=place)
+    common = {"scheduling_strategy": here, "runtime_env": ENVIRONMENT, **UNRECORDED}
     bundle = dict(resources.bundle)
     cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
     share = SCORER_SHARE * gpus
@@ -136,10 +139,9 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
         num_cpus=cpus,
         num_gpus=gpus - share,
         resources=bundle,
-        scheduling_strategy=here,
-        runtime_env=ENVIRONMENT,
+        **common,
     )
-    scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, scheduling_strategy=here, runtime_env=ENVIRONMENT)
+    scorer = ray.remote(scores).options(num_cpus=0, num_gpus=share, **common)
     actor = generator.remote(drawing)
     beside = scorer.remote(scoring)
     return Worker(actor, beside, place, actor.ready.remote(beside.ready.remote()))
@@ -175,7 +177,7 @@ class Starts:
 def start_reducer(folder: RunFolder) -> Any:
     """Start the reducer beside the driver; it may restart and repeat a commit, which changes nothing."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here, **UNRECORDED}
     return ray.remote(Reducer).options(**options).remote(folder)
 
 
