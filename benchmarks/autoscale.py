@@ -1,11 +1,11 @@
 """A study on a cluster that grows and shrinks: nodes and images over time, drawn; bytes compared with one worker's.
 
-    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 60] [--nodes 3]
+    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 80] [--nodes 2]
 
 The cluster is real, its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider, which
-launches and ends nodes as a cloud would. It looks for work that waits only every minute and a half, so that nodes come
-about as late as a cloud's. `raymap run` starts on the head alone; nodes come because blocks wait; when half of the
-images are there a node is killed; after the last block the idle nodes go. All nodes share this machine's cores, so
+launches and ends nodes as a cloud would. It looks for work that waits only once a minute, so that nodes come about as
+late as a cloud's. `raymap run` starts on the head alone; nodes come because blocks wait; when half of the images are
+there the node that came first is killed, which has drawn longest; after the last block the idle nodes go. All nodes share this machine's cores, so
 images per second can rise only as far as there are cores.
 """
 
@@ -40,7 +40,7 @@ from raymap.embedded.subjects import STAR_CUP
 BIN = Path(sys.executable).parent
 TICK_S = 0.5
 PATIENCE_S = 300.0
-LOOKS_S = 90
+LOOKS_S = 60
 """Seconds between two looks of the autoscaler at what waits."""
 STORE = 100 * 2**20
 
@@ -225,7 +225,7 @@ def run_scaling(cluster: Cluster, study: Path, output: Path, images: int) -> Tra
         trace.nodes.append((now, len(raylets)))
         trace.images.append((now, _committed(output)))
         if trace.killed is None and trace.images[-1][1] > images / 2 and len(raylets) > 2:
-            raylets[-1].send_signal(signal.SIGKILL)
+            raylets[1].send_signal(signal.SIGKILL)
             trace.killed = now
         if driver.poll() is None:
             trace.ended = now
@@ -246,8 +246,8 @@ def main() -> None:
     """Print what happened and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--picture", type=Path, default=Path("autoscale.png"))
-    parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--nodes", type=int, default=3, help="the most nodes beside the head")
+    parser.add_argument("--prompts", type=int, default=80)
+    parser.add_argument("--nodes", type=int, default=2, help="the most nodes beside the head")
     args = parser.parse_args()
     console = Console(width=120, highlight=False)
     with tempfile.TemporaryDirectory() as temporary, autoscaling(args.nodes) as cluster:
