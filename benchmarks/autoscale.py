@@ -5,8 +5,8 @@
 The cluster is real, its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider, which
 launches and ends nodes as a cloud would. It looks for work that waits only once a minute, so that nodes come about as
 late as a cloud's. `raymap run` starts on the head alone; nodes come because blocks wait; when half of the images are
-there the node that came first is killed, which has drawn longest; after the last block the idle nodes go. All nodes share this machine's cores, so
-images per second can rise only as far as there are cores.
+there the node that came first is killed, which has drawn longest; after the last block the idle nodes go. All nodes
+share this machine's cores, so images per second can rise only as far as there are cores.
 """
 
 from __future__ import annotations
