@@ -117,6 +117,17 @@ def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
         rows: schema ATTENTION, names as strings.
         cells: schema ATTENTION_CELLS.
     """
+    by_layer = ("method", "protocol", "layer", "bin", "timestep", "tokens")
+    layers = averaged(rows.filter(pl.col("method") != CONTROL), by_layer)
+    return {
+        "identity_control": identity_control(rows),
+        **of_cells(cells),
+        "layers": layers.sort("method", "protocol", "layer", "bin", "tokens").to_dicts(),
+    }
+
+
+def of_cells(cells: pl.DataFrame) -> dict[str, Any]:
+    """Return what attention.json holds that rests on the cells alone (schema ATTENTION_CELLS)."""
     measured = cells.filter(pl.col("method") != CONTROL)
     others = measured.filter(~pl.col("target"))
     adapters = [
@@ -127,17 +138,13 @@ def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
     ]
     found = correlations(measured)
     return {
-        "identity_control": identity_control(rows),
         "scope": "adapters, direct: prompts that are not of the subject's own category; correlations: all prompts",
         "adapters": adapters,
         "direct": direct_share(others),
         "correlations": found,
         "table_3": table_3(measured),
-        "layers": averaged(
-            rows.filter(pl.col("method") != CONTROL), ("method", "protocol", "layer", "bin", "timestep", "tokens")
-        ).sort("method", "protocol", "layer", "bin", "tokens").to_dicts(),
         "reading": reading(found),
-    }  # fmt: skip
+    }
 
 
 def identity_control(rows: pl.DataFrame) -> dict[str, Any]:
