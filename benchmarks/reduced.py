@@ -8,6 +8,7 @@ factorial test. What is kept as it was measured, because its rows are too large:
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -141,6 +142,8 @@ def _reduce_attention(folder: Path) -> None:
     cells = cells.select(ATTENTION_CELLS.names)
     write_packed(folder / "attention_cells.arrow", cells.to_arrow().cast(stamped(ATTENTION_CELLS, digest)))
     control = read_table(folder / "attention_control.arrow").to_pylist()[0]
+    if not control["present"]:
+        del control["computed"]
     layers = read_table(folder / "attention_layers.arrow").to_pylist()
     found = {"digest": digest, "identity_control": control, **of_cells(cells), "layers": layers}
     write_atomically(folder / "attention.json", as_json(found))
@@ -187,5 +190,5 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float):
-        return one == other or (one != one and other != other) or abs(one - other) <= 1e-9 * max(abs(one), abs(other))
+        return one == other or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-14) or (math.isnan(one) and math.isnan(other))
     return bool(one == other)
