@@ -48,8 +48,11 @@ class Rebuilt:
 
     def differences(self, docs: Path) -> list[str]:
         """Return the files under `docs` that are not what was recomputed."""
-        page = docs / "results.md"
-        stale = [name for name, held in self.found.items() if not same(read_json(docs / "results" / name), held)]
+        page, results = docs / "results.md", docs / "results"
+        stale = [
+            name for name, held in self.found.items()
+            if not (results / name).exists() or not same(read_json(results / name), held)
+        ]  # fmt: skip
         if not page.exists() or page.read_text(encoding="utf-8") != self.page:
             stale.append("results.md")
         return stale
