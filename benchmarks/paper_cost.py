@@ -49,7 +49,7 @@ def planned(job: Path = JOB) -> dict[str, Any]:
 
 
 def prepare_without(job: Path, folder: Path) -> Prepared:
-    """Prepare a study on Stable Diffusion 1.5 with stand-ins for its base, judges and references, laid into a folder."""
+    """Prepare a study on Stable Diffusion 1.5 with stand-ins for base, judges and references, laid into a folder."""
     base = write_architecture(folder / "base")
     path = Path(shutil.copy(job, folder))
     stand_ins = (f"base={base}", "clip=embedded", "lpips=embedded")

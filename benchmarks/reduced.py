@@ -190,5 +190,9 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float):
-        return one == other or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-14) or (math.isnan(one) and math.isnan(other))
+        return (
+            one == other
+            or math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-14)
+            or (math.isnan(one) and math.isnan(other))
+        )
     return bool(one == other)

@@ -3,7 +3,7 @@
     python -m benchmarks.results --collect RUNS/paper RUNS/why   # reduce run folders into docs/results/
     python -m benchmarks.results --plan                          # reckon what jobs/paper.yaml would take
     python -m benchmarks.results                                 # recompute everything, write docs/results.md
-    python -m benchmarks.results --check                         # the same, but compare; exit code 1 where anything differs
+    python -m benchmarks.results --check                         # compare instead; exit code 1 on a difference
 
 A run folder's name is what the document calls it: `paper` is the study of the paper's shape, `why` the one with
 interventions and attention; any of them may hold a factorial test. Run the first two, then the third.
@@ -72,14 +72,16 @@ def rebuild(results: Path) -> Rebuilt:
     """
     if not (results / PAPER / "statistics.json").exists():
         problem = "holds no run folder `paper`"
-        raise InputError(str(results), problem, "collect it: python -m benchmarks.results --collect RUNS/paper RUNS/why")
+        raise InputError(
+            str(results), problem, "collect it: python -m benchmarks.results --collect RUNS/paper RUNS/why"
+        )
     with tempfile.TemporaryDirectory(prefix="raymap-results-") as temporary:
         copy = Path(shutil.copytree(results, Path(temporary) / "results"))
         for path in sorted(copy.glob("*/statistics.json")):
             recompute(path.parent)
         found = {str(p.relative_to(copy)): read_json(p) for name in RECOMPUTED for p in sorted(copy.glob(f"*/{name}"))}
         plan = copy / "plan.json"
-        told = context(copy, read_json(plan) if plan.exists() else {}, read_json)
+        told = context(copy, read_json(plan) if plan.exists() else {})
     return Rebuilt(rendered(told), found)
 
 
@@ -166,7 +168,9 @@ def size(path: Path) -> int:
 def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
     """Do what the command line asks; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--collect", type=Path, nargs="+", metavar="RUN", help="run folders to reduce into docs/results/")
+    parser.add_argument(
+        "--collect", type=Path, nargs="+", metavar="RUN", help="run folders to reduce into docs/results/"
+    )
     parser.add_argument("--plan", action="store_true", help="reckon what jobs/paper.yaml would take")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where anything differs")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Run folders of invented scores with all that results rest on: image features, interventions, attention, private names."""
+"""Run folders of invented scores with all that results rest on: features, interventions, attention, private names."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,7 +72,7 @@ def test_the_page_is_whole_and_short_and_checks(docs: Path) -> None:
         assert f"\n## {heading}\n" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert len(tables) > 60
-    for before, line in zip(tables, tables[1:], strict=False):
+    for before, line in pairwise(tables):
         if set(line) <= {"|", "-"}:
             assert before.count("|") - before.count("\\|") == line.count("|"), before
 
