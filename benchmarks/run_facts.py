@@ -18,8 +18,9 @@ class Facts:
     """How a run came about.
 
     `images` are all that the map holds, the base's included; of these `proved` were not drawn. `recorded` were
-    committed in sessions that ended by themselves and took `seconds` in all, of which `drawing_s` until the last commit
-    and `training_s` in training; a session that was killed leaves no record. `varied` are images of interventions.
+    committed in sessions that ended by themselves, in `drawing_s` of drawing, scoring and starting workers, after
+    `training_s` of training; a session that was killed leaves no record. `varied` are images of interventions, whose
+    sessions count in `seconds` too.
     """
 
     prompts: int
@@ -109,7 +110,7 @@ def facts(run: Run) -> Facts:
         images=base + run.scores.height,
         proved=int((~run.scores["drawn"]).sum()),
         recorded=sum(session["drawn"] for session in own),
-        seconds=sum(session.get("seconds", 0.0) for session in own),
+        seconds=sum(session.get("seconds", session.get("drawing_s", 0.0)) for session in sessions),
         drawing_s=sum(session["drawing_s"] for session in own),
         training_s=sum(session.get("training_s", 0.0) for session in own),
         variants=0 if variants is None else variants["adapter"].n_unique(),
