@@ -47,6 +47,7 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "subject_means": subject_means(paper.statistics),
         "categories": category_table(paper.statistics),
         "regions": region_table(paper.statistics),
+        "below": below_floor(paper.statistics),
         "distances": distance_table(paper.run),
         "fid": fid_order(paper.run, published),
         "attention": attention(studies["why"].run) if "why" in studies else None,
@@ -100,6 +101,12 @@ def region_table(statistics: dict[str, Any]) -> list[tuple[str, dict[str, int]]]
     for row in statistics["regions"]:
         found.setdefault(row["region"] or "unknown", Counter())[row["method"]] += 1
     return sorted((name, dict(counts)) for name, counts in found.items())
+
+
+def below_floor(statistics: dict[str, Any]) -> tuple[int, int]:
+    """Return how many adapters' mean E_sem lies below τ_sem, and how many have a place in Fig. 1."""
+    placed = [row["region"] for row in statistics["regions"] if row["region"]]
+    return sum(region in ("safe", "visual drift") for region in placed), len(placed)
 
 
 def proved(run: Run) -> set[str]:

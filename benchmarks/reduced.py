@@ -29,7 +29,7 @@ from raymap.store.schema import ATTENTION_CELLS, stamped
 
 RECOMPUTED = ("statistics.json", "interventions.json", "attention.json", "factorial.json")
 RECORD = ("study", "digest", "images", "versions", "adapters")
-SESSION = ("training_s", "interventions", "drawn", "drawing_s", "swap_s", "draw_s", "score_s", "seconds")
+SESSION = ("started", "training_s", "interventions", "drawn", "drawing_s", "swap_s", "draw_s", "score_s", "seconds")
 WORKER = ("device", "threads")
 PRIVATE = ("references", "path", "custom", "accelerator_type")
 """Keys of a study that name files of this machine, or the machine."""

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from benchmarks.synthetic_run import full_size, write_run
+from benchmarks.synthetic_run import Invented, full_size, write_run
 from raymap.analysis.attention import reduce_attention
+from raymap.analysis.factorial import read_design, reduce_factorial
 from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import reduce_run
 from raymap.interventions import Variant
@@ -45,6 +46,18 @@ def write_why(folder: Path) -> Path:
     reduce_run(folder)
     reduce_interventions(folder)
     reduce_attention(folder)
+    return folder
+
+
+def write_factorial(folder: Path) -> Path:
+    """Write a small run on the prompts of the factorial suite, and reduce it."""
+    kinds = {"concrete": "animals", "abstract": "abstract"}
+    prompts = [(text, kinds[kind]) for text, (kind, _) in read_design().items()]
+    adapters = full_size(subjects=1).adapters
+    write_run(folder, Invented(adapters, prompts, seeds=2, side=16))
+    _describe(folder)
+    reduce_run(folder)
+    reduce_factorial(folder)
     return folder
 
 
