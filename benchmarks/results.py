@@ -12,6 +12,7 @@ interventions and attention; any of them may hold a factorial test. Run the firs
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 TEMPLATE = Path(__file__).parents[1] / "docs" / "results" / "results.md.j2"
 LIMIT = 10_000_000
 """Bytes of all that is committed under docs/results/."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PAPER = "paper"
 """The run folder that gets a report and figures."""
 
@@ -91,9 +93,12 @@ def rendered(told: dict[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    environment.filters |= {"n": number, "est": estimate, "p": p_value, "pct": percent, "time": duration, "cell": cell}
+    environment.filters |= {"n": number, "est": estimate, "p": p_value, "pct": percent, "time": duration, "cell": cell,
+                            "printed": printed}  # fmt: skip
     environment.globals |= {"sign": sign}
-    return environment.get_template(TEMPLATE.name).render(told)
+    page = environment.get_template(TEMPLATE.name).render(told)
+    lines = "\n".join(line.rstrip() for line in page.splitlines())
+    return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
 def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
@@ -125,6 +130,12 @@ def duration(seconds: float) -> str:
 def cell(text: str) -> str:
     """Return a text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def printed(text: str) -> str:
+    """Return a text with powers of ten and true minus signs in the place of TeX and hyphens."""
+    power = re.sub(r" \\times 10\^\{(-?\d+)\}", lambda found: f" × 10{found[1].translate(RAISED)}", text)
+    return re.sub(r"(?<![\w)])-(?=\d)", "−", power)
 
 
 def sign(value: dict[str, Any]) -> str:
