@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,7 +40,11 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "paper": paper,
         "why": studies.get("why"),
-        "factorials": {name: study.factorial for name, study in studies.items() if study.factorial},
+        "factorials": {
+            name: study.factorial | {"reading": by_measure(study.factorial["reading"])}
+            for name, study in studies.items()
+            if study.factorial
+        },
         "published": published,
         "against": rows,
         "methods": methods(paper.statistics, published),
@@ -164,7 +169,7 @@ def attention(run: Run) -> dict[str, Any] | None:
         "control": held["identity_control"],
         "correlations": [
             row for row in held["correlations"]
-            if (row["tokens"], row["with"]) == ("all", "e_sem") and row["measure"] in ("delta", "js")
+            if (row["tokens"], row["with"], row["measure"]) == ("all", "e_sem", "delta")
         ],
         "adapters": [row | {"direct": direct[name]} for name, row in free.items() if name in direct],
         "ends": {"most disrupted": table[:3], "least disrupted": table[-3:]},
@@ -200,8 +205,16 @@ def causes(run: Run) -> dict[str, Any] | None:
         "adapters": list(parts | random),
         "parts": parts,
         "random": random,
-        "methods": [line for line in held["reading"] if "random updates of the norm and rank of" not in line],
+        "methods": by_measure(line for line in held["reading"] if "random updates of the norm and rank of" not in line),
     }
+
+
+def by_measure(lines: Iterable[str]) -> dict[str, str]:
+    """Join sentences that begin with `E_sem: ` or `E_per: ` to one text each."""
+    found: dict[str, list[str]] = {}
+    for measure, _, said in (line.partition(": ") for line in lines):
+        found.setdefault(measure, []).append(said[0].upper() + said[1:])
+    return {measure: " ".join(said) for measure, said in found.items()}
 
 
 def inversion(statistics: dict[str, Any], published: Paper) -> dict[str, Any]:
