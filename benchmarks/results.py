@@ -26,7 +26,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from benchmarks.findings import context
 from benchmarks.reduced import RECOMPUTED, collect, read_json, recompute, same
 from raymap.errors import InputError
-from raymap.report.export import export
+from raymap.report.figures import figures
+from raymap.report.figures import rendered as rendered_figure
 from raymap.report.page import number, write_page
 from raymap.report.source import read_run
 from raymap.store.files import write_atomically
@@ -37,6 +38,7 @@ TEMPLATE = Path(__file__).parents[1] / "docs" / "results" / "results.md.j2"
 LIMIT = 10_000_000
 """Bytes of all that is committed under docs/results/."""
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+FIGURES = ("figure_1", "figure_2")
 PAPER = "paper"
 """The run folder that gets a report and figures."""
 
@@ -157,9 +159,7 @@ def collect_all(sources: Sequence[Path], results: Path) -> int:
             target = Path(temporary) / name
             collect(source, target)
             if name == PAPER:
-                run = read_run(target)
-                write_page(run)
-                export(run, ["png"])
+                _illustrate(target)
         others = [path for path in results.glob("*") if path.name not in names]
         total = sum(map(size, [Path(temporary), *others]))
         if total > LIMIT:
@@ -169,6 +169,15 @@ def collect_all(sources: Sequence[Path], results: Path) -> int:
             shutil.rmtree(results / name, ignore_errors=True)
             shutil.copytree(Path(temporary) / name, results / name)
     return total
+
+
+def _illustrate(folder: Path) -> None:
+    """Write a reduced run's report and the figures that the document shows."""
+    run = read_run(folder)
+    page = write_page(run)
+    drawn = figures(run)
+    for name in FIGURES:
+        write_atomically(page.with_name(f"{name}.png"), rendered_figure(drawn[name](), "png"))
 
 
 def size(path: Path) -> int:
