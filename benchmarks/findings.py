@@ -213,8 +213,8 @@ def by_measure(lines: Iterable[str]) -> dict[str, str]:
     """Join sentences that begin with `E_sem: ` or `E_per: ` to one text each."""
     found: dict[str, list[str]] = {}
     for measure, _, said in (line.partition(": ") for line in lines):
-        found.setdefault(measure, []).append(said[0].upper() + said[1:])
-    return {measure: " ".join(said) for measure, said in found.items()}
+        found.setdefault(measure, []).append(said.rstrip("."))
+    return {measure: "; ".join(said) + "." for measure, said in found.items()}
 
 
 def inversion(statistics: dict[str, Any], published: Paper) -> dict[str, Any]:
