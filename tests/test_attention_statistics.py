@@ -9,7 +9,14 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from raymap.analysis.attention import attention_cells, averaged, rank_correlation, spearman, summarize
+from raymap.analysis.attention import (
+    attention_cells,
+    averaged,
+    rank_correlation,
+    resampled_spearman,
+    spearman,
+    summarize,
+)
 from raymap.store.schema import ATTENTION_CELLS
 
 
@@ -40,6 +47,15 @@ def test_classes_of_tokens_are_weighed_by_their_tokens_and_layers_alike() -> Non
     assert parts["content"]["delta"] == pytest.approx(0.03)
     assert parts["content"]["relative"] == pytest.approx(0.03 / 0.15)
     assert parts["content"]["js"] + parts["bos"]["js"] == pytest.approx(0.03)
+
+
+def test_the_rank_correlation_of_a_resample_is_scipys_of_its_rows() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 9, (30, 3)).astype(float), rng.normal(size=(30, 3))
+    drawn = rng.integers(30, size=(20, 30))
+    found = resampled_spearman(x, y, np.array([np.bincount(rows, minlength=30) for rows in drawn]))
+    for rows, rho in zip(drawn, found, strict=True):
+        assert rho == pytest.approx([stats.spearmanr(x[rows, k], y[rows, k]).statistic for k in range(3)])
 
 
 def test_the_rank_correlation_is_scipy_s_and_its_interval_holds_it() -> None:

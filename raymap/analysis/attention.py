@@ -117,6 +117,17 @@ def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
         rows: schema ATTENTION, names as strings.
         cells: schema ATTENTION_CELLS.
     """
+    by_layer = ("method", "protocol", "layer", "bin", "timestep", "tokens")
+    layers = averaged(rows.filter(pl.col("method") != CONTROL), by_layer)
+    return {
+        "identity_control": identity_control(rows),
+        **of_cells(cells),
+        "layers": layers.sort("method", "protocol", "layer", "bin", "tokens").to_dicts(),
+    }
+
+
+def of_cells(cells: pl.DataFrame) -> dict[str, Any]:
+    """Return what attention.json holds that rests on the cells alone (schema ATTENTION_CELLS)."""
     measured = cells.filter(pl.col("method") != CONTROL)
     others = measured.filter(~pl.col("target"))
     adapters = [
@@ -127,17 +138,13 @@ def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
     ]
     found = correlations(measured)
     return {
-        "identity_control": identity_control(rows),
         "scope": "adapters, direct: prompts that are not of the subject's own category; correlations: all prompts",
         "adapters": adapters,
         "direct": direct_share(others),
         "correlations": found,
         "table_3": table_3(measured),
-        "layers": averaged(
-            rows.filter(pl.col("method") != CONTROL), ("method", "protocol", "layer", "bin", "timestep", "tokens")
-        ).sort("method", "protocol", "layer", "bin", "tokens").to_dicts(),
         "reading": reading(found),
-    }  # fmt: skip
+    }
 
 
 def identity_control(rows: pl.DataFrame) -> dict[str, Any]:
@@ -221,12 +228,16 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     if not adapters:
         return {"value": None, "low": None, "high": None, "by_adapter": [], "reason": "no ranks to compare"} | base
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(RESAMPLES):
-        rows, columns = rng.integers(prompts, size=prompts), rng.integers(adapters, size=adapters)
-        drawn.append(np.nanmean(spearman(x[np.ix_(rows, columns)], y[np.ix_(rows, columns)])))
+    drawn = [(rng.integers(prompts, size=prompts), rng.integers(adapters, size=adapters)) for _ in range(RESAMPLES)]
+    rows, columns = (
+        np.array([np.bincount(sample[k], minlength=n) for sample in drawn]) for k, n in enumerate((prompts, adapters))
+    )
+    resampled = resampled_spearman(x, y, rows)
+    known = columns * ~np.isnan(resampled)
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(known * resampled, axis=1) / known.sum(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail])
+    low, high = np.nanpercentile(means, [tail, 100 - tail])
     rho = spearman(x, y)
     found = {"value": float(rho.mean()), "low": float(low), "high": float(high), "by_adapter": rho.tolist()}
     return found | {"reason": None} | base
@@ -237,6 +248,33 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     a, b = (stats.rankdata(values, axis=0) - (len(values) + 1) / 2 for values in (x, y))
     with np.errstate(invalid="ignore"):
         return (a * b).sum(axis=0) / np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+
+
+def resampled_spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return Spearman's ρ of every column in resamples of the rows, float (B, S), NaN where it is constant there.
+
+    Args:
+        x, y: float (P, S).
+        counts: int (B, P), how often each row is in a resample; P in all.
+    """
+    found = np.empty((len(counts), x.shape[1]))
+    for k in range(x.shape[1]):
+        a, b = (_mid_ranks(column[:, k], counts) - (len(x) + 1) / 2 for column in (x, y))
+        squares = (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            found[:, k] = (counts * a * b).sum(axis=1) / np.sqrt(squares)
+    return found
+
+
+def _mid_ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mid-rank of each row among as many copies of every row as `counts` (B, P) says, float (B, P)."""
+    order, (_, group, sizes) = (
+        np.argsort(values, kind="stable"),
+        np.unique(values, return_inverse=True, return_counts=True),
+    )
+    tied = np.add.reduceat(counts[:, order], np.cumsum(sizes) - sizes, axis=1)
+    ranks: np.ndarray = (tied.cumsum(axis=1) - tied + (tied + 1) / 2)[:, group]
+    return ranks
 
 
 def reading(found: list[dict[str, Any]]) -> list[str]:
