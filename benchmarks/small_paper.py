@@ -67,7 +67,8 @@ def narrowed(width: float, side: int) -> Size:
     heads = max(1, round(real.text["num_attention_heads"] * width))
     hidden = heads * real.text["hidden_size"] // real.text["num_attention_heads"]
     return Size(
-        real.unet | {"block_out_channels": channels(real.unet), "cross_attention_dim": hidden, "sample_size": side // 8},
+        real.unet
+        | {"block_out_channels": channels(real.unet), "cross_attention_dim": hidden, "sample_size": side // 8},
         real.vae | {"block_out_channels": channels(real.vae), "sample_size": side},
         real.text | {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_attention_heads": heads},
     )

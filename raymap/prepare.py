@@ -174,7 +174,9 @@ def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[st
         missing.append(f"base {study.base}: not fetched; its known architecture stands in, pictures of {side}x{side}")
     if absent:
         of = [subject.name for subject in study.subjects if set(subject.references) & set(absent)]
-        missing.append(f"references: {len(absent)} files of {len(of)} subjects ({', '.join(of)}), as {absent[0]} (docs/subjects.md)")
+        missing.append(
+            f"references: {len(absent)} files of {len(of)} subjects ({', '.join(of)}), as {absent[0]} (docs/subjects.md)"
+        )
     return tuple(missing)
 
 

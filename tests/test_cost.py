@@ -78,8 +78,11 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     images = 7 * 2 * 3  # prompts, seeds; base, adapter and control
     assert (found.images, found.drawn) == (images, images)
     assert found.drawing_h == pytest.approx(images * (3 * 2 * denoiser + decoder) / (0.4 * 989e12) / 3600)
-    assert found.training_h == pytest.approx(20 * 2 * 2 * 3 * denoiser / (0.4 * 67e12) / 3600)
-    assert "one H100 GPU at 40% of its bfloat16 peak" in found.sentence()
+    passes = 20 * 2 * 2 * cost.TRAINING_PASSES
+    drawn = 4 + 100  # samples, and pictures of the class; trainers draw with 20 guided steps
+    training = passes * denoiser + drawn * (20 * 2 * denoiser + decoder)
+    assert found.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
+    assert "one H100 GPU at 40% of its bfloat16 peak (in training of its float32 peak)" in found.sentence()
     assert found.sentence(2.0).endswith(f"at 2 an hour: {2 * (found.drawing_h + found.training_h):.2f}")
 
 
@@ -92,6 +95,7 @@ def test_images_that_are_proved_equal_cost_nothing(tmp_path: Path) -> None:
 def test_the_disk_that_is_foretold_is_what_a_run_takes(study: Path, finished: Path) -> None:
     held = RunFolder(finished)
     files = [p for folder in ("images", "scores", "features") for p in (held.root / folder).rglob("*") if p.is_file()]
+    files += held.root.glob("adapters/*/*.safetensors")
     taken = sum(p.stat().st_size for p in files)
     assert cost.estimate(prepare(load_study(study))).bytes == pytest.approx(taken, rel=0.5)
 

@@ -81,7 +81,9 @@ def described(study: Any, dry: bool = False) -> Any:
     prepared = prepare(study, dry)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
     for what in prepared.missing:
-        console.print(f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
+        )
     for prompt in too_long(prepared):
         problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)
