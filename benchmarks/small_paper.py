@@ -173,8 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
         denoiser, decoder = (count / 1e12 for count in flops(OUTLINES / "sd15"))
         real = minutes(study, overrides, args.workers)
         console.print(
-            f"Stable Diffusion 1.5 takes {denoiser:.3g} TFLOP a denoiser pass and {decoder:.3g} a decoding: this study at "
-            f"its size an estimated {real:.0f} minutes on {args.workers} workers, "
+            f"Stable Diffusion 1.5 takes {denoiser:.3g} TFLOP a denoiser pass and {decoder:.3g} a decoding: this study "
+            f"at its size an estimated {real:.0f} minutes on {args.workers} workers, "
             f"{'more' if real > LIMIT_MIN else 'no more'} than {LIMIT_MIN}"
         )
         random_base(narrowed(width, args.side)).save_pretrained(folder / "base")
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = check(folder / "run")
         pictures = PROMPTS * SEEDS + found.rows
         console.print(
-            f"{pictures} images in {seconds:.0f} s, {PROMPTS * SEEDS + found.drawn} of them drawn, {found.moved} others "
+            f"{pictures} images in {seconds:.0f} s, {PROMPTS * SEEDS + found.drawn} of them drawn, {found.moved} other "
             f"than the base's; identity controls exactly zero, Textual Inversion proved; {found.bytes / 2**20:.1f} MiB"
         )
 

@@ -173,10 +173,8 @@ def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[st
         side = bases.picture_side(outline)
         missing.append(f"base {study.base}: not fetched; its known architecture stands in, pictures of {side}x{side}")
     if absent:
-        of = [subject.name for subject in study.subjects if set(subject.references) & set(absent)]
-        missing.append(
-            f"references: {len(absent)} files of {len(of)} subjects ({', '.join(of)}), as {absent[0]} (docs/subjects.md)"
-        )
+        of = ", ".join(subject.name for subject in study.subjects if set(subject.references) & set(absent))
+        missing.append(f"references: {len(absent)}, of {of}; the first is {absent[0]} (docs/subjects.md)")
     return tuple(missing)
 
 

@@ -42,7 +42,7 @@ def test_the_papers_study_is_foretold_before_anything_was_fetched(tmp_path: Path
     assert "3 identity controls = 6000 images more, 2000 of them proved; 45 adapters to train" in first
     base, references = missing
     assert f"missing, before it can run: base {SD15}: not fetched" in base
-    assert "references: 66 files of 15 subjects (face-1, " in references
+    assert "references: 68, of face-1, face-2, " in references
     assert str(tmp_path / "references" / "face-1" / "1.jpg") in references
     found = re.search(r"estimate: (\d+) images to draw, ([\d.]+) GiB on disk; ([\d.]+) h of drawing", last)
     assert found is not None, last
@@ -70,7 +70,7 @@ def test_what_is_absent_is_named_and_what_is_broken_is_refused_all_the_same(tmp_
     with pytest.raises(InputError, match=re.escape(f"{first}: does not exist")):
         prepare(study)
     (missing,) = prepare(study, dry=True).missing
-    assert missing.startswith(f"references: 1 files of 1 subjects (star-cup), as {first}")
+    assert missing == f"references: 1, of star-cup; the first is {first} (docs/subjects.md)"
     second.write_bytes(b"this is no picture")
     with pytest.raises(InputError, match=re.escape(f"{second}: is no readable image")):
         prepare(study, dry=True)
