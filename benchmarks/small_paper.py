@@ -1,9 +1,10 @@
 """The paper's study scaled down: the committed jobs/paper.yaml, through `raymap run`, on random weights.
 
-    python -m benchmarks.small_paper [--width 0.1] [--side 512] [--workers 2] [--device cpu|cuda] [--output FOLDER]
+    python -m benchmarks.small_paper [--width 0.1] [--side 256] [--workers 2] [--device cpu|cuda] [--output FOLDER]
 
 Two subjects, six prompts, two seeds, the three methods' reference recipes with a few steps each. The base has Stable
-Diffusion 1.5's classes, blocks and layers; `--width` multiplies its channels, 1 is the real size. No hub is needed: the
+Diffusion 1.5's classes, blocks and layers; `--width` multiplies its channels. The real size is `--width 1 --side 512`, and
+takes hours on a CPU. No hub is needed: the
 weights are random, the references drawn, the judges the embedded ones. What differs from the file is given as
 `--set` and `--limit`. The command ends with exit code 1 unless the run folder holds what it must.
 """
@@ -41,7 +42,7 @@ JOB = Path(__file__).parents[1] / "jobs" / "paper.yaml"
 SUBJECTS = {"face-1": CAPTAIN, "teapot": STAR_CUP}
 """Subjects of the paper's study, and what is drawn in place of their photographs."""
 PROMPTS, SEEDS = 6, 2
-STEPS = {"textual_inversion": 4, "lora": 8, "custom_diffusion": 4}
+STEPS = {"textual_inversion": 2, "lora": 4, "custom_diffusion": 4}
 GROUPS = 32
 """Group norms have so many groups, so that channels are multiples of it."""
 LIMIT_MIN = 20
@@ -156,14 +157,13 @@ def check(output: Path) -> Found:
 def main(arguments: list[str] | None = None) -> None:
     """Say what the real size would take, run the study, check what it left, print time and size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=float, help="of the channels; 0.1 on a CPU, 1 on a GPU")
-    parser.add_argument("--side", type=int, default=512, help="of the pictures, a multiple of 64")
+    parser.add_argument("--width", type=float, default=0.1, help="times the real channels")
+    parser.add_argument("--side", type=int, default=256, help="of the pictures, a multiple of 64")
     parser.add_argument("--sampler-steps", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--output", type=Path, help="keeps base, study and run folder there")
     args = parser.parse_args(arguments)
-    width = args.width or (0.1 if args.device == "cpu" else 1.0)
     console = Console(width=120, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.output or Path(temporary)).absolute()
@@ -177,10 +177,10 @@ def main(arguments: list[str] | None = None) -> None:
             f"at its size an estimated {real:.0f} minutes on {args.workers} workers, "
             f"{'more' if real > LIMIT_MIN else 'no more'} than {LIMIT_MIN}"
         )
-        random_base(narrowed(width, args.side)).save_pretrained(folder / "base")
+        random_base(narrowed(args.width, args.side)).save_pretrained(folder / "base")
         overrides.append(f"base={folder / 'base'}")
         expected = minutes(study, overrides, args.workers)
-        console.print(f"width {width:g}, pictures of {args.side}x{args.side}: an estimated {expected:.2g} minutes")
+        console.print(f"width {args.width:g}, pictures of {args.side}x{args.side}: an estimated {expected:.2g} minutes")
         start = time.perf_counter()
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
         subprocess.run(command(study, overrides, folder / "run"), env=environment, check=True)
