@@ -172,8 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
         denoiser, decoder = (count / 1e12 for count in flops(OUTLINES / "sd15"))
         real = minutes(study, overrides, args.workers)
         console.print(
-            f"real size: {denoiser:.3g} TFLOP a denoiser pass, {decoder:.3g} a decoding, an estimated {real:.0f} minutes "
-            f"with workers={args.workers}"
+            f"real size: {denoiser:.3g} TFLOP a denoiser pass and {decoder:.3g} a decoding, "
+            f"so an estimated {real:.0f} minutes with workers={args.workers}"
         )
         quiet()
         random_base(narrowed(args.width, args.side)).save_pretrained(folder / "base")
