@@ -37,28 +37,44 @@ class Found:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study whose every input was looked at: what to train, what was brought along, for which base."""
+    """A study whose every input was looked at: what to train, what was brought along, for which base.
+
+    `missing` says what a run needs and a dry run does not; with it, `base` may be an outline (raymap.diffusion.base).
+    """
 
     study: Study
     base: Path
     base_sha256: str
     orders: tuple[AdapterOrder, ...]
     brought: tuple[Found, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
-        """Images the whole study holds, base included."""
+        """Images the whole study holds, those of base and identity controls included."""
         models = 1 + len(self.orders) + len(self.brought)
         return models * len(self.study.prompts) * len(self.study.seeds)
 
     @property
+    def controls(self) -> int:
+        """How many of the adapters are identity controls."""
+        methods = [order.method for order in self.orders] + [found.info.method for found in self.brought]
+        return methods.count(CONTROL)
+
+    @property
     def proved(self) -> int:
-        """Images of adapters that will be proved to be the base's own, and not be drawn."""
+        """Images of adapters and controls that will be proved to be the base's own, and not be drawn."""
+        return self.proved_of(controls=False) + self.proved_of(controls=True)
+
+    def proved_of(self, controls: bool) -> int:
+        """Return how many of `proved` are those of the identity controls, or of the other adapters."""
         if self.study.draw_anyway:
             return 0
         triggered = self.study.protocol == "triggered"
-        plain = [order.triggers for order in self.orders if not (triggered and order.subject)]
-        plain += [found.triggers for found in self.brought if not triggered]
+        orders = [order for order in self.orders if (order.method == CONTROL) is controls]
+        brought = [found for found in self.brought if (found.info.method == CONTROL) is controls]
+        plain = [order.triggers for order in orders if not (triggered and order.subject)]
+        plain += [found.triggers for found in brought if not triggered]
         same = [
             not any(may_stand_in(trigger, prompt.text) for trigger in triggers)
             for triggers in plain
@@ -81,16 +97,23 @@ class Prepared:
         return len(planned_variants(asked, self.touched)) if asked else 0
 
 
-def prepare(study: Study) -> Prepared:
+def prepare(study: Study, dry: bool = False) -> Prepared:
     """Look at everything the study names: base, judges, reference images, adapters brought along.
+
+    Args:
+        dry: nothing is to be run. References that are not there, and a base of a known architecture that was not
+            fetched, are then named in `missing`; what is there and cannot be used is refused all the same.
 
     Raises:
         InputError: the first thing that cannot be used. Nothing has been started or written by then.
     """
     check_judges(study.clip, study.lpips)
-    folder = bases.resolve(study.base)
+    # An adapter that was trained for the base names its digest, which an outline has not.
+    outline = bases.outline(study.base) if dry and not study.adapters else None
+    folder = outline or bases.resolve(study.base)
     base_sha256 = bases.digest(folder)
-    references = {subject.name: check_references(subject) for subject in study.subjects}
+    absent = [path for subject in study.subjects for path in subject.references if dry and not path.exists()]
+    references = {subject.name: check_references(subject, absent) for subject in study.subjects}
     brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
     for found in brought:
         if study.protocol == "triggered" and found.card.get("phrase") is None:
@@ -107,24 +130,33 @@ def prepare(study: Study) -> Prepared:
             raise InputError(
                 f"adapter {name}", f"has {MARK!r} in its name, as variants have", "give its entry a `name:`"
             )
-    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought))
+    missing = _missing(study, outline, absent)
+    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought), missing)
     if study.interventions:
         check_interventions(study.interventions, prepared.touched)
     return prepared
 
 
 def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line. Models are the base, the adapters and the identity controls."""
+    """Return what a run would do, in one line. Models are the base and the adapters; identity controls stand apart."""
     study = prepared.study
-    models = 1 + len(prepared.orders) + len(prepared.brought)
+    pictures = len(study.prompts) * len(study.seeds)
+    controls = prepared.controls
+    models = 1 + len(prepared.orders) + len(prepared.brought) - controls
     training = sum(order.subject is not None for order in prepared.orders)
     line = (
         f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
-        f"{prepared.images} images, {prepared.proved} of them proved to be the base's own and not drawn; "
-        f"{training} adapter{'' if training == 1 else 's'} to train"
+        f"{models * pictures} images, {prepared.proved_of(controls=False)} of them proved to be the base's own and not "
+        "drawn; "
     )
+    if controls:
+        line += (
+            f"{controls} identity control{'' if controls == 1 else 's'} = {controls * pictures} images more, "
+            f"{prepared.proved_of(controls=True)} of them proved; "
+        )
+    line += f"{training} adapter{'' if training == 1 else 's'} to train"
     if number := prepared.variants:
-        line += f"; interventions: {number} variants = {number * len(study.prompts) * len(study.seeds)} images more"
+        line += f"; interventions: {number} variants = {number * pictures} images more"
     return line
 
 
@@ -132,6 +164,18 @@ def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
     """Return the prompts of which the base's text encoder sees only the beginning."""
     skeleton = skeleton_of(prepared.base)
     return tuple(p for p in prepared.study.prompts if len(skeleton.tokenizer.encode(p.text).ids) > skeleton.text_length)
+
+
+def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[str, ...]:
+    """Return what is named by the study and not there, a line a kind."""
+    missing = []
+    if outline is not None:
+        side = bases.picture_side(outline)
+        missing.append(f"base {study.base}: not fetched; its known architecture stands in, pictures of {side}x{side}")
+    if absent:
+        of = ", ".join(subject.name for subject in study.subjects if set(subject.references) & set(absent))
+        missing.append(f"references: {len(absent)}, of {of}; the first is {absent[0]} (docs/subjects.md)")
+    return tuple(missing)
 
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:

@@ -90,8 +90,8 @@ def audited(shared: Path) -> Path:
 
 def test_an_audit_shows_its_cost_first_and_names_what_exceeds_a_limit(audited: Path) -> None:
     out = (audited / "out.txt").read_text()
-    cost = "8 prompts x 2 seeds x 5 models = 80 images, 16 of them proved"
-    assert cost in out.splitlines()[0]
+    assert "8 prompts x 2 seeds x 4 models = 64 images, 16 of them proved" in out.splitlines()[0]
+    assert "1 identity control = 16 images more, 0 of them proved" in out.splitlines()[0]
     assert "estimate: 64 images to draw" in out
     assert out.index("estimate:") < out.index("drawing")
     assert "0 adapters to train" in out
@@ -179,7 +179,7 @@ def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(audited: Path, tm
     command = raymap_command("audit", "--adapter", audited / "ink.safetensors", "--dry-run", "--limit", "6")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "audit-ink: 6 prompts x 4 seeds x 3 models = 72 images" in done.stdout
+    assert "audit-ink: 6 prompts x 4 seeds x 2 models = 48 images" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

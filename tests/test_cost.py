@@ -12,9 +12,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from raymap import cost
-from raymap.bench.models import SIZES, random_base
+from raymap.bench.models import SIZES, TARGETS, random_base
 from raymap.embedded.model import PIPELINE
 from raymap.flops import counted, flops
+from raymap.personalize.layers import keys_and_values, low_rank
 from raymap.prepare import prepare
 from raymap.shapes import shapes_in
 from raymap.store.folder import RunFolder
@@ -78,9 +79,23 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     images = 7 * 2 * 3  # prompts, seeds; base, adapter and control
     assert (found.images, found.drawn) == (images, images)
     assert found.drawing_h == pytest.approx(images * (3 * 2 * denoiser + decoder) / (0.4 * 989e12) / 3600)
-    assert found.training_h == pytest.approx(20 * 2 * 2 * 3 * denoiser / (0.4 * 67e12) / 3600)
-    assert "one H100 GPU at 40% of its bfloat16 peak" in found.sentence()
+    passes = 20 * 2 * 2 * cost.TRAINING_PASSES
+    drawn = 4 + 100  # samples, and pictures of the class; trainers draw with 20 guided steps
+    training = passes * denoiser + drawn * (20 * 2 * denoiser + decoder)
+    assert found.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
+    assert "one H100 GPU at 40% of its bfloat16 peak (in training of its float32 peak)" in found.sentence()
     assert found.sentence(2.0).endswith(f"at 2 an hour: {2 * (found.drawing_h + found.training_h):.2f}")
+
+
+@pytest.mark.parametrize("method", ["lora", "custom_diffusion"])
+def test_a_training_step_takes_the_passes_that_torch_counts(method: str) -> None:
+    unet = random_base("sd15", "meta").unet
+    wrapped = keys_and_values(unet, 1) if method == "custom_diffusion" else low_rank(unet, TARGETS, 4, 4, 1, 0)
+    with wrapped, FlopCounterMode(display=False) as counter, torch.device("meta"):
+        predicted = unet(torch.empty(1, 4, 64, 64), torch.zeros(1), torch.empty(1, 77, 768)).sample
+        forward = counter.get_total_flops()
+        predicted.square().mean().backward()
+    assert counter.get_total_flops() / forward == pytest.approx(cost.TRAINING_PASSES, rel=0.03)
 
 
 def test_images_that_are_proved_equal_cost_nothing(tmp_path: Path) -> None:
@@ -92,6 +107,7 @@ def test_images_that_are_proved_equal_cost_nothing(tmp_path: Path) -> None:
 def test_the_disk_that_is_foretold_is_what_a_run_takes(study: Path, finished: Path) -> None:
     held = RunFolder(finished)
     files = [p for folder in ("images", "scores", "features") for p in (held.root / folder).rglob("*") if p.is_file()]
+    files += held.root.glob("adapters/*/*.safetensors")
     taken = sum(p.stat().st_size for p in files)
     assert cost.estimate(prepare(load_study(study))).bytes == pytest.approx(taken, rel=0.5)
 

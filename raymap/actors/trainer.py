@@ -20,14 +20,12 @@ from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
 from raymap.errors import DrawingError, InputError
 from raymap.personalize.methods import lesson_of, train
-from raymap.personalize.orders import AdapterOrder
+from raymap.personalize.orders import SAMPLES, AdapterOrder
 from raymap.personalize.references import read_reference
 from raymap.personalize.step import Step
 from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.store.lock import check_seen
 from raymap.study import SamplerSettings
-
-SAMPLES = 4
 
 
 class Trainer:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from raymap.diffusion.base import tokenizer_folder
 from raymap.shapes import Shapes, shapes_of
 
 COMPONENTS = ("unet", "text_encoder")
@@ -60,7 +61,7 @@ def skeleton_of(folder: Path) -> Skeleton:
         InputError: as `shapes_of`.
     """
     shapes = {f"{part}.{name}": shape for part in COMPONENTS for name, shape in shapes_of(folder, part).items()}
-    return Skeleton(shapes, _tokenizer(folder / "tokenizer"))
+    return Skeleton(shapes, _tokenizer(tokenizer_folder(folder)))
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.diffusion.base import resolve
+from raymap.diffusion.base import OUTLINES, resolve
 from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.flops import counted
@@ -32,10 +33,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass(frozen=True)
 class Size:
-    """An architecture: what its configurations differ in from diffusers' and transformers' defaults.
-
-    Those defaults are Stable Diffusion 1.5's denoiser, but for the width of its text.
-    """
+    """An architecture: what its configurations say beside diffusers' and transformers' defaults."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -51,12 +49,15 @@ def _vae(channels: tuple[int, ...], layers: int) -> dict[str, Any]:
     }
 
 
+def _outlined(name: str) -> Size:
+    unet, vae, text = (
+        json.loads((OUTLINES / name / part / "config.json").read_text()) for part in ("unet", "vae", "text_encoder")
+    )
+    return Size(unet, vae, text)
+
+
 SIZES = {
-    "sd15": Size(
-        {"sample_size": 64, "cross_attention_dim": 768},
-        _vae((128, 256, 512, 512), 2),
-        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    ),
+    "sd15": _outlined("sd15"),
     "tiny": Size(
         {
             "sample_size": 32,
@@ -72,13 +73,13 @@ SIZES = {
 }
 
 
-def random_base(size: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """Return a pipeline of a named size, its weights random from a fixed seed."""
-    of = SIZES[size]
+def random_base(size: str | Size, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """Return a pipeline of a size, one of SIZES where it is a name, its weights random from a fixed seed."""
+    of = SIZES[size] if isinstance(size, str) else size
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         unet = UNet2DConditionModel(**of.unet)
-        vae = AutoencoderKL(**of.vae, norm_num_groups=32, latent_channels=4)
+        vae = AutoencoderKL(**of.vae, norm_num_groups=32)
         text_encoder = CLIPTextModel(CLIPTextConfig(**of.text))
     for module in (unet, vae, text_encoder):
         module.eval().requires_grad_(False)

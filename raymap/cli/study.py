@@ -34,7 +34,7 @@ def train(study: StudyFile, output: Output = None, dry_run: DryRun = False, over
     """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
     from raymap import run as runs
 
-    prepared, target = _prepared(study, output, overrides)
+    prepared, target = _prepared(study, output, overrides, dry=dry_run)
     if not dry_run:
         for folder in watched(lambda progress: runs.train(prepared, target, progress)):
             console.print(f"adapter: {folder}", soft_wrap=True)
@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
-    prepared, target = _prepared(study, output, changes, limit)
+    prepared, target = _prepared(study, output, changes, limit, dry_run)
     if dry_run:
         from raymap.cost import estimate
 
@@ -62,7 +62,7 @@ def run(
 
 
 def _prepared(
-    path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None
+    path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None, dry: bool = False
 ) -> tuple[Any, Path]:
     """Read and check a study; return it with its run folder."""
     from raymap.study import load_study
@@ -71,15 +71,19 @@ def _prepared(
     target = place(output or f"runs/{study.name}")
     if study.base == study.clip == study.lpips == "embedded":
         offline()
-    return described(study), target
+    return described(study, dry), target
 
 
-def described(study: Any) -> Any:
-    """Check all that a study names and print what it asks for."""
+def described(study: Any, dry: bool = False) -> Any:
+    """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
     from raymap.prepare import describe, prepare, too_long
 
-    prepared = prepare(study)
+    prepared = prepare(study, dry)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
+    for what in prepared.missing:
+        console.print(
+            f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
+        )
     for prompt in too_long(prepared):
         problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)

@@ -12,6 +12,10 @@ from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.store.files import fetch_folder
 
+OUTLINES = Path(__file__).with_name("outlines")
+KNOWN = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15", "CompVis/stable-diffusion-v1-4": "sd15"}
+"""Hub ids of a known architecture, and the folder in OUTLINES that has its configurations."""
+
 
 def resolve(base: str) -> Path:
     """Return the folder of a base on this node, fetching a URL or a hub id once: `org/name`, or `org/name@revision`.
@@ -37,6 +41,25 @@ def resolve(base: str) -> Path:
     except Exception as error:
         problem = f"cannot be had from the model hub ({type(error).__name__})"
         raise InputError(f"base: {base}", problem, "check the id and the network, or give a folder") from error
+
+
+def outline(base: str) -> Path | None:
+    """Return the folder of a base's configurations alone, where it is a known hub id that was not fetched yet.
+
+    Shapes, FLOPs and sizes of pictures follow from it as from the base itself.
+    """
+    name, _, revision = base.partition("@")
+    if name not in KNOWN or Path(base).exists():
+        return None
+    from huggingface_hub import try_to_load_from_cache  # takes half a second, and other bases need none of it
+
+    held = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
+    return None if isinstance(held, str) else OUTLINES / KNOWN[name]
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Return where a base's tokenizer lies; an outline has none: it is CLIP's, as the embedded base's is."""
+    return (PIPELINE if folder.parent == OUTLINES else folder) / "tokenizer"
 
 
 def pinned(base: str) -> str:

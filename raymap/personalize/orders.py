@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from raymap.study import Study, Subject
 
 CONTROL = "identity"
 PLAIN_WORD = "object"
+SAMPLES = 4
+"""Pictures that every trained adapter draws for its own caption, with the default sampler."""
 OBJECT_TEMPLATES = (
     "a photo of {}", "a picture of {}", "a clear photo of {}", "a photo of one {}", "a close photo of {}",
     "a bright photo of {}", "a dark photo of {}", "a photo of the {}", "a plain picture of {}", "{} in a photo",
@@ -145,6 +148,13 @@ class AdapterOrder:
         else:
             targets = KEYS_AND_VALUES if isinstance(self.recipe, CustomDiffusionRecipe) else ()
         return frozenset(name for name in linear if is_target(name.removesuffix(".weight"), targets))
+
+    def size(self, skeleton: Skeleton) -> int:
+        """Return the bytes of the weights that the trained adapter holds in float32, without those of its token."""
+        shapes = [skeleton.shapes[name] for name in self.touched(skeleton)]
+        if isinstance(self.recipe, LoraRecipe):
+            return 4 * self.recipe.rank * sum(sum(shape) for shape in shapes)
+        return 4 * sum(math.prod(shape) for shape in shapes)
 
     def card(self, folder: Path, losses: list[tuple[int, float]]) -> dict[str, Any]:
         """Return what adapter.json holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,16 @@ def read_reference(path: Path, size: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
-def check_references(subject: Subject) -> dict[str, str]:
-    """Decode every reference of a subject and return file name -> SHA-256 of the file.
+def check_references(subject: Subject, absent: Collection[Path] = ()) -> dict[str, str]:
+    """Decode every reference of a subject that is not `absent` and return file name -> SHA-256 of the file.
 
     Raises:
         InputError: naming the file that cannot be used, or that is not the one its folder's card describes.
     """
     digests = {}
     for path in subject.references:
+        if path in absent:
+            continue
         read_reference(path, 64)
         digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         check_origin(path, digests[path.name])
