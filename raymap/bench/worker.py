@@ -85,7 +85,7 @@ class Worker:
     def __init__(self, setup: Setup, folder: Path, number: int = 0) -> None:
         self.setup = setup
         self.drawing = Drawing(setup)
-        self._judge = (
+        self._judge: Judge | JudgeApart = (
             Judge(setup, folder) if setup.scorer == "inline" else JudgeApart(setup, folder, self.drawing.side, number)
         )
 
