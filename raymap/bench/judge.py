@@ -19,7 +19,7 @@ from raymap.errors import DrawingError
 from raymap.plan import AdapterInfo, Block
 
 DEPTH = 2
-"""How many batches a scorer apart may have before it, as in a run."""
+"""How many batches may be with a scorer apart, the one that it is scoring included."""
 
 
 class Judge:
