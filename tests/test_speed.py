@@ -21,6 +21,7 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.update import LowRank
 from raymap.bench.models import random_lora, write_lora
+from raymap.diffusion.base import digest
 from raymap.diffusion.pipeline import load
 from raymap.diffusion.speed import compiled_once, speed_up
 from raymap.embedded.model import PIPELINE
@@ -52,7 +53,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, of in (("cup", updates), ("null", nulls)):
         write_lora(of, folder / name)
         read = read_adapter(folder / name, skeleton_of(PIPELINE))
-        write_card(folder / name, foreign_card(name, "object", None, read, "0" * 64))
+        write_card(folder / name, foreign_card(name, "object", None, read, digest(PIPELINE)))
     return {name: folder / name for name in ("cup", "null")}
 
 
