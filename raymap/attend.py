@@ -26,11 +26,15 @@ def check_attention(study: Study, base: Path) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
-        InputError: prompts differ between base and adapter, or a layer has fewer heads than head groups.
+        InputError: prompts differ between base and adapter, a layer has fewer heads than head groups, or the denoiser
+            is compiled.
     """
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
+    if study.speed.compile != "none":
+        problem = "compiles the denoiser, and watching its attention puts other modules in"
+        raise InputError(f"speed.compile: {study.speed.compile}", problem, "measure a run with `compile: none`")
     config = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
     held = config.get("num_attention_heads") or config["attention_head_dim"]  # what diffusers' UNet takes for heads
     heads = min(held) if isinstance(held, list) else held
@@ -107,6 +111,7 @@ def _measure(
         draw_anyway=False,
         threads=resources.threads_per_worker,
         device=resources.device,
+        speed=study.speed,
     )
     meter = AttentionSpec(drawing, study.attention)
     tables = TablesSpec(plan.digest, study.attention.protocols)

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from raymap.interventions import MARK, Variant
-from raymap.study import Study
+from raymap.study import SpeedSettings, Study
 
 BASE = "base"
 """The name of the unadapted model where an adapter's name is expected."""
@@ -129,7 +130,7 @@ def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
 
 
 def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> str:
-    decides = {
+    decides: dict[str, Any] = {
         "models": model_digests,
         "clip": study.clip,
         "lpips": study.lpips,
@@ -143,4 +144,6 @@ def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict
         "draw_anyway": study.draw_anyway,
         "threads": study.resources.threads_per_worker if not study.resources.gpus_per_worker else None,
     }
+    if study.speed != SpeedSettings():  # the usual one leaves the digest as runs have it that knew no other
+        decides["speed"] = study.speed.model_dump()
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

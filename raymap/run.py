@@ -225,6 +225,7 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
         draw_anyway=study.draw_anyway,
         threads=threads,
         device=study.resources.device,
+        speed=study.speed,
     )
     scorer = ScorerSpec(
         study.clip,

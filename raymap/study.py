@@ -28,6 +28,7 @@ SubjectCategory = Literal["face", "object", "style"]
 OWN_CATEGORY: dict[str, PromptCategory] = {"face": "people", "object": "objects", "style": "styles"}
 """The prompt category that a subject category counts as its own (its *target* prompts)."""
 
+Compile = Literal["none", "default", "max-autotune", "reduce-overhead"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -97,6 +98,13 @@ class SamplerSettings(_Frozen):
 
     steps: Positive = 20
     guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+
+
+class SpeedSettings(_Frozen):
+    """What draws faster and changes last bits: mode of `torch.compile`, memory layout of denoiser and decoder."""
+
+    compile: Compile = "none"
+    channels_last: bool = False
 
 
 class AttentionSettings(_Frozen):
@@ -181,6 +189,7 @@ class Study(_Frozen):
     attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    speed: SpeedSettings = SpeedSettings()
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 

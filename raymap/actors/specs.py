@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from raymap.study import AttentionSettings, SamplerSettings
+from raymap.study import AttentionSettings, SamplerSettings, SpeedSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class GeneratorSpec:
     draw_anyway: bool
     threads: int
     device: str
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
 
 
 @dataclass(frozen=True)

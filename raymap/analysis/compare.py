@@ -28,7 +28,7 @@ from raymap.errors import InputError
 from raymap.study import OWN_CATEGORY
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")
-DECIDE = ("base", "sampler", "protocol", "dtype", "clip", "lpips")
+DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "clip", "lpips")
 TOLERANCE = 1e-3
 """One judge's values of one picture differ by less than this from device to device."""
 TOP = 10

@@ -45,6 +45,7 @@ MODELS = 4
 PROGRAMS = {
     "one": "diffusers, one image at a time",
     "batched": "diffusers, batched",
+    "compiled": "diffusers, batched, compiled",
     "accelerate": "diffusers, batches split by accelerate",
     "ray-data": "diffusers in Ray Data's map_batches",
     "raymap": "raymap run",
@@ -105,6 +106,7 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
         "identity_control": False,
         "batch_size": setup.batch_size,
         "dtype": setup.dtype,
+        "speed": setup.speed.model_dump(),
         "resources": {
             "workers": setup.workers if gpus else max(1, cores),
             "threads_per_worker": setup.threads,
@@ -116,9 +118,10 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
     return path
 
 
-def available() -> list[str]:
-    """Return the programs that can run here: Ray Data needs pandas (`pip install 'ray[data]'`)."""
-    return [name for name in PROGRAMS if name != "ray-data" or importlib.util.find_spec("pandas")]
+def available(setup: Setup) -> list[str]:
+    """Return a setup's programs that can run here: Ray Data needs pandas (`pip install 'ray[data]'`)."""
+    without = {"ray-data": not importlib.util.find_spec("pandas"), "compiled": setup.compile == "none"}
+    return [name for name in PROGRAMS if not without.get(name)]
 
 
 class Contest:
@@ -184,7 +187,9 @@ class Contest:
 
     def _environment(self, program: str) -> dict[str, str]:
         """A plain script has all the cores as threads of one process; the others pin theirs."""
-        threads = self._workers() * self.setup.threads if program in ("one", "batched") else self.setup.threads
+        threads = (
+            self._workers() * self.setup.threads if program in ("one", "batched", "compiled") else self.setup.threads
+        )
         return os.environ | {"OMP_NUM_THREADS": str(threads)}
 
     def _workers(self) -> int:

@@ -17,8 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
+from raymap.bench.backend import check_attention
 from raymap.diffusion.base import OUTLINES, resolve
 from raymap.diffusion.pipeline import load
+from raymap.diffusion.speed import speed_up
 from raymap.embedded.model import PIPELINE
 from raymap.flops import counted
 from raymap.shapes import shapes_in
@@ -110,6 +112,9 @@ def build(setup: Setup) -> StableDiffusionPipeline:
     """Load or make a setup's pipeline: on its device, at its resolution, laid out and compiled as it says.
 
     Compiling itself happens at the first batch.
+
+    Raises:
+        RuntimeError: the denoiser's attention cannot be computed as the setup says.
     """
     dtype = getattr(torch, setup.dtype)
     if setup.base.startswith(RANDOM):
@@ -118,12 +123,8 @@ def build(setup: Setup) -> StableDiffusionPipeline:
         pipeline = load(resolve(setup.base), setup.device, dtype)
     if setup.resolution is not None:
         pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
-    if setup.channels_last:
-        for module in (pipeline.unet, pipeline.vae):
-            module.to(memory_format=torch.channels_last)
-    if setup.compile != "none":
-        for module in (pipeline.unet, pipeline.vae.decoder):
-            module.compile(mode=setup.compile)
+    check_attention(pipeline, setup.attention)
+    speed_up(pipeline, setup.speed)
     return pipeline
 
 

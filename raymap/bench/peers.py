@@ -2,7 +2,8 @@
 
     python -m raymap.bench.peers PROGRAM STUDY SCORES
 
-`one`: one image at a time. `batched`: a batch at a time. `accelerate`: batches split between processes, started by
+`one`: one image at a time. `batched`: a batch at a time. `compiled`: so, laid out and compiled by the study's `speed`,
+which the others but raymap leave aside. `accelerate`: batches split between processes, started by
 `python -m torch.distributed.run`. `ray-data` (raymap/bench/ray_data.py): batches through map_batches, in actors. Each
 draws base and adapters with the study's seeds, and writes the study's scores: the same rows, by the same judges. They
 load adapters as diffusers does; Custom Diffusion, which its loader leaves without effect, by copying weights.
@@ -27,6 +28,7 @@ from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.lora import LORA_FILE
 from raymap.diffusion.base import resolve
 from raymap.diffusion.pipeline import load
+from raymap.diffusion.speed import speed_up
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.files import write_atomically
@@ -157,8 +159,10 @@ def main(program: str, study_path: Path, scores: Path) -> None:
             return
     else:
         drawer, judges = Drawer(study), Judges(study)
+        if program == "compiled":
+            speed_up(drawer.pipeline, study.speed)
         start = time.perf_counter()
-        table = work(drawer, judges, chunks(items_of(study), study.batch_size if program == "batched" else 1))
+        table = work(drawer, judges, chunks(items_of(study), 1 if program == "one" else study.batch_size))
     write_atomically(scores, arrow_bytes(table))
     sys.stdout.write(f"{time.perf_counter() - start}\n")
 

@@ -26,6 +26,11 @@ def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
 
 
+def _from_plain(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    where = "of the first block to that of the plain setting; null: is the plain one, or that does not fit into memory"
+    return _field(name, kind, f"{meaning}, {where}", nullable=True)
+
+
 ROWS = pa.schema(
     [
         _field("key", pa.string(), "digest of the setup"),
@@ -38,9 +43,11 @@ ROWS = pa.schema(
         _field("batch_size", pa.int64(), "images a batch"),
         _field("compile", pa.string(), "torch.compile's mode, or none"),
         _field("channels_last", pa.bool_(), "memory layout of denoiser and decoder"),
+        _field("attention", pa.string(), "torch's backend of attention; auto: its own choice"),
         _field("device", pa.string(), "cpu or cuda"),
         _field("workers", pa.int64(), "processes that draw at the same time"),
         _field("threads", pa.int64(), "threads a worker"),
+        _field("scorer", pa.string(), "inline: a worker scores what it drew; apart: a process beside it does"),
         _field("adapters", pa.int64(), "adapters swapped in a block"),
         _field("clip", pa.string(), "CLIP model"),
         _field("lpips", pa.string(), "LPIPS net"),
@@ -54,12 +61,19 @@ ROWS = pa.schema(
         _field("flops_per_s", pa.float64(), "images_per_s x image_flops"),
         _field("peak_flops_per_s", pa.float64(), "the devices' peak; a CPU's that of a matrix product", nullable=True),
         _field("peak_share", pa.float64(), "flops_per_s / peak_flops_per_s", nullable=True),
+        _field("joules_per_image", pa.float64(), "of the GPUs, or of all processors; null: not told", nullable=True),
         _field("swap_s", pa.float64(), "mean seconds a swap, that to the base included"),
         _field("swap_share", pa.float64(), "share of the workers' seconds"),
         _field("draw_share", pa.float64(), "share of the workers' seconds"),
-        _field("score_share", pa.float64(), "share of the workers' seconds, hashing and writing pictures included"),
+        _field(
+            "score_share", pa.float64(), "share of the workers' seconds: scoring and writing, or waiting for a scorer"
+        ),
         _field("memory_bytes", pa.int64(), "most memory a worker held; on a GPU its tensors there"),
         _field("startup_s", pa.float64(), "from nothing until the first batch is drawn, compilation included"),
+        _from_plain("pixel_difference", pa.int64(), "largest difference of a uint8 value"),
+        _from_plain("pixel_difference_mean", pa.float64(), "mean absolute difference of uint8 values"),
+        _from_plain("clip_difference", pa.float64(), "largest difference of an image's CLIP cosine"),
+        _from_plain("lpips_difference", pa.float64(), "largest LPIPS between an image's two drawings"),
     ]
 )
 
@@ -107,34 +121,51 @@ def span(values: Sequence[float]) -> str:
 
 
 def table(record: Record, setups: Sequence[Setup], price: float | None) -> Table:
-    """Return medians over repeats with least and most, a row a setup; `price` is that of a worker's hour."""
+    """Return medians over repeats with least and most, a row a setup; `price` is that of a worker's hour.
+
+    What no setup's device or setting tells has no column.
+    """
     names = varied(setups)
     made = Table(title=_title(record, setups), box=box.SIMPLE_HEAD)
-    columns = [*(n.replace("_", "\n") for n in names), "images/s", "least–\nmost", "image-\nsteps/s", "TFLOP/s",
-               "of peak", "swap,\nms", "scoring", "GiB", "start,\ns", f"{STUDY_IMAGES:,}\nin h"]  # fmt: skip
-    for name in [*columns, *(["1,000\ncost"] if price is not None else [])]:
-        made.add_column(name, justify="right")
-    for setup, rows in _measured(record, setups):
-
-        def of(name: str, scale: float = 1.0, rows: list[dict[str, Any]] = rows) -> list[float]:
-            return [row[name] * scale for row in rows if row[name] is not None]
-
-        rate, peaks = median(of("images_per_s")), of("peak_share", 100)
-        cells = [
-            *(str(getattr(setup, name)) for name in names),
-            f"{rate:.3g}",
-            span(of("images_per_s")),
-            f"{median(of('image_steps_per_s')):.3g}",
-            f"{median(of('flops_per_s', 1e-12)):.3g}",
-            f"{median(peaks):.0f} %" if peaks else "unknown",
-            f"{median(of('swap_s', 1000)):.2g}",
-            f"{median(of('score_share', 100)):.0f} %",
-            f"{max(of('memory_bytes', 2**-30)):.2f}",
-            f"{median(of('startup_s')):.1f}",
-            f"{STUDY_IMAGES / rate / 3600:.3g}",
-        ]
-        made.add_row(*cells, *([] if price is None else [f"{1000 / rate / 3600 * price * setup.workers:.2g}"]))
+    lines = [_cells(setup, rows, names, price) for setup, rows in _measured(record, setups)]
+    shown = [column for column in lines[0] if any(line[column] for line in lines)]
+    for column in shown:
+        made.add_column(column, justify="right")
+    for line in lines:
+        made.add_row(*(line[column] for column in shown))
     return made
+
+
+def _cells(setup: Setup, rows: list[dict[str, Any]], names: Sequence[str], price: float | None) -> dict[str, str]:
+    """Return a setup's cells by column; an empty one is not known."""
+
+    def of(name: str, scale: float = 1.0) -> list[float]:
+        return [row[name] * scale for row in rows if row[name] is not None]
+
+    def middle(name: str, form: str, scale: float = 1.0) -> str:
+        known = of(name, scale)
+        return format(median(known), form) if known else ""
+
+    rate = median(of("images_per_s"))
+    pixels = [middle("pixel_difference", ".0f"), middle("pixel_difference_mean", ".2g")]
+    scores = [middle("clip_difference", ".1g"), middle("lpips_difference", ".1g")]
+    return {
+        **{name.replace("_", "\n"): str(getattr(setup, name)) for name in names},
+        "images/s": f"{rate:.3g}",
+        "least–\nmost": span(of("images_per_s")),
+        "image-\nsteps/s": middle("image_steps_per_s", ".3g"),
+        "TFLOP/s": middle("flops_per_s", ".3g", 1e-12),
+        "of peak": f"{share} %" if (share := middle("peak_share", ".0f", 100)) else "unknown",
+        "J an\nimage": middle("joules_per_image", ".3g"),
+        "swap,\nms": middle("swap_s", ".2g", 1000),
+        "scoring": f"{middle('score_share', '.0f', 100)} %",
+        "GiB": f"{max(of('memory_bytes', 2**-30)):.2f}",
+        "start,\ns": middle("startup_s", ".1f"),
+        "pixels differ,\nmost (mean)": f"{pixels[0]} ({pixels[1]})" if pixels[0] else "",
+        "CLIP, LPIPS\ndiffer": ", ".join(scores) if scores[0] else "",
+        f"{STUDY_IMAGES:,}\nin h": f"{STUDY_IMAGES / rate / 3600:.3g}",
+        "1,000\ncost": "" if price is None else f"{1000 / rate / 3600 * price * setup.workers:.2g}",
+    }
 
 
 def _title(record: Record, setups: Sequence[Setup]) -> str:

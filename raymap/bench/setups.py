@@ -16,7 +16,7 @@ from raymap.bench.models import RANDOM, SIZES
 from raymap.errors import InputError
 from raymap.recipes import Positive
 from raymap.scoring.names import check_judges
-from raymap.study import override
+from raymap.study import Compile, SpeedSettings, override
 
 QUICK = {"batch_size": [4, 16], "steps": 4}
 """The matrix of --quick: the embedded base at two batch sizes."""
@@ -27,7 +27,8 @@ class Setup(BaseModel):
 
     `base` is what a study's base is, or `random:SIZE`: that size's architecture with random weights. `resolution` is
     the pictures' side in pixels, by default the base's own. `threads` are a worker's, `adapters` the random rank-4
-    LoRAs that are swapped. `compile` is torch.compile's mode for denoiser and decoder.
+    LoRAs that are swapped. `compile` is torch.compile's mode for denoiser and decoder, `attention` the backend of
+    torch's that computes it. `scorer` says whether a worker scores what it drew itself, or a process beside it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,11 +39,13 @@ class Setup(BaseModel):
     guidance_scale: Annotated[float, Field(ge=1)] = 5.0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: Positive = 16
-    compile: Literal["none", "default", "max-autotune"] = "none"
+    compile: Compile = "none"
     channels_last: bool = False
+    attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = "auto"
     device: Literal["cpu", "cuda"] = Field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
     workers: Positive = 1
     threads: Positive = 1
+    scorer: Literal["inline", "apart"] = "inline"
     adapters: Positive = 2
     clip: str = "embedded"
     lpips: str = "embedded"
@@ -55,6 +58,17 @@ class Setup(BaseModel):
         if self.device == "cuda" and self.workers > there:
             raise ValueError(f"workers: {self.workers} are more than the {there} GPUs here; a worker has one")
         return self
+
+    @property
+    def speed(self) -> SpeedSettings:
+        """What of it a study has as its `speed`."""
+        return SpeedSettings(compile=self.compile, channels_last=self.channels_last)
+
+    @property
+    def plain(self) -> Setup:
+        """The same work at the usual setting, from which pictures drawn otherwise differ."""
+        usual = {"compile": "none", "channels_last": False, "dtype": "float32", "attention": "auto"}
+        return self.model_copy(update=usual)
 
     @property
     def key(self) -> str:

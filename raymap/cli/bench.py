@@ -78,7 +78,7 @@ def _peers(setup: Any, repeats: int, prompts: int, output: Path) -> None:
     from raymap.bench import contest
 
     held = contest.Contest(setup, prompts, output)
-    programs = contest.order(contest.available())
+    programs = contest.order(contest.available(setup))
     if "ray-data" not in programs:
         console.print("Ray Data is left out: it needs pandas, pip install 'ray\\[data]'", highlight=False)
     for repeat in range(repeats):

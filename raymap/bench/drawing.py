@@ -1,0 +1,57 @@
+"""A setup's model with its adapters, and what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from raymap.adapters.store import AdapterStore
+from raymap.adapters.update import Adapter
+from raymap.bench.backend import attending
+from raymap.bench.models import build, random_lora
+from raymap.bench.setups import Setup
+from raymap.device import pin
+from raymap.diffusion.prompts import PromptEncoder
+from raymap.diffusion.sampling import draw
+from raymap.plan import AdapterInfo, Block, Item
+from raymap.study import SamplerSettings
+from raymap.suite import read_suite
+
+SEEDS = (0, 1)
+
+
+def block_of(setup: Setup, index: int) -> Block:
+    """Return a block that fills a batch; each index has its own prompts until the suite is through."""
+    size = setup.batch_size
+    prompts = read_suite("embedded", "bench", Path())
+    start = index * -(-size // len(SEEDS))
+    chosen = [prompts[(start + k // len(SEEDS)) % len(prompts)] for k in range(size)]
+    items = tuple(Item(p.id, p.text, p.category, SEEDS[k % len(SEEDS)]) for k, p in enumerate(chosen))
+    return Block(index, items, tuple((k, k + 1) for k in range(0, size - 1, 2)))
+
+
+class Drawing:
+    """One setup's model on one device, with random LoRAs resident."""
+
+    def __init__(self, setup: Setup) -> None:
+        pin(setup.threads)
+        self.setup = setup
+        self.pipeline = build(setup)
+        self.store = AdapterStore(self.pipeline)
+        self.adapters = [AdapterInfo(f"lora-{k}", "lora", "none", "unknown", "") for k in range(setup.adapters)]
+        for k, adapter in enumerate(self.adapters):
+            self.store.add(adapter.name, Adapter(random_lora(self.pipeline.unet, k)))
+        self.sampler = SamplerSettings(steps=setup.steps, guidance_scale=setup.guidance_scale)
+        self._encoder = PromptEncoder(self.pipeline, self.store)
+
+    @property
+    def side(self) -> int:
+        """The pictures' side in pixels."""
+        return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
+
+    def draw(self, block: Block) -> np.ndarray:
+        """Draw a block under what is in force: uint8 (N, H, W, 3)."""
+        prompts, seeds = [item.prompt for item in block.items], tuple(item.seed for item in block.items)
+        with attending(self.setup.attention):
+            return draw(self.pipeline, self._encoder, prompts, seeds, self.sampler, self.setup.batch_size)
