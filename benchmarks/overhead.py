@@ -5,9 +5,10 @@
 Both draw the same batches with the same models, score them and write the same files. The loop is a plain process; the
 workers of `raymap run` ask torch for huge pages, as they always do, which is worth some 5 %. The loop calls Generator,
 Scorer and RunFolder.commit one after another; `raymap run` has driver, generator, scorer and reducer as processes of
-their own. With one worker, all of either is pinned to one core; with two, the two loops have a core each and share the
-blocks, and `raymap run` has both cores. Images/s are taken from the times at which score files appeared, from the end
-of every worker's first block on: start-up is left out, and shown apart.
+their own, beside Ray's. Both have the same cores and one thread a worker: one worker on two cores, where what Ray does
+besides finds room; one worker on one core, where everything takes turns; two workers on two cores beside two loops, a
+core each, that share the blocks. Images/s are taken from the times at which score files appeared, from the end of every
+worker's first block on: start-up is left out, and shown apart.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from raymap.study import Study, load_study
 SEEDS = 4
 BATCH = 16
 PROMPTS = ("a red car on a street", "a man with black hair", "a brown bear on snow", "a city at night")
+SETTINGS = ((1, (0, 1)), (1, (0,)), (2, (0, 1)))
+"""Workers, or loops, and the cores that they have."""
 COLORS = ("red", "blue", "green", "yellow", "purple", "gray", "white", "black", "brown", "orange")
 
 
@@ -103,28 +106,33 @@ def rate(output: Path, workers: int, started: float) -> tuple[float, float]:
     return (len(times) - warm) * BATCH / (times[-1] - times[warm - 1]), times[warm - 1] - started
 
 
-def run_loops(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) -> tuple[float, float]:
-    """Run a loop a core at once; return the sum of their images/s, and the longest start-up."""
+def run_loops(path: Path, adapters: Path, output: Path, loops: int, cores: tuple[int, ...]) -> tuple[float, float]:
+    """Run loops at once, several with a core each; return the sum of their images/s, and the longest start-up."""
     started = time.time()
     processes = []
-    for share, core in enumerate(cores):
-        call = [sys.executable, "-m", "benchmarks.overhead", "--share", str(share), str(len(cores))]
-        command = ["taskset", "-c", str(core), *call, str(path), str(adapters), str(output / str(share))]
+    for share in range(loops):
+        own = cores if loops == 1 else (cores[share],)
+        call = [sys.executable, "-m", "benchmarks.overhead", "--share", str(share), str(loops)]
+        command = [*_pinned(own), *call, str(path), str(adapters), str(output / str(share))]
         processes.append(subprocess.Popen(command))
     if any(process.wait() for process in processes):
         raise RuntimeError("a loop failed")
-    rates = [rate(output / str(share), 1, started) for share in range(len(cores))]
+    rates = [rate(output / str(share), 1, started) for share in range(loops)]
     return sum(r for r, _ in rates), max(s for _, s in rates)
 
 
-def run_raymap(path: Path, adapters: Path, output: Path, cores: tuple[int, ...]) -> tuple[float, float]:
+def run_raymap(path: Path, adapters: Path, output: Path, workers: int, cores: tuple[int, ...]) -> tuple[float, float]:
     """Run `raymap run` on the given cores, adapters trained already; return images/s and start-up seconds."""
     shutil.copytree(adapters, output)
     started = time.time()
     command = [str(Path(sys.executable).with_name("raymap")), "run", str(path), "--output", str(output)]
-    pinned = ["taskset", "-c", ",".join(map(str, cores)), *command, "--set", f"resources.workers={len(cores)}"]
+    pinned = [*_pinned(cores), *command, "--set", f"resources.workers={workers}"]
     subprocess.run(pinned, check=True, stdout=subprocess.DEVNULL)
-    return rate(output, len(cores), started)
+    return rate(output, workers, started)
+
+
+def _pinned(cores: tuple[int, ...]) -> list[str]:
+    return ["taskset", "-c", ",".join(map(str, cores))]
 
 
 def main() -> None:
@@ -140,7 +148,15 @@ def main() -> None:
         loop(Path(path), Path(adapters), Path(output), int(share), int(of))
         return
     table = Table(title=f"{args.blocks} blocks of {BATCH} images x {1 + len(SUBJECTS)} models")
-    for name in ("cores", "loop images/s", "raymap images/s", "ratio", "loop start-up s", "raymap start-up s"):
+    for name in (
+        "workers",
+        "cores",
+        "loop images/s",
+        "raymap images/s",
+        "ratio",
+        "loop start-up s",
+        "raymap start-up s",
+    ):
         table.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -149,12 +165,12 @@ def main() -> None:
         train = [str(Path(sys.executable).with_name("raymap")), "train", str(path), "--output", str(adapters)]
         subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
         for repeat in range(args.repeats):
-            for cores in ((0,), (0, 1)):
-                name = f"{repeat}-{len(cores)}"
-                by_loop, loop_start = run_loops(path, adapters, root / f"loop-{name}", cores)
-                by_raymap, raymap_start = run_raymap(path, adapters, root / f"raymap-{name}", cores)
+            for workers, cores in SETTINGS:
+                name = f"{repeat}-{workers}-{len(cores)}"
+                by_loop, loop_start = run_loops(path, adapters, root / f"loop-{name}", workers, cores)
+                by_raymap, raymap_start = run_raymap(path, adapters, root / f"raymap-{name}", workers, cores)
                 figures = (by_loop, by_raymap, by_raymap / by_loop, loop_start, raymap_start)
-                table.add_row(str(len(cores)), *(f"{figure:.2f}" for figure in figures))
+                table.add_row(str(workers), str(len(cores)), *(f"{figure:.2f}" for figure in figures))
     Console(width=120).print(table)
 
 

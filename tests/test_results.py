@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from benchmarks import results
-from benchmarks.paper_cost import planned
-from benchmarks.reduced import RECOMPUTED, read_json, read_table, same, write_packed
-from benchmarks.results import DOCS, PAPER, main, rebuild
+from benchmarks.results.__main__ import LIMIT, main, size
+from benchmarks.results.cost import planned
+from benchmarks.results.document import DOCS, PAPER, rebuild
+from benchmarks.results.reduced import RECOMPUTED, read_json, read_table, same, write_packed
 from raymap.analysis.attention import read_attention
 from raymap.analysis.interventions import read_interventions
 from raymap.store.files import files_in
@@ -145,7 +145,7 @@ def test_nothing_local_is_collected(docs: Path, runs: Path) -> None:
 def test_a_run_that_is_too_large_is_refused_and_nothing_written(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(results, "LIMIT", 100_000)
+    monkeypatch.setattr("benchmarks.results.__main__.LIMIT", 100_000)
     assert main(["--collect", str(runs / "paper")], tmp_path) == 2
     assert "MB, more than 0 MB" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -179,7 +179,7 @@ def test_the_committed_page_is_what_the_committed_files_give() -> None:
 
 @pytest.mark.skipif(not (DOCS / "results" / PAPER).exists(), reason="the studies' results are not committed yet")
 def test_what_is_committed_is_small_and_holds_no_picture_but_figures() -> None:
-    assert results.size(DOCS / "results") < results.LIMIT
+    assert size(DOCS / "results") < LIMIT
     drawn = {path.name for path in (DOCS / "results").rglob("*.png")}
     assert drawn == {"figure_1.png", "figure_2.png"}
     assert files_in(DOCS / "results" / PAPER, ".arrow")

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.run_facts import read_studies
+from benchmarks.results.facts import read_studies
 from raymap.analysis.against import against_paper
 from raymap.analysis.agreement import agreement
 from raymap.analysis.maps import measured, with_entanglement

@@ -10,7 +10,7 @@ from raymap.cost import estimate
 from raymap.prepare import Prepared, prepare
 from raymap.study import load_study
 
-JOB = Path(__file__).parents[1] / "jobs" / "paper.yaml"
+JOB = Path(__file__).parents[2] / "jobs" / "paper.yaml"
 ACCELERATORS = ("A100", "H100")
 
 

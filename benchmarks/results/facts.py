@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.reduced import read_json
+from benchmarks.results.reduced import read_json
 from raymap.report.source import Run, read_run
 from raymap.report.verdict import smallest_p, verdict
 

@@ -1,44 +1,26 @@
-"""docs/results.md from the Arrow files under docs/results/.
-
-    python -m benchmarks.results --collect RUNS/paper RUNS/why   # reduce run folders into docs/results/
-    python -m benchmarks.results --plan                          # reckon what jobs/paper.yaml would take
-    python -m benchmarks.results                                 # recompute everything, write docs/results.md
-    python -m benchmarks.results --check                         # compare instead; exit code 1 on a difference
-
-A run folder's name is what the document calls it: `paper` is the study of the paper's shape, `why` the one with
-interventions and attention; any of them may hold a factorial test. Run the first two, then the third.
-"""
+"""The document: everything recomputed from reduced run folders, then rendered."""
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.findings import context
-from benchmarks.reduced import RECOMPUTED, collect, read_json, recompute, same
+from benchmarks.results.findings import context
+from benchmarks.results.reduced import RECOMPUTED, read_json, recompute, same
 from raymap.errors import InputError
-from raymap.report.figures import figures
-from raymap.report.figures import rendered as rendered_figure
-from raymap.report.page import number, write_page
-from raymap.report.source import read_run
+from raymap.report.page import number
 from raymap.store.files import write_atomically
 from raymap.store.folder import as_json
 
-DOCS = Path(__file__).parents[1] / "docs"
-TEMPLATE = Path(__file__).parents[1] / "docs" / "results" / "results.md.j2"
-LIMIT = 10_000_000
-"""Bytes of all that is committed under docs/results/."""
+DOCS = Path(__file__).parents[2] / "docs"
+TEMPLATE = DOCS / "results" / "results.md.j2"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-FIGURES = ("figure_1", "figure_2")
 PAPER = "paper"
 """The run folder that gets a report and figures."""
 
@@ -145,77 +127,3 @@ def sign(value: dict[str, Any]) -> str:
     if value["low"] is None:
         return "unknown"
     return "above" if value["low"] > 0 else "below" if value["high"] < 0 else "open"
-
-
-def collect_all(sources: Sequence[Path], results: Path) -> int:
-    """Reduce run folders into docs/results/ and return the bytes of all that lies there.
-
-    Raises:
-        InputError: a folder cannot be reduced, or all together would exceed LIMIT; nothing is written then.
-    """
-    names = [source.resolve().name for source in sources]
-    with tempfile.TemporaryDirectory(prefix="raymap-results-") as temporary:
-        for name, source in zip(names, sources, strict=True):
-            target = Path(temporary) / name
-            collect(source, target)
-            if name == PAPER:
-                _illustrate(target)
-        others = [path for path in results.glob("*") if path.name not in names]
-        total = sum(map(size, [Path(temporary), *others]))
-        if total > LIMIT:
-            problem = f"would hold {total / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f} MB"
-            raise InputError(str(results), problem, "collect runs with fewer prompts, seeds or interventions")
-        for name in names:
-            shutil.rmtree(results / name, ignore_errors=True)
-            shutil.copytree(Path(temporary) / name, results / name)
-    return total
-
-
-def _illustrate(folder: Path) -> None:
-    """Write a reduced run's report and the figures that the document shows."""
-    run = read_run(folder)
-    page = write_page(run)
-    drawn = figures(run)
-    for name in FIGURES:
-        write_atomically(page.with_name(f"{name}.png"), rendered_figure(drawn[name](), "png"))
-
-
-def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
-
-
-def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
-    """Do what the command line asks; return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--collect", type=Path, nargs="+", metavar="RUN", help="run folders to reduce into docs/results/"
-    )
-    parser.add_argument("--plan", action="store_true", help="reckon what jobs/paper.yaml would take")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where anything differs")
-    given = parser.parse_args(arguments)
-    results = docs / "results"
-    try:
-        if given.collect:
-            print(f"{results}: {collect_all(given.collect, results) / 1e6:.2f} MB")
-        elif given.plan:
-            from benchmarks.paper_cost import planned
-
-            write_atomically(results / "plan.json", as_json(planned()))
-            print(f"written: {results / 'plan.json'}")
-        else:
-            rebuilt = rebuild(results)
-            stale = rebuilt.differences(docs)
-            if not given.check:
-                rebuilt.write(docs)
-            for name in stale:
-                print(f"{'differs' if given.check else 'written'}: {name}")
-            return int(given.check and bool(stale))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
