@@ -315,10 +315,12 @@ def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_
             "curve": [{"dose": 0.0} | mean, {"dose": 1.0} | mean], "monotonicity": mean, "steps": []}  # fmt: skip
     parts = {"adapter": "style-lora", "family": "projection", "measure": "e_per", "sum": mean, "whole": mean,
              "sum_over_whole": mean, "levels": [{"level": "attn2.to_k"} | mean]}  # fmt: skip
+    random = {"adapter": "style-lora", "measure": "e_sem", "learned": mean, "random": mean,
+              "random_over_learned": {"value": 0.14, "low": 0.1, "high": 0.19}}  # fmt: skip
     interventions = {
         "scope": "all prompts but those of the subject's own category",
         "checks": [{"adapter": "style-lora", "dose_0_is_the_base": False, "dose_1_is_the_adapter": True}],
-        "dose": [dose], "parts": [parts], "random": [], "methods": [], "reading": ["E_sem: a sentence on size."],
+        "dose": [dose], "parts": [parts], "random": [random], "methods": [], "reading": ["E_sem: a sentence on size."],
     }  # fmt: skip
     (folder / "attention.json").write_text(json.dumps(attention))
     (folder / "interventions.json").write_text(json.dumps(interventions))
@@ -326,6 +328,8 @@ def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_
     for said in ("a &lt;i&gt;lamp&lt;/i&gt;", "3.25", "a sentence on attention.", "attn2.to_k", "a sentence on size."):
         assert said in page
     assert "for style-lora: nothing below can be trusted" in page
+    assert '0.14 <span class="dim">[0.10, 0.19]</span>' in page
+    assert "adapters that leave attention as it is have no column" in page
     export(read_run(folder), ("csv", "md", "latex"))
     table = pl.read_csv(folder / "report" / "table_3.csv")
     assert table.row(0, named=True)["delta_e4 style-lora"] == 3.25

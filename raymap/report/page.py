@@ -71,11 +71,25 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "script": Markup(script),
         "script_digest": _policy_digest(script),
         "attention": run.attention,
+        **_attention(run),
         "interventions": run.interventions,
         "data": Markup(script_json(payload(run, shown))),
         "pictures": Markup(script_json(shown.pictures)),
     }
     return _environment().get_template("page.html.jinja").render(context)
+
+
+def _attention(run: Run) -> dict[str, Any]:
+    """Return what is drawn of attention; matplotlib is loaded only where there is something to draw."""
+    if not run.attention:
+        return {"moved": [], "layer_plot": None, "word_maps": []}
+    from raymap.report import attention
+
+    return {
+        "moved": attention.moved(run.attention),
+        "layer_plot": attention.layer_plot(run.attention),
+        "word_maps": attention.word_maps(run),
+    }
 
 
 def _policy_digest(text: str) -> str:
