@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.folder import CARD, foreign_card, read_card
+from raymap.adapters.folder import CARD, read_card
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.triggers import may_stand_in
 from raymap.diffusion import base as bases
@@ -180,7 +180,10 @@ def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[st
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
-    from raymap.adapters.read import read_adapter  # loads torch, and studies that train all of theirs need none
+    from raymap.adapters.read import (  # loads torch, and studies that train all of theirs need none
+        foreign_card,
+        read_adapter,
+    )
 
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():

@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from raymap.adapters.folder import foreign_card
-from raymap.adapters.read import read_adapter
+from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.analysis.exchange import matching_p
 from raymap.analysis.gate import Limits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem

@@ -21,7 +21,7 @@ from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.store import AdapterStore
-from raymap.bench import peers, plot
+from raymap.bench import peers, plain, plot
 from raymap.bench.contest import Contest, available, write_contest
 from raymap.bench.difference import Difference, from_plain
 from raymap.bench.drawing import Drawing, block_of
@@ -352,8 +352,8 @@ def contest_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_study: Study) -> None:
     torch.set_num_threads(1)
-    drawer = peers.Drawer(contest_study)
-    items = peers.items_of(contest_study)
+    drawer = plain.Drawer(contest_study)
+    items = plain.items_of(contest_study)
     base = drawer.draw(items)
     store = AdapterStore(drawer.pipeline)
     for adapter in contest_study.adapters:

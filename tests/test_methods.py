@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from raymap.actors.generator import Generator
 from raymap.actors.scorer import Scorer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
-from raymap.adapters.folder import foreign_card, write_card
+from raymap.adapters.folder import write_card
 from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
-from raymap.adapters.read import read_adapter
+from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE

@@ -16,8 +16,8 @@ import torch
 
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
-from raymap.adapters.folder import foreign_card, write_card
-from raymap.adapters.read import read_adapter
+from raymap.adapters.folder import write_card
+from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.update import LowRank
 from raymap.bench.models import random_lora, write_lora

@@ -6,15 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raymap.errors import InputError
 from raymap.plan import AdapterInfo
 from raymap.store.files import local_copy, write_atomically
 from raymap.store.folder import as_json
-
-if TYPE_CHECKING:
-    from raymap.adapters.read import Read
 
 CARD = "adapter.json"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -84,26 +81,3 @@ def read_phrase(folder: Path) -> str | None:
     """Return what calls the adapter's subject in a prompt: its trigger, for the `triggered` protocol."""
     phrase = json.loads((folder / CARD).read_text(encoding="utf-8")).get("phrase")
     return None if phrase is None else str(phrase)
-
-
-def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
-    """Return the card of an adapter that was brought along as bare files and checked against this base.
-
-    Args:
-        category: the subject's, where the user knows it; without it no prompt counts as the subject's own.
-        token: the user's name for its learned token.
-    """
-    return {
-        "name": name,
-        "method": read.method,
-        "subject": name,
-        "subject_category": category or "unknown",
-        "base_sha256": base_sha256,
-        "sha256": weights_digest(read.files),
-        "files": [path.name for path in read.files],
-        "token": token,
-        "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
-        "licence": read.licence or None,
-        "consent": read.consent or None,
-        "metadata": dict(read.metadata),
-    }

@@ -96,6 +96,29 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
         return read.adapter
 
 
+def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
+    """Return the card of an adapter that was brought along as bare files and checked against this base.
+
+    Args:
+        category: the subject's, where the user knows it; without it no prompt counts as the subject's own.
+        token: the user's name for its learned token.
+    """
+    return {
+        "name": name,
+        "method": read.method,
+        "subject": name,
+        "subject_category": category or "unknown",
+        "base_sha256": base_sha256,
+        "sha256": weights_digest(read.files),
+        "files": [path.name for path in read.files],
+        "token": token,
+        "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
+        "licence": read.licence or None,
+        "consent": read.consent or None,
+        "metadata": dict(read.metadata),
+    }
+
+
 def _floats(file: Container) -> Container:
     """Return the container with all tensors float32.
 

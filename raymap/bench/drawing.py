@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
 
 from raymap.adapters.store import AdapterStore
 from raymap.adapters.update import Adapter
-from raymap.bench.backend import attending
-from raymap.bench.models import build, random_lora
+from raymap.bench.backend import attending, check_attention
+from raymap.bench.models import RANDOM, random_base, random_lora
 from raymap.bench.setups import Setup
 from raymap.device import pin
+from raymap.diffusion.base import resolve
+from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
 from raymap.diffusion.sampling import draw
+from raymap.diffusion.speed import speed_up
 from raymap.plan import AdapterInfo, Block, Item
 from raymap.study import SamplerSettings
 from raymap.suite import read_suite
@@ -29,6 +34,26 @@ def block_of(setup: Setup, index: int) -> Block:
     chosen = [prompts[(start + k // len(SEEDS)) % len(prompts)] for k in range(size)]
     items = tuple(Item(p.id, p.text, p.category, SEEDS[k % len(SEEDS)]) for k, p in enumerate(chosen))
     return Block(index, items, tuple((k, k + 1) for k in range(0, size - 1, 2)))
+
+
+def build(setup: Setup) -> StableDiffusionPipeline:
+    """Load or make a setup's pipeline: on its device, at its resolution, laid out and compiled as it says.
+
+    Compiling itself happens at the first batch.
+
+    Raises:
+        RuntimeError: the denoiser's attention cannot be computed as the setup says.
+    """
+    dtype = getattr(torch, setup.dtype)
+    if setup.base.startswith(RANDOM):
+        pipeline = random_base(setup.base.removeprefix(RANDOM), setup.device, dtype)
+    else:
+        pipeline = load(resolve(setup.base), setup.device, dtype)
+    if setup.resolution is not None:
+        pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
+    check_attention(pipeline, setup.attention)
+    speed_up(pipeline, setup.speed)
+    return pipeline
 
 
 class Drawing:

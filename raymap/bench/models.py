@@ -1,11 +1,11 @@
-"""What a setup runs: a base or an architecture of a named size with random weights, and random adapters for it."""
+"""Architectures of a named size with random weights, their FLOPs, and random adapters."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
@@ -17,16 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.bench.backend import check_attention
-from raymap.diffusion.base import OUTLINES, resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.speed import speed_up
+from raymap.diffusion.base import OUTLINES
 from raymap.embedded.model import PIPELINE
 from raymap.flops import counted
 from raymap.shapes import shapes_in
-
-if TYPE_CHECKING:
-    from raymap.bench.setups import Setup
 
 RANDOM = "random:"
 RANK = 4
@@ -106,26 +100,6 @@ def quiet() -> None:
     """Keep diffusers and transformers from showing bars while they load."""
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
-
-
-def build(setup: Setup) -> StableDiffusionPipeline:
-    """Load or make a setup's pipeline: on its device, at its resolution, laid out and compiled as it says.
-
-    Compiling itself happens at the first batch.
-
-    Raises:
-        RuntimeError: the denoiser's attention cannot be computed as the setup says.
-    """
-    dtype = getattr(torch, setup.dtype)
-    if setup.base.startswith(RANDOM):
-        pipeline = random_base(setup.base.removeprefix(RANDOM), setup.device, dtype)
-    else:
-        pipeline = load(resolve(setup.base), setup.device, dtype)
-    if setup.resolution is not None:
-        pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
-    check_attention(pipeline, setup.attention)
-    speed_up(pipeline, setup.speed)
-    return pipeline
 
 
 def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> float:

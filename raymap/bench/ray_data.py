@@ -9,7 +9,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from raymap.bench.peers import BASE, SCORES, Drawer, Judges, items_of
+from raymap.bench.plain import BASE, SCORES, Drawer, Judges, items_of
 from raymap.device import pin
 from raymap.study import Study
 
