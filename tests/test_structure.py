@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,22 @@ def test_ray_is_imported_only_where_actors_are_launched_and_streamed() -> None:
     using = {p.relative_to(PACKAGE).as_posix() for p in MODULES if "ray" in imports(p)}
     peer = "bench/ray_data.py"  # another program, beside which raymap is measured
     assert using == {peer, *(f"cluster/{name}.py" for name in ("launch", "metrics", "stream", "training"))}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports within functions and for types alone count too."""
+    names = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in MODULES}
+    graph = {
+        name: {
+            next(m for m in (f"{node.module}.{alias.name}", node.module, f"{node.module}.__init__") if m in names)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "raymap"
+            for alias in node.names
+        }
+        for name, path in names.items()
+    }
+    assert sum(map(len, graph.values())) > 500
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
