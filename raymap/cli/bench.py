@@ -12,7 +12,7 @@ from raymap.errors import IncompleteRunError, InputError, RaymapError
 from raymap.store.files import is_local, place
 
 REPEATS = 3
-PROMPTS, QUICK_PROMPTS = 24, 4
+PROMPTS, QUICK_PROMPTS = 60, 4
 """Prompts of the study that raymap and its peers do: each has two seeds, four models."""
 
 
