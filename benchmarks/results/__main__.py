@@ -1,12 +1,12 @@
 """docs/results.md from the Arrow files under docs/results/.
 
-    python -m benchmarks.results --collect RUNS/paper RUNS/why   # reduce run folders into docs/results/
+    python -m benchmarks.results --collect RUNS/paper RUNS/why RUNS/factorial   # reduce run folders into docs/results/
     python -m benchmarks.results --plan                          # reckon what jobs/paper.yaml would take
     python -m benchmarks.results                                 # recompute everything, write docs/results.md
     python -m benchmarks.results --check                         # compare instead; exit code 1 on a difference
 
 A run folder's name is what the document calls it: `paper` is the study of the paper's shape, `why` the one with
-interventions and attention; any of them may hold a factorial test. Run the first two, then the third.
+interventions and attention, `factorial` the why study's adapters on the factorial suite. Run the first two, then the third.
 """
 
 from __future__ import annotations

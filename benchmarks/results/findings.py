@@ -40,6 +40,7 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "paper": paper,
         "why": studies.get("why"),
+        "others": {name: study for name, study in studies.items() if name not in ("paper", "why")},
         "factorials": {
             name: study.factorial | {"reading": by_measure(study.factorial["reading"])}
             for name, study in studies.items()
