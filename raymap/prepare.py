@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from raymap.personalize.orders import CONTROL, AdapterOrder, orders
 from raymap.personalize.references import check_references
 from raymap.plan import BASE, AdapterInfo
 from raymap.scoring.names import check_judges
-from raymap.study import Brought, Study
+from raymap.study import NAME, Brought, Study
 from raymap.suite import Prompt
 
 
@@ -188,7 +189,13 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
+        said = f"{entry.path / CARD}"
+        if info.method != read.method:
+            problem = f"{info.method!r} is not what its file holds, a {read.method}"
+            raise InputError(f"{said}: method", problem, "bring an adapter and no control, or correct its card")
         info = replace(info, name=entry.name or info.name)
+        if not re.fullmatch(NAME, info.name):
+            raise InputError(f"{said}: name", f"{info.name!r} is no name of an adapter", "give its entry a `name:`")
         card |= {"name": info.name}
     else:
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)

@@ -29,6 +29,8 @@ from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Study
 
+DECISIVE = ("clip", "lpips", "sampler", "prompts", "seeds", "batch_size", "dtype", "speed", "protocol", "draw_anyway")
+"""Keys of a study of which a run folder holds one value."""
 VERSIONED = (
     "raymap",
     "torch",
@@ -46,13 +48,15 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
     """Train what is missing in the run folder, and return the folders of the study's adapters.
 
     Raises:
-        InputError: an adapter there was trained with other settings, or the folder is in use.
+        InputError: an adapter there was trained with other settings, or the folder holds another study, or is in use.
         IncompleteRunError: a training failed; the others are kept.
     """
     folder = folder_at(output)
     with locked(folder.root):
+        refuse_another(prepared, folder)
+        untrained = untrained_orders(prepared, folder)
         _write_study(prepared.study, folder)
-        if untrained := untrained_orders(prepared, folder):
+        if untrained:
             from raymap.cluster import launch
 
             with launch.runtime(prepared.study.resources):
@@ -83,6 +87,7 @@ def folder_at(output: Path) -> RunFolder:
 def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     study = prepared.study
+    refuse_another(prepared, folder)
     untrained = untrained_orders(prepared, folder)
     for found in prepared.brought:
         _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
@@ -98,7 +103,8 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
             plan = plan_run(prepared, folder)
             _write_study(study, folder)
             if not (folder.root / "run.json").exists():
-                write_atomically(folder.root / "run.json", as_json({"study": study.name, "digest": plan.digest}))
+                begun = {"study": study.name, "digest": plan.digest, "adapters": _digests(plan)}
+                write_atomically(folder.root / "run.json", as_json(begun))
             schedule, drawing = _draw(prepared, plan, folder, progress)
             session |= drawing
     assert plan is not None
@@ -161,6 +167,26 @@ def _bring(found: Found, target: Path, base_sha256: str) -> None:
         for path in found.files:
             write_atomically(target / path.name, path.read_bytes())
         write_card(target, found.card)
+
+
+def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
+    """Refuse a folder that holds another study's run, before anything is trained or written there.
+
+    What the plan's digest refuses later, when the adapters are there, is here told from names and settings.
+
+    Raises:
+        InputError: adapters or settings are not those of the run.
+    """
+    record, settings = folder.root / "run.json", folder.root / "study.yaml"
+    if not record.exists() or not settings.exists():
+        return
+    names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
+    known = set(json.loads(record.read_text(encoding="utf-8")).get("adapters", names))
+    asked = prepared.study.model_dump(mode="json")
+    held = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
+    if differs := next((key for key in DECISIVE if held[key] != asked[key]), "adapters" if known != names else None):
+        problem = f"holds a run of another study, with other `{differs}`"
+        raise InputError(str(folder.root), problem, "give another --output or delete it")
 
 
 def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
@@ -254,6 +280,10 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     }
 
 
+def _digests(plan: Plan) -> dict[str, str]:
+    return {adapter.name: adapter.sha256 for adapter in plan.adapters}
+
+
 def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None) -> None:
     """Write run.json: what decided the run, and what each session of it did."""
     path = folder.root / "run.json"
@@ -263,7 +293,7 @@ def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any]
         "digest": plan.digest,
         "images": plan.images(set(folder.done(plan))),
         "versions": {name: version(name) for name in VERSIONED},
-        "adapters": {a.name: a.sha256 for a in plan.adapters},
+        "adapters": _digests(plan),
         "sessions": [*before.get("sessions", ()), *([session] if session else ())],
     }
     write_atomically(path, as_json(record))

@@ -64,6 +64,11 @@ class Schedule:
                 return Unit(part.block, BASE)
         return Unit(part.block, part.names.pop(0))
 
+    def holds(self, worker: int) -> bool:
+        """Return whether a worker has a part that waits for it alone."""
+        part = self._held.get(worker)
+        return part is not None and bool(part.names)
+
     def has_base(self, block: int) -> bool:
         """Return whether a block's base batch is committed, so that it can be read back."""
         return block in self._bases

@@ -29,7 +29,8 @@ OWN_CATEGORY: dict[str, PromptCategory] = {"face": "people", "object": "objects"
 """The prompt category that a subject category counts as its own (its *target* prompts)."""
 
 Compile = Literal["none", "default", "max-autotune", "reduce-overhead"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class _Frozen(BaseModel):
@@ -202,6 +203,8 @@ class Study(_Frozen):
     def _consistent(self) -> Self:
         if len(self.seeds) < 2:
             raise ValueError("seeds: at least 2 are needed for a noise floor; write `seeds: 3`")
+        if self.batch_size < 2:
+            raise ValueError("batch_size: a noise floor pairs two seeds of one batch; write `batch_size: 2`")
         if self.subjects and not self.methods.recipes:
             raise ValueError("methods: no method to train the subjects with; write `methods: {lora: reference-lora}`")
         if not self.subjects and not self.adapters:
@@ -259,7 +262,11 @@ def override(raw: dict[str, Any], pair: str) -> None:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
             raise InputError(f"--set {pair}", f"{parent!r} is not a group of keys", "name a key that exists")
-    at[last] = yaml.safe_load(value)
+    try:
+        at[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        problem = f"is not YAML ({' '.join(str(error).split())})"
+        raise InputError(f"--set {pair}", problem, "correct the value") from error
 
 
 def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | None = None) -> Study:
@@ -275,7 +282,7 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
     raw["prompts"] = read_suite(suite if suite is not None else raw["prompts"], source, folder)
     if limit is not None:
         raw["prompts"] = limited(raw["prompts"], limit)
-    for subject in raw.get("subjects") or ():
+    for subject in raw["subjects"] if isinstance(raw.get("subjects"), list) else ():
         if isinstance(subject, dict) and isinstance(subject.get("references"), list):
             subject["references"] = [folder / str(r) for r in subject["references"]]
     if isinstance(raw.get("adapters"), list):

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from raymap.actors.batches import Drawn
+from raymap.plan import Block
+
 
 class Generates:
     def __init__(self, error: Exception | None) -> None:
@@ -53,3 +56,25 @@ class Source:
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+
+
+class Breaking:
+    """Stands where a generator stands, and breaks: the first process alone, or any under one model."""
+
+    PROBLEM = "CUDA error: an illegal memory access was encountered"
+
+    def __init__(self, spec: tuple[int, str | None, Path]) -> None:
+        self.side, self.adapter, started = spec
+        self.first = not any(started.iterdir())
+        (started / str(os.getpid())).touch()
+        self.drawn = 0
+
+    def ready(self, scorer: bool) -> dict[str, Any]:
+        return {"device": "none"}
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        self.drawn += 1
+        if adapter == self.adapter or (self.adapter is None and self.first and self.drawn > 2):
+            raise RuntimeError(self.PROBLEM)
+        n = len(block.items)
+        return np.zeros((n, self.side, self.side, 3), np.uint8), Drawn((True,) * n, "none", {"draw_s": 0.0})

@@ -48,6 +48,8 @@ def refused(call: Call, *args: str | Path, names: tuple[str, ...]) -> None:
         ({"clip": "ViT-L-14/nobody"}, ("clip", "ViT-L-14/nobody")),
         ({"lpips": "mobile"}, ("lpips", "mobile")),
         ({"batch_size": 0}, ("batch_size", "0")),
+        ({"batch_size": 1}, ("batch_size", "noise floor")),
+        ({"subjects": 3}, ("subjects", "3")),
         ({"methods": {"lora": {"learning_rate": "fast"}}}, ("methods.lora.learning_rate", "fast")),
     ],
 )
@@ -124,6 +126,37 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path, call: Call, finish
     refused(call, "run", other, "--output", copy, names=("copy", "another study"))
 
 
+def test_a_folder_of_another_study_is_refused_before_anything_is_trained_or_written(
+    tmp_path: Path, call: Call, finished: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    held = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    fewer, more = {"prompts": {"objects": ["a red cup"]}}, {"methods": {"lora": {"steps": 20}, "textual_inversion": {}}}
+    for changes, names in ((fewer, ("another study", "`prompts`")), (more, ("copy",))):
+        other = small_study(tmp_path, **changes)
+        for command in ("run", "train"):
+            refused(call, command, other, "--output", copy, names=names)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == held
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ({"method": "identity"}, ("method", "'identity'", "a lora")),
+        ({"name": "../../outside"}, ("name", "'../../outside'")),
+    ],
+)
+def test_an_adapters_card_that_leads_elsewhere_is_refused(
+    tmp_path: Path, call: Call, finished: Path, said: dict[str, str], names: tuple[str, ...]
+) -> None:
+    adapter = tmp_path / "brought"
+    shutil.copytree(finished / "adapters" / "star-cup-lora", adapter)
+    card = json.loads((adapter / "adapter.json").read_text())
+    (adapter / "adapter.json").write_text(json.dumps(card | said))
+    refused(call, "run", small_study(tmp_path, subjects=None, adapters=[str(adapter)]), names=("adapter.json", *names))
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path, call: Call, study: Path) -> None:
     with locked(tmp_path / "run"):
         refused(call, "run", study, "--output", tmp_path / "run", names=("in use",))
@@ -131,6 +164,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, call: Call, study: Path) -> 
 
 def test_overrides_and_limit_are_checked(call: Call, study: Path) -> None:
     refused(call, "run", study, "--set", "sampler", names=("--set sampler",))
+    refused(call, "run", study, "--set", "seeds=[1", names=("--set seeds=[1", "is not YAML"))
     refused(call, "run", study, "--set", "sampler.stepz=3", names=("sampler.stepz",))
     refused(call, "run", study, "--limit", "0", names=("--limit",))
     refused(call, "run", study, "--output", "nowhere://bucket/run", names=("nowhere:",))

@@ -165,6 +165,21 @@ def test_what_a_leaving_worker_has_not_begun_goes_to_others(small: Study) -> Non
     assert not any(unit.adapter != BASE for unit in rest & begun)
 
 
+def test_who_is_let_go_holds_no_part_and_what_it_held_comes_back(small: Study) -> None:
+    schedule = Schedule(plan_of(small), set())
+    assert not schedule.holds(0)
+    first = schedule.next_for(0)
+    assert first is not None
+    assert schedule.holds(0)
+    waiting = schedule.worth()
+    schedule.lose(0, [first])
+    assert not schedule.holds(0)
+    assert schedule.worth() == waiting
+    for _ in range(len(ADAPTERS) + 1):
+        schedule.next_for(1)
+    assert not schedule.holds(1)
+
+
 def test_a_unit_whose_workers_keep_dying_is_given_up(small: Study) -> None:
     schedule = Schedule(plan_of(small), set())
     given_up: list[Unit] = []

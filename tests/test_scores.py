@@ -94,6 +94,17 @@ def test_contradictions_are_refused(
         read_scores(tmp_path)
 
 
+def test_a_block_that_changed_its_device_has_a_base_image_of_each(tmp_path: Path) -> None:
+    """The base is drawn again where the rest of a block is, to other last bits; each pair is from one device."""
+    plain = sample(prompts=6)
+    elsewhere = (pl.col("adapter") == "face-0-lora") & (pl.col("prompt_id") == "p001")
+    moved = [pl.when(elsewhere).then(pl.lit("other")).otherwise(name).alias(name) for name in ("device", "base_sha256")]
+    put(tmp_path, "a", plain.with_columns(moved))
+    whole = tmp_path / "whole"
+    put(whole, "a", plain)
+    assert read_scores(tmp_path).equals(read_scores(whole))
+
+
 def test_a_file_that_breaks_the_contract_is_named(tmp_path: Path) -> None:
     put(tmp_path, "a", sample(prompts=6))
     other = tmp_path / "scores" / "b.arrow"

@@ -89,6 +89,14 @@ def test_a_torn_ledger_line_is_no_entry(folder: RunFolder) -> None:
     assert set(folder.ledger()) == {Unit(0, BASE)}
 
 
+def test_of_a_unit_committed_twice_the_file_that_is_there_counts(folder: RunFolder) -> None:
+    """From another device its bytes may differ, and then from the first one again."""
+    of = {device: pa.Table.from_pylist([{"device": device}]) for device in ("cpu", "gpu")}
+    for device in ("cpu", "gpu", "cpu"):
+        folder.commit(Unit(0, "a"), of[device], None, [], device)
+        assert folder.done(PLAN)[Unit(0, "a")] == folder.ledger()[Unit(0, "a")]["device"] == device
+
+
 def test_pictures_survive_to_the_bit(folder: RunFolder) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (17, 9, 3), dtype=np.uint8)
     folder.save_images("a", (Item("p000", "a cup", "objects", 5),), picture[None])

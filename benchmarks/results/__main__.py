@@ -6,7 +6,7 @@
     python -m benchmarks.results --check                         # compare instead; exit code 1 on a difference
 
 A run folder's name is what the document calls it: `paper` is the study of the paper's shape, `why` the one with
-interventions and attention, `factorial` the why study's adapters on the factorial suite. Run the first two, then the third.
+interventions and attention, `factorial` its adapters on the factorial suite. Run the first two, then the third.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _read(rows: pl.LazyFrame, where: Path) -> pl.DataFrame:
         names |= {column: pl.Enum(found[column].unique().sort()) for column in columns}
     frame = rows.select(
         *(pl.col(name).cast(kind) for name, kind in names.items()), "seed", *MEASURED, "drawn",
-        base=pl.col("base_sha256").hash(), row=pl.struct(SCORES.names).hash(),
+        base=pl.col("base_sha256").hash(), device=pl.col("device").hash(), row=pl.struct(SCORES.names).hash(),
     ).collect(engine="streaming")  # fmt: skip
     cell = pl.col("prompt_id").to_physical().cast(pl.UInt64) * len(names["adapter"].categories)
     seeds = frame["seed"].unique().sort()
@@ -88,10 +88,11 @@ def _read(rows: pl.LazyFrame, where: Path) -> pl.DataFrame:
             row = frame.filter(differ).select("adapter", "prompt_id", "seed").row(0)
             raise InputError(str(where), f"holds two different rows for {row}", RIGHT)
         frame = frame.filter(~again)
-    bases = frame.group_by("prompt_id", "seed").agg(two=pl.col("base").min() != pl.col("base").max())
+    # A block that changes its device has its base drawn again there; each pair is from one device.
+    bases = frame.group_by("prompt_id", "seed", "device").agg(two=pl.col("base").min() != pl.col("base").max())
     if bases["two"].any():
         raise InputError(str(where), "pairs one image with two different base images", "run it anew")
-    return frame.drop("base", "row")
+    return frame.drop("base", "device", "row")
 
 
 def read_noise(folder: Path) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes
 from raymap.cluster.metrics import Metrics
-from raymap.errors import StorageError
+from raymap.errors import IncompleteRunError, RaymapError, StorageError
 from raymap.plan import BASE, Plan, Unit
 from raymap.progress import Progress
-from raymap.schedule import Schedule, workers_wanted
+from raymap.schedule import RETRIES, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
 from raymap.study import Workers
 
@@ -54,6 +54,8 @@ class Stream:
         self._load: Counter[int] = Counter()
         self._bases: dict[int, Any] = {}
         self._next_worker = 0
+        self._tried: set[Unit] = set()
+        self._broken = 0
         self._starts = Starts("worker")
         self._looked = time.monotonic()
         self._metrics = Metrics()
@@ -62,7 +64,8 @@ class Stream:
         """Draw, score and commit everything that is waiting. `seen` lists the workers, `seconds` adds up their work.
 
         Raises:
-            IncompleteRunError: when workers cannot be started, or (StorageError) the run folder cannot be written.
+            IncompleteRunError: workers cannot be started, or break one after another, or (StorageError) the run folder
+                cannot be written.
         """
         try:
             while self.schedule.worth() or self._in_flight:
@@ -84,8 +87,9 @@ class Stream:
         for _ in range(wanted - len(staying)):
             self.workers[self._next_worker] = self.start()
             self._next_worker += 1
-        idle = [n for n in staying if not self._load[n]]
+        idle = [n for n in staying if not self._load[n] and not self.schedule.holds(n)]
         for number in sorted(idle, key=lambda n: self.workers[n].info is not None)[: max(0, len(staying) - wanted)]:
+            self.schedule.lose(number, [])
             self._dismiss(number)
         for number in [n for n, w in self.workers.items() if w.leaving and not self._load[n]]:
             self._dismiss(number)
@@ -160,10 +164,11 @@ class Stream:
             if isinstance(inner, StorageError):
                 raise inner from error
             if isinstance(error, RayTaskError) and not isinstance(inner, RayError):
-                self._fail(unit, cause(error))
+                self._raised(number, unit, inner, cause(error))
             else:
-                self._lost(number, unit)
+                self._lost(number, (unit,))
             return
+        self._broken = 0
         self.schedule.finish(unit)
         self.schedule.took(number, sum(seconds.values()))
         if unit.adapter == BASE:
@@ -174,17 +179,35 @@ class Stream:
         self.progress.drawn(images)
         self._metrics.committed(images, seconds, len(self._in_flight))
 
+    def _raised(self, number: int, unit: Unit, error: Exception | None, problem: str) -> None:
+        """Give a batch up by its own fault; for any other error, which a GPU may have, it is tried once more elsewhere.
+
+        Raises:
+            IncompleteRunError: such errors came one after another, and no batch between them.
+        """
+        if isinstance(error, RaymapError):
+            self._fail(unit, problem)
+            return
+        self._broken += 1
+        if self._broken > RETRIES:
+            raise IncompleteRunError(f"workers break one after another: {problem}")
+        again = unit in self._tried
+        self._tried.add(unit)
+        self._lost(number, () if again else (unit,))
+        if again:
+            self._fail(unit, problem)
+
     def _fail(self, unit: Unit, problem: str) -> None:
         self.folder.record_failure(unit, problem)
         self.schedule.fail(unit)
         self._metrics.failed()
         self.progress.note(f"failed: block {unit.block + 1} under {unit.adapter}: {problem}")
 
-    def _lost(self, number: int, unit: Unit) -> None:
-        """Give a lost worker's units back; another worker takes its place."""
+    def _lost(self, number: int, units: Sequence[Unit]) -> None:
+        """Give a lost worker's units back, these and what it had in flight; another worker takes its place."""
         lost = [u for n, u in self._in_flight.values() if n == number]
         self._in_flight = {r: (n, u) for r, (n, u) in self._in_flight.items() if n != number}
-        for given_up in self.schedule.lose(number, [unit, *lost]):
+        for given_up in self.schedule.lose(number, [*units, *lost]):
             self._fail(given_up, "its worker was lost again and again")
         if number in self.workers:
             self._dismiss(number)

@@ -119,6 +119,7 @@ class _Trainings:
             self.failed.append(f"{training.name} ({cause(error)})")
             self._give_work(training.trainer)
         except RayError as error:
+            ray.kill(training.trainer)  # it may only be out of reach, and would go on with the same checkpoint
             training.losses += 1
             if training.losses > RETRIES:
                 self.failed.append(f"{training.name} ({cause(error)})")

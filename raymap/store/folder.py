@@ -92,7 +92,7 @@ class RunFolder:
         return np.stack([_decode(content or b"") for content in contents])
 
     def commit(self, unit: Unit, table: pa.Table, features: pa.Table | None, images: list[str], device: str) -> None:
-        """Write a unit's features, its rows and then its ledger line. Repeating it only adds an equal line.
+        """Write a unit's features, its rows and then its ledger line. On one device repeating it changes nothing.
 
         Args:
             images: pixel digests of the unit's pictures, in the block's order.
@@ -129,10 +129,11 @@ class RunFolder:
             write_atomically(self.root / journal / f"{unit.key}.json", data)
 
     def _lines(self, journal: str) -> list[bytes]:
-        """Return a journal's lines, each once, the first one first."""
+        """Return a journal's lines, each once, where it stands last."""
         pieces = [] if is_local(self.root) else files_in(self.root / journal, ".json")
         contents = read_each([self.root / f"{journal}.jsonl", *pieces])
-        return list(dict.fromkeys(line for content in contents if content for line in content.split(b"\n") if line))
+        lines = [line for content in contents if content for line in content.split(b"\n") if line]
+        return list(dict.fromkeys(reversed(lines)))[::-1]
 
     def join_journals(self) -> None:
         """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from their single lines."""
@@ -141,12 +142,16 @@ class RunFolder:
                 write_atomically(self.root / f"{journal}.jsonl", b"".join(line + b"\n" for line in lines))
 
     def ledger(self) -> dict[Unit, dict[str, Any]]:
-        """Return the ledger's entries, first line wins; a torn line is not one."""
+        """Return the ledger's entries; a torn line is not one.
+
+        The last line of a unit counts, as its file is the last that was written: where a unit was committed twice,
+        from two devices, their bytes may differ.
+        """
         entries: dict[Unit, dict[str, Any]] = {}
         for line in self._lines("ledger"):
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                entries.setdefault(Unit(entry["block"], entry["adapter"]), entry)
+                entries[Unit(entry["block"], entry["adapter"])] = entry
         return entries
 
     def done(self, plan: Plan) -> dict[Unit, str]:
