@@ -102,7 +102,7 @@ def test_a_block_that_changed_its_device_has_a_base_image_of_each(tmp_path: Path
     put(tmp_path, "a", plain.with_columns(moved))
     whole = tmp_path / "whole"
     put(whole, "a", plain)
-    assert read_scores(tmp_path).equals(read_scores(whole))
+    assert stream_scores(tmp_path).equals(stream_scores(whole))
 
 
 def test_a_file_that_breaks_the_contract_is_named(tmp_path: Path) -> None:

@@ -37,15 +37,16 @@ def stream_scores(folder: Path, part: str = "scores") -> pl.DataFrame:
 
     Variants of adapters have theirs in the part `interventions`.
 
-    Files are streamed. Of the digests only a 64-bit hash of each row and of its base image stays, which is compared
-    between rows of one key alone; names are enumerations (4 bytes). The frame takes about 60 bytes a row.
+    Files are streamed. Of the digests and devices only 64-bit hashes of each row, of its base image and of its device
+    stay, which are compared between rows of one key alone; names are enumerations (4 bytes). The frame takes about 70
+    bytes a row.
 
     Returns:
         Columns of schema SCORES without digests and device; names as `pl.Enum`. Equal rows count once.
 
     Raises:
         InputError: no rows, a file that is no Arrow file, columns that differ from the contract, or rows that
-            contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one.
+            contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one, from one device.
     """
     where = folder / part
     with local_copy(where) as copy:
