@@ -46,7 +46,8 @@ def stream_scores(folder: Path, part: str = "scores") -> pl.DataFrame:
 
     Raises:
         InputError: no rows, a file that is no Arrow file, columns that differ from the contract, or rows that
-            contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one, from one device.
+            contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one
+            device.
     """
     where = folder / part
     with local_copy(where) as copy:
