@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.results.facts import read_studies
 from raymap.analysis.against import against_paper
 from raymap.analysis.agreement import agreement
-from raymap.analysis.maps import measured, with_entanglement
+from raymap.analysis.maps import CONTROL, measured, with_entanglement
 from raymap.analysis.tables import ORDER
 from raymap.reference.paper import Paper, load_paper
 from raymap.report.source import Run
@@ -117,8 +117,8 @@ def below_floor(statistics: dict[str, Any]) -> tuple[int, int]:
 
 
 def proved(run: Run) -> set[str]:
-    """Return the adapters that leave every picture as it is, by proof."""
-    drawn = run.scores.group_by("adapter").agg(pl.col("drawn").any())
+    """Return the adapters, controls left out, that leave every picture as it is, by proof."""
+    drawn = run.scores.filter(pl.col("method") != CONTROL).group_by("adapter").agg(pl.col("drawn").any())
     return set(drawn.filter(~pl.col("drawn"))["adapter"])
 
 
