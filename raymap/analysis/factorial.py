@@ -104,8 +104,9 @@ def reading(rows: list[dict[str, Any]]) -> list[str]:
                             "the claim is not supported", "compositions shift more, as the claim has it"),
             "abstractness": ("abstract prompts shift less", "abstract and concrete prompts are not told apart",
                              "abstract prompts shift more"),
-            "interaction": ("composition matters more where prompts are concrete", "no interaction is seen",
-                            "composition matters more where prompts are abstract"),
+            "interaction": ("composition raises abstract prompts less (or lowers them more) than concrete ones",
+                            "no interaction is seen",
+                            "composition raises abstract prompts more (or lowers them less) than concrete ones"),
         }[row["contrast"]][sign + 1]  # fmt: skip
         lines.append(f"{row['measure'].capitalize()}: {said} ({interval}).")
     return lines

@@ -57,8 +57,10 @@ class ClipScorer:
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:
     architecture, _, tag = name.partition("/")
-    if tag == "openai" and not architecture.endswith("-quickgelu"):
-        architecture += "-quickgelu"
+    # Some weights were trained with QuickGELU; open_clip names that architecture apart, and only warns of the other.
+    quick = f"{architecture}-quickgelu"
+    if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu") and quick in open_clip.list_models():
+        architecture = quick
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
     except Exception as error:
