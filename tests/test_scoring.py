@@ -13,7 +13,7 @@ from scipy import stats
 from raymap.embedded.build.data import pictures
 from raymap.embedded.build.distortions import DISTORTIONS, graded
 from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
-from raymap.scoring.clip import ClipScorer
+from raymap.scoring.clip import ClipScorer, architecture_of
 from raymap.scoring.perceptual import LpipsScorer
 
 HELD_OUT = pictures(None, 40, seed=5, held=True)
@@ -40,6 +40,19 @@ def test_clip_cosines_equal_open_clip_called_directly(renders: np.ndarray) -> No
     ours = scorer.cosines(captions, scorer.image_features(renders[:6]))
     assert ours.dtype == np.float32
     assert np.allclose(ours, expected, atol=1e-6)
+
+
+def test_pretrained_weights_get_the_activation_that_they_were_trained_with() -> None:
+    """By open_clip's own configurations of weights and architectures."""
+    quick = 0
+    for model, tag in open_clip.list_pretrained():
+        trained = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+        architecture, same = architecture_of(f"{model}/{tag}")
+        assert same == tag
+        if trained or architecture.removesuffix("-quickgelu") != architecture:
+            assert open_clip.get_model_config(architecture)["quick_gelu"] == trained, (model, tag)
+            quick += model != architecture
+    assert quick > 10  # openai's, and those of MetaCLIP and DFN
 
 
 def test_the_embedded_clip_knows_held_out_captions(renders: np.ndarray) -> None:

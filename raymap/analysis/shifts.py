@@ -11,8 +11,8 @@ A threshold from single seed pairs is no floor for a mean over K seeds. Three te
 
 q-values are Benjamini & Hochberg's within an adapter, over its non-target prompts and, apart from them, over its target
 prompts: what is counted is what was adjusted, and no other adapter's strong shifts lower an adapter's bar. An adapter
-that shifts no prompt is then named in no more than 5 % of runs, also where its cells are positively dependent (Benjamini
-& Yekutieli 2001). Beside the q-values stand the matched thresholds (raymap.analysis.floor).
+that shifts no prompt is then named in no more than 5 % of runs, also where its cells are positively dependent
+(Benjamini & Yekutieli 2001). Beside the q-values stand the matched thresholds (raymap.analysis.floor).
 """
 
 from __future__ import annotations

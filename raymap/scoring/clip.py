@@ -55,12 +55,20 @@ class ClipScorer:
         return (self.text_features(prompts) * features).sum(1).numpy()
 
 
-def _pretrained(name: str) -> tuple[Any, Any, Any]:
+def architecture_of(name: str) -> tuple[str, str]:
+    """Return the open_clip architecture and the tag of a CLIP model's name.
+
+    Some weights were trained with QuickGELU; open_clip names that architecture apart, and only warns of the other.
+    """
     architecture, _, tag = name.partition("/")
-    # Some weights were trained with QuickGELU; open_clip names that architecture apart, and only warns of the other.
     quick = f"{architecture}-quickgelu"
     if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu") and quick in open_clip.list_models():
         architecture = quick
+    return architecture, tag
+
+
+def _pretrained(name: str) -> tuple[Any, Any, Any]:
+    architecture, tag = architecture_of(name)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
     except Exception as error:
