@@ -121,7 +121,7 @@ def main() -> None:
         axes.scatter([s.images for s in sizes], [found[s][0] for s in sizes], label=f"more {raised}")
     ends = [0, max(images)]
     axes.plot(ends, [fit.intercept + fit.slope * x for x in ends], color="gray", label=f"fit, R² = {fit.rvalue**2:.3f}")
-    axes.set(xlabel="images (prompts x seeds x models)", ylabel="seconds from the first commit to the last", ylim=(0, None))
+    axes.set(xlabel="images (prompts x seeds x models)", ylabel="seconds, first commit to last", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(args.picture, dpi=120)
