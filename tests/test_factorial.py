@@ -54,7 +54,10 @@ def planted(composition: float, abstractness: float, interaction: float, subject
         ((0.02, 0.0, 0.0), ["compositions shift more, as the claim has it", "no interaction is seen"]),
         ((-0.02, 0.0, 0.0), ["compositions shift less: the claim fails"]),
         ((0.0, 0.02, 0.0), ["the claim is not supported", "abstract prompts shift more"]),
-        ((0.0, 0.0, 0.03), ["composition matters more where prompts are abstract"]),
+        ((0.0, 0.0, 0.03), ["composition raises abstract prompts more (or lowers them less) than concrete ones"]),
+        # It lowers concrete prompts by .04 and abstract ones by .01: the interaction is positive, the effects are not.
+        ((-0.025, 0.0, 0.03), ["compositions shift less", "abstract prompts more (or lowers them less) than concrete"]),
+        ((0.025, 0.0, -0.03), ["compositions shift more", "concrete prompts more (or lowers them less) than abstract"]),
     ],
 )
 def test_planted_effects_are_found_and_the_claim_can_fail(
