@@ -288,6 +288,24 @@ def test_what_so_many_seeds_can_show_at_best_is_what_the_tests_give(seeds: int) 
     assert sign_flip_p(np.full((1, seeds), -0.5), rng)[0] == pytest.approx(signed)
 
 
+def test_what_holds_over_prompts_alone_is_said_beside_its_interval(tmp_path: Path) -> None:
+    def said(folder: str, subjects: int) -> tuple[str, str]:
+        adapters = [(f"{c}-{k}-lora", "lora", f"{c}-{k}", c) for c in ("face", "style") for k in range(subjects)]
+        root = write_run(tmp_path / folder, Invented(adapters, PROMPTS[:12], seeds=2, side=16))
+        reduce_run(root)
+        page = render(root).read_text()
+        parts = [page[page.index(f'<h2 id="{name}">') :] for name in ("methods", "hypotheses")]
+        return parts[0][: parts[0].index("</section>")], parts[1][: parts[1].index("</section>")]
+
+    methods, hypotheses = said("one", 1)
+    assert methods.count("over prompts alone") == 2 * 4
+    assert "over prompts alone" in hypotheses
+    assert "a single style and a single face subject" in hypotheses
+    methods, hypotheses = said("two", 2)
+    assert "over prompts alone" not in methods + hypotheses
+    assert "a single" not in hypotheses.split("<tbody>", 1)[1]
+
+
 def test_missing_seeds_are_said(tmp_path: Path) -> None:
     folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
     path = sorted((folder / "scores").iterdir())[1]

@@ -118,7 +118,7 @@ def _hypotheses(paper: Paper, statistics: dict[str, Any]) -> list[dict[str, Any]
             paper_says = held.verdict + (f", p = {held.p.printed}" if held.p else ", no test printed")
             if entry["p"] is None:
                 rows.append(_row(f"{entry['hypothesis']}: {entry['claim']}", held.place, paper_says, None, None,
-                                 difference["reason"] or ""))  # fmt: skip
+                                 entry["reason"] or ""))  # fmt: skip
                 continue
             pooled = entry["pooled"]
             p = f"p = {entry['p']:.3g}" + (f" (pooled {pooled['p']:.3g})" if pooled else "")
