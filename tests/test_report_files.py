@@ -222,7 +222,9 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     assert by_name["face-textual_inversion"].look == ()
     mine = others.filter(pl.col("adapter") == "style-custom_diffusion")
     count = (mine["q_signed"] <= 0.05).sum()
-    assert f"mean CLIP score on {count} of {mine.height}" in by_name["style-custom_diffusion"].sentence.text
+    beyond, changed = by_name["style-custom_diffusion"].sentence.text.split(". ")[:2]
+    assert "CLIP score" not in beyond
+    assert changed == f"Changed at all, however little: mean CLIP score on {count} of {mine.height}"
     assert any("No identity control" in sentence.text for sentence in found.certainty)
     worst = others.sort("e_sem", descending=True).row(0, named=True)
     assert (worst["prompt_id"], worst["adapter"]) in {(look.prompt_id, look.adapter) for look in found.look}
@@ -304,6 +306,26 @@ def test_what_holds_over_prompts_alone_is_said_beside_its_interval(tmp_path: Pat
     methods, hypotheses = said("two", 2)
     assert "over prompts alone" not in methods + hypotheses
     assert "a single" not in hypotheses.split("<tbody>", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.001, 0.02, "yes"), (-0.001, 0.02, "not told apart"), (-0.02, -0.001, "no"), (None, None, "–")],
+)
+def test_an_order_holds_by_its_interval(
+    root: Path, tmp_path: Path, low: float | None, high: float | None, word: str
+) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    statistics = json.loads((root / "statistics.json").read_text())
+    assert statistics["method_order"]
+    for row in statistics["method_order"]:
+        row["difference"] |= {"low": low, "high": high}
+        assert row["direction_holds"] is not None
+    (tmp_path / "statistics.json").write_text(json.dumps(statistics))
+    page = render(tmp_path).read_text()
+    table = page[page.index("<caption>Order of methods") :]
+    body = table[table.index("<tbody>") : table.index("</tbody>")]
+    assert body.count(f'<td class="text">{word}</td></tr>') == len(statistics["method_order"])
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:
