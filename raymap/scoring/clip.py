@@ -55,10 +55,21 @@ class ClipScorer:
         return (self.text_features(prompts) * features).sum(1).numpy()
 
 
-def _pretrained(name: str) -> tuple[Any, Any, Any]:
+def architecture_of(name: str) -> tuple[str, str]:
+    """Return open_clip's architecture and tag, the architecture with the activation that the tag was trained with.
+
+    open_clip lists tags that were trained with QuickGELU under the plain architecture too, and only warns of the other
+    activation.
+    """
     architecture, _, tag = name.partition("/")
-    if tag == "openai" and not architecture.endswith("-quickgelu"):
-        architecture += "-quickgelu"
+    quick = f"{architecture}-quickgelu"
+    if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu") and quick in open_clip.list_models():
+        architecture = quick
+    return architecture, tag
+
+
+def _pretrained(name: str) -> tuple[Any, Any, Any]:
+    architecture, tag = architecture_of(name)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
     except Exception as error:
