@@ -75,8 +75,8 @@ def test_a_larger_shift_has_the_larger_distance_and_the_ranks_are_scipys() -> No
     cells = pl.DataFrame(
         {"adapter": [a for a, _ in fids], "prompt_category": [c for _, c in fids],
          "entanglement": np.arange(len(fids), dtype=float)}
-    )  # fmt: skip
+    ).with_columns(e_sem=(pl.col("adapter") != "proved").cast(pl.Float64), e_per=0.0)  # fmt: skip
     rho = {(row["metric"], row["design"]): row["rho"] for row in agreement(found, cells)}
-    assert rho["fid", "seed-matched"] == pytest.approx(
-        stats.spearmanr(list(fids.values()), np.arange(len(fids))).statistic
-    )
+    moving = [k for k, (adapter, _) in enumerate(fids) if adapter != "proved"]  # who moves nothing agrees of itself
+    known = stats.spearmanr([list(fids.values())[k] for k in moving], moving).statistic
+    assert rho["fid", "seed-matched"] == pytest.approx(known)

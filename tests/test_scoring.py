@@ -42,34 +42,17 @@ def test_clip_cosines_equal_open_clip_called_directly(renders: np.ndarray) -> No
     assert np.allclose(ours, expected, atol=1e-6)
 
 
-def test_every_pretrained_clip_gets_the_activation_that_it_was_trained_with() -> None:
-    """open_clip's model configurations say what an architecture computes, its list of weights what a tag asks."""
-    suffixed = 0
-    for architecture, tag in open_clip.list_pretrained():
-        chosen, kept = architecture_of(f"{architecture}/{tag}")
-        asked = bool(open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu"))
-        assert kept == tag
-        if asked:
-            assert open_clip.get_model_config(chosen)["quick_gelu"], (architecture, tag)
-        else:
-            assert chosen == architecture
-        suffixed += chosen != architecture
-    assert suffixed > 20
-
-
-@pytest.mark.parametrize(
-    ("name", "architecture"),
-    [
-        ("ViT-L-14/openai", "ViT-L-14-quickgelu"),
-        ("ViT-L-14-quickgelu/openai", "ViT-L-14-quickgelu"),
-        ("ViT-L-14/metaclip_400m", "ViT-L-14-quickgelu"),
-        ("ViT-B-16/dfn2b", "ViT-B-16-quickgelu"),
-        ("RN50/yfcc15m", "RN50-quickgelu"),
-        ("ViT-B-32/laion2b_s34b_b79k", "ViT-B-32"),
-    ],
-)
-def test_the_suffix_is_added_once_and_where_it_belongs(name: str, architecture: str) -> None:
-    assert architecture_of(name)[0] == architecture
+def test_pretrained_weights_get_the_activation_that_they_were_trained_with() -> None:
+    """By open_clip's own configurations of weights and architectures."""
+    quick = 0
+    for model, tag in open_clip.list_pretrained():
+        trained = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+        architecture, same = architecture_of(f"{model}/{tag}")
+        assert same == tag
+        if trained or architecture.removesuffix("-quickgelu") != architecture:
+            assert open_clip.get_model_config(architecture)["quick_gelu"] == trained, (model, tag)
+            quick += model != architecture
+    assert quick > 10  # openai's, and those of MetaCLIP and DFN
 
 
 def test_the_embedded_clip_knows_held_out_captions(renders: np.ndarray) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import subprocess
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.adapters.update import LowRank
 from raymap.bench.models import random_lora, write_lora
-from raymap.diffusion import sampling
 from raymap.diffusion.base import digest
 from raymap.diffusion.pipeline import load
 from raymap.diffusion.speed import compiled_once, speed_up
@@ -151,34 +148,3 @@ def test_a_digest_knows_of_speed_only_where_it_is_not_the_usual(tmp_path: Path) 
 def test_an_unknown_mode_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"speed\.compile"):
         load_study(small_study(tmp_path), ("speed.compile=fastest",))
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_a_batch_projects_its_text_once_and_draws_the_same_bits(
-    adapters: dict[str, Path], guidance: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under adapters that change keys and values, between batches and between steps."""
-    sampler = SamplerSettings(steps=3, guidance_scale=guidance)
-    drawing = Generator(GeneratorSpec(PIPELINE, adapters, sampler, 2, "float32", False, False, 1, "cpu"))
-    texts = [m for name, m in drawing.pipeline.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
-    linear, calls = torch.nn.functional.linear, Counter[str]()
-
-    def counted(given: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        calls["text"] += any(weight is module.weight for module in texts)
-        return linear(given, weight, bias)
-
-    monkeypatch.setattr(torch.nn.functional, "linear", counted)
-    names = (BASE, "cup", "null", BASE, "cup@timesteps=early", "cup@timesteps=late", "cup@projection=attn2.to_k", "cup")
-    once, counts = {}, {}
-    for name in names:
-        calls.clear()
-        once[name] = drawing.draw(BLOCK, name)[0]
-        counts[name] = calls["text"]
-    steps = {name: 3 if "timesteps" in name else 1 for name in names}
-    assert counts == {name: number * len(texts) for name, number in steps.items()}
-    monkeypatch.setattr(sampling, "text_projected_once", lambda unet: contextlib.nullcontext())
-    for name in names:
-        calls.clear()
-        assert np.array_equal(drawing.draw(BLOCK, name)[0], once[name]), name
-        assert calls["text"] == 3 * len(texts)
-    assert len({pixels.tobytes() for pixels in once.values()}) == len(once) - 1  # the null adapter's are the base's

@@ -281,6 +281,27 @@ def test_a_shift_is_found_and_re_seeding_is_none(tmp_path: Path) -> None:
     assert counts["same-lora"]["shifted_signed"] == 0
 
 
+def test_an_adapters_false_discoveries_are_counted_without_the_others(tmp_path: Path) -> None:
+    """Beside nine adapters that shift all they can, one that draws afresh keeps its own bar; so do target prompts."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(0.25, 0.02, (60, 10))
+    values = np.stack([rng.normal(0.25, 0.02, (60, 10)), *[base - 0.2] * 9], axis=1)
+    lpips = np.stack([rng.uniform(0.3, 0.7, (60, 10)), *[np.full((60, 10), 0.9)] * 9], axis=1)
+    kinds = [("lora", "afresh", "face"), *(("lora", f"ruined-{k}", "face") for k in range(9))]
+    folder = write(tmp_path, scores_of(values, base, lpips, kinds), pairs=9)
+    counts = {row["adapter"]: row for row in reduce_run(folder)["shifts"]}
+    tests = pl.read_ipc(folder / "shifts.arrow").join(
+        pl.read_ipc(folder / "map.arrow").select("prompt_id", "adapter", "target"), on=["prompt_id", "adapter"]
+    )
+    for name in ("sem", "per", "signed"):
+        over_all = stats.false_discovery_control(tests[f"p_{name}"].to_numpy())
+        assert (over_all[(tests["adapter"] == "afresh-lora").to_numpy()] <= 0.05).any(), "or the test cannot fail"
+        assert counts["afresh-lora"][f"shifted_{name}"] == 0
+        for part in tests.partition_by("adapter", "target"):
+            own = stats.false_discovery_control(part[f"p_{name}"].to_numpy())
+            assert part[f"q_{name}"].to_numpy() == pytest.approx(own)
+
+
 def test_fragile_prompts_that_stand_out_stay_in_the_list(tmp_path: Path) -> None:
     scores = sample(prompts=48).with_columns(
         clip_adapted=pl.when(pl.col("prompt_id") == "p003", pl.col("method") != "textual_inversion")

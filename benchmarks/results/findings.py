@@ -13,8 +13,7 @@ import polars as pl
 
 from benchmarks.results.facts import read_studies
 from raymap.analysis.against import against_paper
-from raymap.analysis.agreement import agreement
-from raymap.analysis.maps import measured, with_entanglement
+from raymap.analysis.maps import CONTROL
 from raymap.analysis.tables import ORDER
 from raymap.reference.paper import Paper, load_paper
 from raymap.report.source import Run
@@ -55,7 +54,7 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "regions": region_table(paper.statistics),
         "below": below_floor(paper.statistics),
         "proved": len(proved(paper.run)),
-        "distances": distance_table(paper.run),
+        "established": established(paper.statistics),
         "fid": fid_order(paper.run, published),
         "attention": attention(studies["why"].run) if "why" in studies else None,
         "causes": causes(studies["why"].run) if "why" in studies else None,
@@ -117,19 +116,15 @@ def below_floor(statistics: dict[str, Any]) -> tuple[int, int]:
 
 
 def proved(run: Run) -> set[str]:
-    """Return the adapters that leave every picture as it is, by proof."""
-    drawn = run.scores.group_by("adapter").agg(pl.col("drawn").any())
+    """Return the adapters, controls left out, that leave every picture as it is, by proof."""
+    drawn = run.scores.filter(pl.col("method") != CONTROL).group_by("adapter").agg(pl.col("drawn").any())
     return set(drawn.filter(~pl.col("drawn"))["adapter"])
 
 
-def distance_table(run: Run) -> list[dict[str, Any]]:
-    """Return each distance's rank agreement with E: over all adapters, and without those that are zero by proof."""
-    cells, zero = with_entanglement(measured(run.cells.drop("entanglement"))), proved(run)
-    moved = [row for row in run.statistics["distances"] if row["adapter"] not in zero]
-    without = {(row["metric"], row["design"]): row for row in agreement(moved, cells)}
-    rows = run.statistics["distance_agreement"]
-    nothing = {"rho": None, "n": 0}
-    return [row | {"moved": without.get((row["metric"], row["design"]), nothing)} for row in rows]
+def established(statistics: dict[str, Any]) -> int:
+    """Return how many of H2 and H3 pass Holm's correction."""
+    asked = [row for row in statistics["hypotheses"] if row["hypothesis"].split()[0] in ("H2", "H3")]
+    return sum(row.get("p_holm") is not None and row["p_holm"] < 0.05 for row in asked)
 
 
 def fid_order(run: Run, published: Paper) -> dict[str, Any]:

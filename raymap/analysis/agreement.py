@@ -69,8 +69,10 @@ def agreement(found: list[dict[str, Any]], cells: pl.DataFrame) -> list[dict[str
 
     Args:
         found: what `distances` returned.
-        cells: the map without controls, with `entanglement`.
+        cells: the map without controls, with `entanglement`. Adapters that shift nothing at all are left out: tied at
+            the end of both rankings, they would agree of themselves.
     """
+    cells = cells.filter((pl.max_horizontal("e_sem", "e_per") > 0).any().over("adapter"))
     known = [row for row in found if row["value"] is not None]
     if not known:
         return []

@@ -31,7 +31,7 @@ CONTRASTS = {
     "abstractness": {"concrete": (-0.5, -0.5), "abstract": (0.5, 0.5)},
     "interaction": {"concrete": (1.0, -1.0), "abstract": (-1.0, 1.0)},
 }
-"""Weights of the cell means, simple and compositional: main effects, and how much more abstract prompts are raised."""
+"""Weights of the cell means, simple and compositional: main effects, and how much more composition does to abstract."""
 
 Design = dict[str, tuple[str, str]]
 """Prompt -> (kind, make)."""
@@ -104,7 +104,7 @@ def reading(rows: list[dict[str, Any]]) -> list[str]:
                             "the claim is not supported", "compositions shift more, as the claim has it"),
             "abstractness": ("abstract prompts shift less", "abstract and concrete prompts are not told apart",
                              "abstract prompts shift more"),
-            "interaction": ("composition raises concrete prompts more (or lowers them less) than abstract ones",
+            "interaction": ("composition raises abstract prompts less (or lowers them more) than concrete ones",
                             "no interaction is seen",
                             "composition raises abstract prompts more (or lowers them less) than concrete ones"),
         }[row["contrast"]][sign + 1]  # fmt: skip

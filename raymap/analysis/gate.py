@@ -115,7 +115,7 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
     for name, smallest in (("sem", smallest_p_sem), ("per", smallest_p_per)):
         least = pl.Series([smallest(k, n) for k, n in found.select("n_seeds", "pairs").iter_rows()], dtype=pl.Float64)
         q, above = pl.col(f"q_{name}"), pl.col(f"above_tau_{name}").fill_null(False)
-        tested = q.is_not_null() & (least * tests[f"q_{name}"].count() <= FDR)
+        tested = q.is_not_null() & (least * q.count().over("adapter") <= FDR)
         columns += [
             tested.alias(f"tested_e_{name}"),
             (above & (~tested | (q <= FDR))).alias(f"shifted_e_{name}"),

@@ -49,7 +49,6 @@ def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str,
     """
     rows = scores.select(PROMPT).unique().sort("prompt_id").cast(pl.String)
     columns = scores.select(ADAPTER).unique().sort("adapter").cast(pl.String)
-    own = pl.col("subject_category").replace_strict(OWN_CATEGORY, default=None)
     names = pl.col("prompt_id").replace_strict(prompts, default=pl.col("prompt_id")) if prompts else pl.col("prompt_id")
     found = finite(scores)
     number = pl.col("prompt_id").to_physical().cast(pl.Int64) * columns.height + pl.col("adapter").to_physical()
@@ -65,12 +64,18 @@ def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str,
         .join(columns, how="cross", maintain_order="left_right")
         .with_columns(n_seeds=pl.Series(n), **{name: mean.fill_nan(None) for name, mean in means.items()})
         .with_columns(
-            target=(own == pl.col("prompt_category")).fill_null(False),
+            target=is_target(),
             above_tau_sem=pl.col("e_sem") > pl.lit(floor.tau_sem, pl.Float64),
             above_tau_per=pl.col("e_per") > pl.lit(floor.tau_per, pl.Float64),
         )
         .select(MAP.names)
     )
+
+
+def is_target() -> pl.Expr:
+    """Return whether a row's prompt is of the category that its subject's category counts as its own."""
+    own = pl.col("subject_category").cast(pl.String).replace_strict(OWN_CATEGORY, default=None)
+    return (own == pl.col("prompt_category").cast(pl.String)).fill_null(False)
 
 
 def measured(cells: pl.DataFrame) -> pl.DataFrame:

@@ -85,7 +85,11 @@ def _print_shifted(cells: pl.DataFrame) -> None:
     for part in cells.partition_by("adapter", maintain_order=True):
         hits = part.filter(part["shifted_e_sem"] | part["shifted_e_per"]).sort("e_sem", descending=True)
         tested = part["tested_e_sem"].any() or part["tested_e_per"].any()
-        by = "threshold and test" if tested else "threshold alone: too few seeds to test single prompts"
+        by = (
+            "threshold and test"
+            if tested
+            else "threshold alone: too few seeds, or too many prompts, to test single ones"
+        )
         names = ", ".join(shown(prompt) for prompt in hits["prompt"][:FIRST])
         line = f"{shown(part['adapter'][0])}: {hits.height} of {part.height} non-target prompts shifted ({by})"
         console.print(f"{line}: {names}" if names else line, highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.speed import is_compiled
-from raymap.diffusion.text_keys import text_projected_once
 from raymap.errors import DrawingError
 from raymap.study import SamplerSettings
 
@@ -56,18 +53,15 @@ def draw(
 
     if before_step:
         before_step(0)
-    # Between steps weights may change, and compiled code would be compiled anew: the text is then projected every time.
-    plain = before_step is None and not is_compiled(pipeline)
-    with text_projected_once(pipeline.unet) if plain else contextlib.nullcontext():
-        images = pipeline(
-            prompt_embeds=embeddings,
-            negative_prompt_embeds=negative,
-            num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance_scale,
-            generator=noise_generators(seeds),
-            output_type="pt",
-            callback_on_step_end=after_step if before_step else None,
-        ).images
+    images = pipeline(
+        prompt_embeds=embeddings,
+        negative_prompt_embeds=negative,
+        num_inference_steps=sampler.steps,
+        guidance_scale=sampler.guidance_scale,
+        generator=noise_generators(seeds),
+        output_type="pt",
+        callback_on_step_end=after_step if before_step else None,
+    ).images
     finite = torch.isfinite(images).all()
     kept = images[: batch_size - padding].float().permute(0, 2, 3, 1)
     pixels: np.ndarray = (kept * 255).round().to(torch.uint8).contiguous().cpu().numpy()

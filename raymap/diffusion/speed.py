@@ -21,11 +21,6 @@ def speed_up(pipeline: StableDiffusionPipeline, speed: SpeedSettings) -> None:
             module.compile(mode=speed.compile)
 
 
-def is_compiled(pipeline: StableDiffusionPipeline) -> bool:
-    """Return whether `speed_up` had a pipeline compiled."""
-    return pipeline.unet._compiled_call_impl is not None
-
-
 def compiled_once(speed: SpeedSettings) -> AbstractContextManager[None]:
     """Return a context in which a compiled pipeline that would compile anew raises RuntimeError.
 

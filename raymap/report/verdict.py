@@ -175,14 +175,7 @@ def _certainty(run: Run) -> list[Sentence]:
                 "seeds, a threshold a percentile of single pairs: the tests decide, the thresholds orient."
             )
         )
-        matched = {name: [a[f"above_matched_{name}"] or 0 for a in statistics["adapters"]] for name in ("sem", "per")}
-        said.append(
-            Sentence(
-                f"Above the floor that is matched to a cell (a mean over as many seed pairs, prompt by prompt) lie "
-                f"{sum(matched['sem'])} cells in E_sem and {sum(matched['per'])} in E_per; re-seeding alone would put "
-                "1 in 20 of all cells there."
-            )
-        )
+        said.append(_matched(statistics))
     else:
         said.append(Sentence("There is no noise floor: no pair of base seeds was measured.", "warn"))
     if few := _few_seeds(run.scores["seed"].n_unique() if statistics["shifts"] else 0):
@@ -196,8 +189,24 @@ def _certainty(run: Run) -> list[Sentence]:
                 "warn",
             )
         )
-    said.append(Sentence(f"Counts control the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, over all cells)."))
+    said.append(
+        Sentence(f"Counts control the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, adapter by adapter).")
+    )
     return said
+
+
+def _matched(statistics: dict[str, Any]) -> Sentence:
+    """Return how many cells lie above the matched floor, or why there is none."""
+    held = {name: [a[f"above_matched_{name}"] for a in statistics["adapters"]] for name in ("sem", "per")}
+    known = {name: [n for n in counts if n is not None] for name, counts in held.items()}
+    if not all(known.values()):
+        reason = statistics["noise_floor"]["matched"]["e_sem"]["reason"]
+        return Sentence(f"No floor is matched to a cell: {reason or 'no cell has one'}.", "note")
+    return Sentence(
+        f"Above the floor that is matched to a cell (a mean over as many seed pairs, prompt by prompt) lie "
+        f"{sum(known['sem'])} cells in E_sem and {sum(known['per'])} in E_per; re-seeding alone would put about "
+        "1 in 20 of all cells there, or fewer."
+    )
 
 
 def smallest_p(seeds: int) -> tuple[float, float]:
@@ -214,12 +223,13 @@ def _few_seeds(seeds: int) -> str | None:
     if not seeds:
         return None
     sem, signed = smallest_p(seeds)
-    if sem / FDR < 0.01:  # of all cells would have to reach the smallest p, for any to pass Benjamini-Hochberg
+    if sem / FDR < 0.01:  # of the prompts would have to reach the smallest p, for any to pass Benjamini-Hochberg
         return None
     known = f"With {seeds} seeds a shift equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
     if signed > FDR:
-        return f"{known} at best, so that no single cell can be established. More seeds would tell more."
+        return f"{known} at best, so that neither can be established for a single prompt. More seeds would tell more."
+    needed = " and ".join("never" if p > FDR else f"only where {p / FDR:.0%} of its prompts" for p in (sem, signed))
     return (
-        f"{known}. By the rule for false discoveries it is established only where {sem / FDR:.0%} and "
-        f"{signed / FDR:.0%} of all cells reach that together; more seeds would tell more."
+        f"{known}. By the rule for false discoveries these are established for an adapter {needed} reach that; more "
+        "seeds would tell more."
     )

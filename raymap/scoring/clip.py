@@ -56,10 +56,9 @@ class ClipScorer:
 
 
 def architecture_of(name: str) -> tuple[str, str]:
-    """Return open_clip's architecture and tag, the architecture with the activation that the tag was trained with.
+    """Return the open_clip architecture and the tag of a CLIP model's name.
 
-    open_clip lists tags that were trained with QuickGELU under the plain architecture too, and only warns of the other
-    activation.
+    Some weights were trained with QuickGELU; open_clip names that architecture apart, and only warns of the other.
     """
     architecture, _, tag = name.partition("/")
     quick = f"{architecture}-quickgelu"
