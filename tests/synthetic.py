@@ -24,6 +24,7 @@ def write_run(
     adapters: tuple[str, ...] | None = None,
     subjects: tuple[str, ...] | None = None,
     subject_categories: tuple[str, ...] | None = None,
+    methods: tuple[str, ...] | None = None,
     seeds: tuple[int, ...] | None = None,
     texts: tuple[str, ...] | None = None,
     study: dict[str, Any] | None = None,
@@ -48,7 +49,8 @@ def write_run(
         base = 0.2 + 0.1 * np.random.default_rng((own, 7)).random(1000)
         for a, name in enumerate(adapters):
             category = subject_categories[a] if subject_categories else "unknown"
-            about = {"adapter": name, "method": "lora", "subject": subjects[a], "subject_category": category}
+            method = methods[a] if methods else "lora"
+            about = {"adapter": name, "method": method, "subject": subjects[a], "subject_category": category}
             for j, seed in enumerate(seeds):
                 values = {"clip_base": base[seed], "clip_adapted": base[seed] + shift[p, a, j], "lpips": lpips[p, a, j]}
                 digests = {"base_sha256": f"{image}-{own}-{seed}", "adapted_sha256": f"{name}-{own}-{seed}"}

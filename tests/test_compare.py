@@ -13,6 +13,7 @@ from scipy import stats
 from raymap.analysis.compare import compare_runs
 from raymap.analysis.crossed import Group, contrast
 from raymap.errors import InputError
+from raymap.suite import CATEGORIES
 from tests.synthetic import write_run
 
 STUDY: dict[str, Any] = {
@@ -84,6 +85,31 @@ def test_over_several_adapters_prompts_and_subjects_are_crossed(tmp_path: Path) 
     assert (got["value"], got["low"], got["high"]) == pytest.approx((known.value, known.low, known.high), abs=1e-7)
     assert "between subjects" in got["method"]
     assert len(found.adapters) == 3
+
+
+@pytest.mark.parametrize("subjects", [("a", "b", "c"), ("a", "a", "c")], ids=["three subjects", "two of one subject"])
+def test_over_all_adapters_the_difference_is_after_minus_before(tmp_path: Path, subjects: tuple[str, ...]) -> None:
+    """Prompt p is of category p mod 6, so that each category of subjects has targets of its own among them."""
+    categories = ("face", "face", "style")
+    labels: dict[str, Any] = {
+        "subjects": subjects,
+        "subject_categories": categories,
+        "methods": ("lora", "custom_diffusion", "lora"),
+    }
+    one, other = values(3, seed=11), values(3, seed=12)
+    found = compare_runs(write_run(tmp_path / "a", *one, **labels), write_run(tmp_path / "b", *other, **labels))
+    kept = [p for p in range(P) if CATEGORIES[p % 6] not in ("people", "styles")]
+    assert 0 < len(kept) < P
+    assert found.overall is not None
+    for measure, k in (("e_sem", 0), ("e_sem_signed", 0), ("e_per", 1)):
+        got = found.overall[measure]
+        assert got["n"] == len(kept)
+        assert got["after"] - got["before"] == pytest.approx(got["value"], abs=1e-12)
+        for end, side in (("before", one), ("after", other)):
+            drawn = np.abs(side[k]) if measure == "e_sem" else side[k]
+            cells = drawn[kept].astype(np.float64).mean(axis=(0, 2))
+            by_subject = [cells[[s == name for s in subjects]].mean() for name in sorted(set(subjects))]
+            assert got[end] == pytest.approx(np.mean(by_subject), abs=1e-6)
 
 
 def test_what_changed_is_listed_worst_first_and_what_did_not_is_not(tmp_path: Path) -> None:

@@ -54,7 +54,10 @@ def planted(composition: float, abstractness: float, interaction: float, subject
         ((0.02, 0.0, 0.0), ["compositions shift more, as the claim has it", "no interaction is seen"]),
         ((-0.02, 0.0, 0.0), ["compositions shift less: the claim fails"]),
         ((0.0, 0.02, 0.0), ["the claim is not supported", "abstract prompts shift more"]),
-        ((0.0, 0.0, 0.03), ["composition raises abstract prompts more (or lowers them less)"]),
+        ((0.0, 0.0, 0.03), ["composition raises abstract prompts more (or lowers them less) than concrete ones"]),
+        # It lowers concrete prompts by .04 and abstract ones by .01: the interaction is positive, the effects are not.
+        ((-0.025, 0.0, 0.03), ["compositions shift less", "raises abstract prompts more (or lowers them less)"]),
+        ((0.025, 0.0, -0.03), ["compositions shift more", "raises abstract prompts less (or lowers them more)"]),
     ],
 )
 def test_planted_effects_are_found_and_the_claim_can_fail(

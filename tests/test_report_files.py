@@ -222,7 +222,9 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     assert by_name["face-textual_inversion"].look == ()
     mine = others.filter(pl.col("adapter") == "style-custom_diffusion")
     count = (mine["q_signed"] <= 0.05).sum()
-    assert f"mean CLIP score on {count} of {mine.height}" in by_name["style-custom_diffusion"].sentence.text
+    beyond, changed = by_name["style-custom_diffusion"].sentence.text.split(". ")[:2]
+    assert "CLIP score" not in beyond
+    assert changed == f"Changed at all, however little: mean CLIP score on {count} of {mine.height}"
     assert any("No identity control" in sentence.text for sentence in found.certainty)
     worst = others.sort("e_sem", descending=True).row(0, named=True)
     assert (worst["prompt_id"], worst["adapter"]) in {(look.prompt_id, look.adapter) for look in found.look}
@@ -286,6 +288,44 @@ def test_what_so_many_seeds_can_show_at_best_is_what_the_tests_give(seeds: int) 
     sem, signed = smallest_p(seeds)
     assert matching_p(base, base - 0.5, rng)[0] == pytest.approx(sem)
     assert sign_flip_p(np.full((1, seeds), -0.5), rng)[0] == pytest.approx(signed)
+
+
+def test_what_holds_over_prompts_alone_is_said_beside_its_interval(tmp_path: Path) -> None:
+    def said(folder: str, subjects: int) -> tuple[str, str]:
+        adapters = [(f"{c}-{k}-lora", "lora", f"{c}-{k}", c) for c in ("face", "style") for k in range(subjects)]
+        root = write_run(tmp_path / folder, Invented(adapters, PROMPTS[:12], seeds=2, side=16))
+        reduce_run(root)
+        page = render(root).read_text()
+        parts = [page[page.index(f'<h2 id="{name}">') :] for name in ("methods", "hypotheses")]
+        return parts[0][: parts[0].index("</section>")], parts[1][: parts[1].index("</section>")]
+
+    methods, hypotheses = said("one", 1)
+    assert methods.count("over prompts alone") == 2 * 4
+    assert "over prompts alone" in hypotheses
+    assert "a single style and a single face subject" in hypotheses
+    methods, hypotheses = said("two", 2)
+    assert "over prompts alone" not in methods + hypotheses
+    assert "a single" not in hypotheses.split("<tbody>", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.001, 0.02, "yes"), (-0.001, 0.02, "not told apart"), (-0.02, -0.001, "no"), (None, None, "–")],
+)
+def test_an_order_holds_by_its_interval(
+    root: Path, tmp_path: Path, low: float | None, high: float | None, word: str
+) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    statistics = json.loads((root / "statistics.json").read_text())
+    assert statistics["method_order"]
+    for row in statistics["method_order"]:
+        row["difference"] |= {"low": low, "high": high}
+        assert row["direction_holds"] is not None
+    (tmp_path / "statistics.json").write_text(json.dumps(statistics))
+    page = render(tmp_path).read_text()
+    table = page[page.index("<caption>Order of methods") :]
+    body = table[table.index("<tbody>") : table.index("</tbody>")]
+    assert body.count(f'<td class="text">{word}</td></tr>') == len(statistics["method_order"])
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:

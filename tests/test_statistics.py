@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from raymap.analysis.against import against_paper
+from raymap.analysis.against import NOT_ESTABLISHED, against_paper
 from raymap.analysis.crossed import Group, contrast, permuted
 from raymap.analysis.exchange import matching_p, sign_flip_p
 from raymap.analysis.hypotheses import holm, hypotheses, pooled
@@ -206,7 +206,7 @@ def test_the_order_of_methods_is_tested_within_subjects(tmp_path: Path) -> None:
     reduce_run(write(tmp_path, sample()))
     found = method_order(with_entanglement(measured(read_map(tmp_path))))
     assert len(found) == 2 * 2 * 3
-    assert all(row["holds"] for row in found)
+    assert all(row["direction_holds"] for row in found)
     assert all(row["p"] < 0.05 for row in found if row["measure"] == "e_sem")
 
 
@@ -353,7 +353,7 @@ def test_scores_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 def test_beside_the_paper_each_figure_agrees_differs_or_says_why_not(tmp_path: Path) -> None:
     statistics = reduce_run(write(tmp_path, sample()))
     rows = against_paper(statistics, {})
-    assert {row["verdict"] for row in rows} <= {"agrees", "differs", "not comparable"}
+    assert {row["verdict"] for row in rows} <= {"agrees", "differs", "not comparable", NOT_ESTABLISHED}
     assert all(row["why"] for row in rows if row["verdict"] == "not comparable")
     inversion = [row for row in rows if "textual_inversion" in row["what"]]
     assert inversion
@@ -368,3 +368,21 @@ def test_beside_the_paper_each_figure_agrees_differs_or_says_why_not(tmp_path: P
     )
     turned = against_paper(reduce_run(write(tmp_path / "turned", scores)), {})
     assert [r["verdict"] for r in turned if "lora < custom_diffusion" in r["what"]] == ["differs"] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "p_holm", "verdict"),
+    [(0.01, 0.049, "agrees"), (0.01, 0.05, NOT_ESTABLISHED), (0.01, 0.75, NOT_ESTABLISHED), (-0.01, 1.0, "differs")],
+)
+def test_what_the_paper_confirms_agrees_where_it_is_established_here(
+    tmp_path: Path, value: float, p_holm: float, verdict: str
+) -> None:
+    """The paper confirms H2 and states H3's order without a test: there the direction alone can agree."""
+    statistics = reduce_run(write(tmp_path, sample()))
+    for entry in statistics["hypotheses"]:
+        entry["difference"] |= {"value": value}
+        entry["p"], entry["p_holm"] = p_holm / 4, p_holm
+    found = {row["what"].split(":")[0]: row for row in against_paper(statistics, {})}
+    assert found["H2"]["verdict"] == verdict
+    assert f"Holm {p_holm:.3g}" in found["H2"]["ours"]
+    assert found["H3 object above face"]["verdict"] == ("agrees" if value > 0 else "differs")

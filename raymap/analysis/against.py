@@ -13,10 +13,14 @@ PROVED_TI = (
 SCALES = "another base, other judges, prompts and sizes have other scales"
 MIN_MAX = "E is scaled by the map's own range, so that only orders compare"
 POOLED = "the paper's p-value takes crossed cells for independent ones; compare direction and verdict, not size"
+NOT_ESTABLISHED = "same direction, not established"
+LEVEL = 0.05
 
 
 def against_paper(statistics: dict[str, Any], study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return rows {what, place, paper, ours, verdict, why}; verdict: agrees, differs or not comparable.
+
+    A hypothesis that the paper confirms is NOT_ESTABLISHED where its direction is found and Holm's p is at least LEVEL.
 
     Args:
         statistics: what statistics.json holds.
@@ -85,7 +89,7 @@ def _method_orders(paper: Paper, statistics: dict[str, Any]) -> list[dict[str, A
         rows.append(
             _row(
                 f"E, {entry['subject_category']}: {entry['claim']}", order.place, "holds", ours,
-                None if identity or entry["holds"] is None else entry["holds"],
+                None if identity or entry["direction_holds"] is None else entry["direction_holds"],
                 PROVED_TI if identity else value["reason"] or "",
             )
         )  # fmt: skip
@@ -118,13 +122,16 @@ def _hypotheses(paper: Paper, statistics: dict[str, Any]) -> list[dict[str, Any]
             paper_says = held.verdict + (f", p = {held.p.printed}" if held.p else ", no test printed")
             if entry["p"] is None:
                 rows.append(_row(f"{entry['hypothesis']}: {entry['claim']}", held.place, paper_says, None, None,
-                                 difference["reason"] or ""))  # fmt: skip
+                                 entry["reason"] or ""))  # fmt: skip
                 continue
             pooled = entry["pooled"]
-            p = f"p = {entry['p']:.3g}" + (f" (pooled {pooled['p']:.3g})" if pooled else "")
+            p = f"p = {entry['p']:.3g}, Holm {entry['p_holm']:.3g}" + (f" (pooled {pooled['p']:.3g})" if pooled else "")
             agrees = (difference["value"] > 0) == (held.verdict != "rejected")
             ours = f"difference {_shown(difference)}, {p}"
-            rows.append(_row(f"{entry['hypothesis']}: {entry['claim']}", held.place, paper_says, ours, agrees, POOLED))
+            row = _row(f"{entry['hypothesis']}: {entry['claim']}", held.place, paper_says, ours, agrees, POOLED)
+            if agrees and held.verdict == "confirmed" and entry["p_holm"] >= LEVEL:
+                row["verdict"] = NOT_ESTABLISHED
+            rows.append(row)
     return rows
 
 

@@ -28,6 +28,7 @@ from raymap.errors import InputError
 from raymap.study import OWN_CATEGORY
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")
+ENDS = ("before", "after")
 DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "clip", "lpips")
 TOLERANCE = 1e-3
 """One judge's values of one picture differ by less than this from device to device."""
@@ -42,7 +43,7 @@ class Comparison:
         prompts, seeds: how many both runs have; no seed in common is 0.
         adapters: a row an adapter: `adapter` and, for each measure, `before`, `after` and the difference with interval,
             `p` and Holm's `p_holm` over the measures.
-        overall: the same over all adapters; None with a single one.
+        overall: the same over all adapters and the prompts that are target of none; None with a single adapter.
         cells: a row a (adapter, non-target prompt): `e_sem_before`, `e_sem_after`, `e_sem` (the difference), …,
             `p_e_sem`, `q_e_sem`, `p_e_per`, `q_e_per` (Benjamini-Hochberg over the cells; null where seeds differ).
         alone: adapters that only one of the runs has.
@@ -256,22 +257,30 @@ def _tests(differences: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 def _adapter(part: pl.DataFrame) -> dict[str, Any]:
     everything, one = Group(np.arange(part.height)), Group(np.array([0]))
     found = {m: contrast(part[m].to_numpy()[:, None], (everything,), (one,)) for m in MEASURES}
-    return {"adapter": part["adapter"][0], **_row(part, found)}
+    ends = {m: {end: part[f"{m}_{end}"].mean() for end in ENDS} for m in MEASURES}
+    return {"adapter": part["adapter"][0], **_row(found, ends)}
 
 
 def _overall(cells: pl.DataFrame) -> dict[str, Any]:
-    found = {}
-    for m, cube in zip(MEASURES, cubes_of(cells, *MEASURES), strict=True):
-        values = cube.over_methods()
+    """Return the row of all adapters: before, after and difference over the same prompts, methods averaged first.
+
+    A prompt that is target of any adapter has no cell under it, so that it counts in none of the three.
+    """
+    found: dict[str, Estimate] = {}
+    ends: dict[str, dict[str, Any]] = {}
+    for m in MEASURES:
+        values, *sides = (cube.over_methods() for cube in cubes_of(cells, m, *(f"{m}_{end}" for end in ENDS)))
         groups = [Group(np.arange(n)) for n in values.shape]
         found[m] = contrast(values, groups[:1], groups[1:])
-    return _row(cells, found)
+        complete = ~np.isnan(values).any(axis=1)
+        means = [float(side[complete].mean()) if complete.any() else None for side in sides]
+        ends[m] = dict(zip(ENDS, means, strict=True))
+    return _row(found, ends)
 
 
-def _row(part: pl.DataFrame, found: dict[str, Estimate]) -> dict[str, Any]:
+def _row(found: dict[str, Estimate], ends: dict[str, dict[str, Any]]) -> dict[str, Any]:
     adjusted = holm([estimate.p for estimate in found.values()])
     return {
-        m: {"before": part[f"{m}_before"].mean(), "after": part[f"{m}_after"].mean(), **estimate.as_dict(),
-            "p": estimate.p, "p_holm": p_holm}
+        m: {**ends[m], **estimate.as_dict(), "p": estimate.p, "p_holm": p_holm}
         for (m, estimate), p_holm in zip(found.items(), adjusted, strict=True)
     }  # fmt: skip

@@ -25,6 +25,8 @@ Alternative = Literal["two-sided", "greater", "less"]
 BOTH = "t interval, variance between prompts plus between subjects (two-way), Satterthwaite df"
 PROMPTS = "t interval, variance between prompts; a single subject, so it holds for this subject"
 SUBJECTS = "t interval, variance between subjects; a single prompt, so it holds for this prompt"
+ALONE = {PROMPTS: "over prompts alone", SUBJECTS: "over subjects alone"}
+"""What an interval that is not two-way generalises over, in few words."""
 
 
 @dataclass(frozen=True)

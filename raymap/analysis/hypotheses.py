@@ -95,7 +95,10 @@ def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> d
 
 
 def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | None) -> dict[str, Any]:
-    """Compare the adapters of two subject categories over the prompts that are target of neither, or given ones."""
+    """Compare the adapters of two subject categories over the prompts that are target of neither, or given ones.
+
+    A claim about categories of subjects has no p where one of them has a single subject: its spread is not known.
+    """
     rows = cube.rows(categories or cube.non_target(high, low))
     first, second = cube.columns(high), cube.columns(low, -1.0)
     means = cube.over_methods()
@@ -108,7 +111,11 @@ def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | 
     )
     scope = ", ".join(sorted(categories)) if categories else f"prompts that are no target of {high} or {low}"
     claim = f"{high} adapters shift more than {low} adapters ({scope})"
-    return _entry(name, claim, estimate, pooled(high_cells, low_cells, "greater"), permuted(one, other, "greater"))
+    entry = _entry(name, claim, estimate, pooled(high_cells, low_cells, "greater"), permuted(one, other, "greater"))
+    single = [category for category, group in ((high, first), (low, second)) if len(group.members) == 1]
+    if entry["p"] is not None and single:
+        entry |= {"p": None, "reason": f"a single {' and a single '.join(single)} subject: no spread between subjects"}
+    return entry
 
 
 def _subject_means(means: np.ndarray, rows: Group, columns: Group) -> np.ndarray:

@@ -66,7 +66,7 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
                         "claim": f"{low} < {high}",
                         "difference": estimate.as_dict(),
                         "p": estimate.p,
-                        "holds": None if estimate.value is None else estimate.value > 0,
+                        "direction_holds": None if estimate.value is None else estimate.value > 0,
                     }
                 )
     return rows

@@ -141,7 +141,7 @@ def compare(before: Folder, after: Folder) -> None:
 
 def _difference(e: dict[str, Any]) -> list[str]:
     interval = "" if e["low"] is None else f" [{e['low']:+.4f}, {e['high']:+.4f}]"
-    ends = [f"{e[key]:.4f}" for key in ("before", "after")]
+    ends = ["–" if e[key] is None else f"{e[key]:.4f}" for key in ("before", "after")]
     value = "–" if e["value"] is None else f"{e['value']:+.4f}{interval}"
     return [*ends, value, *("–" if e[key] is None else f"{e[key]:.3g}" for key in ("p", "p_holm"))]
 

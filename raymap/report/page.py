@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from raymap.analysis.crossed import ALONE
 from raymap.report import sections
 from raymap.report.colours import SUBJECTS, palette
 from raymap.report.payload import payload, script_json
@@ -101,7 +102,7 @@ def _environment() -> Environment:
         loader=PackageLoader("raymap.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
-    environment.filters |= {"short": short, "number": number, "estimate": estimate}
+    environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
     return environment
 
 
@@ -127,3 +128,11 @@ def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False
         return Markup(shown)
     interval = f"{number(value['low'], digits, signed)}, {number(value['high'], digits, signed)}"
     return Markup('{} <span class="dim">[{}]</span>').format(shown, interval)
+
+
+def crossed(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
+    """Return an estimate that is to hold over prompts and subjects; where it does over one side alone, that is said."""
+    shown = estimate(value, digits, signed)
+    if not value or value["low"] is None or value["method"] not in ALONE:
+        return shown
+    return Markup('{} <span class="dim">{}</span>').format(shown, ALONE[value["method"]])

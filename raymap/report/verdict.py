@@ -130,10 +130,15 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: 
         return AdapterVerdict(*known, Sentence("No cell could be tested.", "warn"), look)
     parts = [
         f"{what} on {counts[f'shifted_{name}']} of {counts[f'tested_{name}']}"
-        for name, what in (("sem", "meaning"), ("per", "picture"), ("signed", "mean CLIP score"))
+        for name, what in (("sem", "meaning"), ("per", "picture"))
         if counts[f"tested_{name}"]
     ]
-    shifts = f"Shifts beyond re-seeding, in prompts: {', '.join(parts)}." if parts else "No cell could be tested."
+    said = [f"Shifts beyond re-seeding, in prompts: {', '.join(parts)}."] if parts else []
+    if counts["tested_signed"]:
+        # Seeds are paired: this test finds changes far smaller than what re-seeding does.
+        changed = f"mean CLIP score on {counts['shifted_signed']} of {counts['tested_signed']}"
+        said.append(f"Changed at all, however little: {changed}.")
+    shifts = " ".join(said) or "No cell could be tested."
     signed = row["e_sem_signed"]["value"]
     direction = "lower" if signed < 0 else "higher"
     text = (
