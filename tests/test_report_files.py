@@ -254,8 +254,16 @@ RAGGED = [
 def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: Any, prompts: Any, seeds: int) -> None:
     folder = write_run(tmp_path, Invented(adapters, prompts, seeds=seeds, side=16))
     reduce_run(folder)
-    assert "On no single non-target prompt is a shift established." in render(folder).read_text()
+    assert "On no single non-target prompt is a shift established" in render(folder).read_text()
     assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
+
+
+def test_a_headline_says_that_so_few_seeds_could_establish_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Invented(RAGGED, PROMPTS[:8], seeds=3, side=16))
+    known = [(a["e_sem"]["value"], a["adapter"]) for a in reduce_run(folder)["adapters"] if a["e_sem"]["value"]]
+    value, name = max(known)
+    said = f"established, which 3 seeds cannot do; mean E_sem reaches {value:.4f}, under {name}."
+    assert said in verdict(read_run(folder)).headline
 
 
 def test_a_run_of_controls_alone_has_a_report_and_no_figure(tmp_path: Path) -> None:

@@ -77,10 +77,11 @@ def verdict(run: Run) -> Verdict:
         )
     worst = run.others.sort("e_sem", "prompt_id", "adapter", descending=[True, False, False], nulls_last=True)
     look = _looks(worst.unique("prompt_id", keep="first", maintain_order=True), LOOK_IN_ALL)
-    return Verdict(alarm, _headline(run.statistics, proved), look, adapters, tuple(_certainty(run)))
+    headline = _headline(run.statistics, proved, run.scores["seed"].n_unique())
+    return Verdict(alarm, headline, look, adapters, tuple(_certainty(run)))
 
 
-def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
+def _headline(statistics: dict[str, Any], proved: set[str], seeds: int) -> str:
     total = len(statistics["adapters"])
     if not total:
         return "No adapter was measured."
@@ -88,7 +89,15 @@ def _headline(statistics: dict[str, Any], proved: set[str]) -> str:
     sem, per, signed = (sum(bool(row[f"shifted_{name}"]) for row in counts) for name in ("sem", "per", "signed"))
     same = sum(a["adapter"] in proved for a in statistics["adapters"])
     if not (sem or per or signed):
-        said = "On no single non-target prompt is a shift established."
+        said = "On no single non-target prompt is a shift established"
+        moving = [a for a in statistics["adapters"] if a["e_sem"]["value"]]
+        if moving and smallest_p(seeds)[1] > FDR:
+            most = max(moving, key=lambda a: a["e_sem"]["value"])
+            said += (
+                f", which {seeds} seeds cannot do; mean E_sem reaches {most['e_sem']['value']:.4f}, under "
+                f"{most['adapter']}"
+            )
+        said += "."
     else:
         meaning = f"{_counted(sem, total, 'no adapter')} {_verb(sem, 'is', 'are')} shown to move the meaning"
         picture = f"{_counted(per, total)} to move their pictures further"
