@@ -167,11 +167,11 @@ def test_what_a_leaving_worker_has_not_begun_goes_to_others(small: Study) -> Non
 
 def test_who_is_let_go_holds_no_part_and_what_it_held_comes_back(small: Study) -> None:
     schedule = Schedule(plan_of(small), set())
+    waiting = schedule.worth()
     assert not schedule.holds(0)
     first = schedule.next_for(0)
     assert first is not None
     assert schedule.holds(0)
-    waiting = schedule.worth()
     schedule.lose(0, [first])
     assert not schedule.holds(0)
     assert schedule.worth() == waiting
