@@ -262,7 +262,8 @@ def test_a_headline_says_that_so_few_seeds_could_establish_nothing(tmp_path: Pat
     folder = write_run(tmp_path, Invented(RAGGED, PROMPTS[:8], seeds=3, side=16))
     known = [(a["e_sem"]["value"], a["adapter"]) for a in reduce_run(folder)["adapters"] if a["e_sem"]["value"]]
     value, name = max(known)
-    said = f"established, which 3 seeds cannot do; mean E_sem reaches {value:.4f}, under {name}."
+    none = "3 seeds can establish none of meaning or mean score"
+    said = f"established ({none}); mean E_sem reaches {value:.4f}, under {name}."
     assert said in verdict(read_run(folder)).headline
 
 

@@ -94,8 +94,8 @@ def _headline(statistics: dict[str, Any], proved: set[str], seeds: int) -> str:
         if moving and smallest_p(seeds)[1] > FDR:
             most = max(moving, key=lambda a: a["e_sem"]["value"])
             said += (
-                f", which {seeds} seeds cannot do; mean E_sem reaches {most['e_sem']['value']:.4f}, under "
-                f"{most['adapter']}"
+                f" ({seeds} seeds can establish none of meaning or mean score); mean E_sem reaches "
+                f"{most['e_sem']['value']:.4f}, under {most['adapter']}"
             )
         said += "."
     else:
