@@ -17,12 +17,13 @@ from raymap.plan import BASE, Unit
 from raymap.progress import Progress
 from raymap.schedule import Schedule
 from raymap.store.folder import RunFolder
-from raymap.study import Resources
+from raymap.study import Resources, Workers
 from tests.stand_ins import Breaking
 
 SIDE = 8
-PLAN = planned(920, batch=10)
-"""Two blocks of ten images under the base and 45 adapters."""
+PLAN = planned(1840, batch=10)
+"""Four blocks of ten images under the base and 45 adapters."""
+ONE, TWO = Workers(min=1, max=1), Workers(min=2, max=2)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def failures(folder: Path) -> list[dict[str, object]]:
 
 def test_a_worker_that_broke_is_replaced_and_its_batches_are_drawn_elsewhere(local_ray: None, tmp_path: Path) -> None:
     stream = stream_of(tmp_path, None)
-    stream.run(Resources().workers)
+    stream.run(ONE)
     assert set(RunFolder(tmp_path / "run").ledger()) == set(PLAN.units)
     assert not failures(tmp_path)
     assert len(list((tmp_path / "started").iterdir())) == len(stream.seen) == 2
@@ -63,14 +64,14 @@ def test_a_worker_that_broke_is_replaced_and_its_batches_are_drawn_elsewhere(loc
 
 def test_a_batch_that_breaks_two_workers_is_given_up_and_the_rest_is_drawn(local_ray: None, tmp_path: Path) -> None:
     stream = stream_of(tmp_path, "adapter-7")
-    stream.run(Resources().workers)
-    bad = {Unit(0, "adapter-7"), Unit(1, "adapter-7")}
+    stream.run(TWO)
+    bad = {Unit(block.index, "adapter-7") for block in PLAN.blocks}
     assert stream.schedule.failed == bad
     assert set(RunFolder(tmp_path / "run").ledger()) == set(PLAN.units) - bad
-    assert [(line["adapter"], line["problem"]) for line in failures(tmp_path)] == [("adapter-7", Breaking.PROBLEM)] * 2
+    assert [(line["adapter"], line["problem"]) for line in failures(tmp_path)] == [("adapter-7", Breaking.PROBLEM)] * 4
 
 
 def test_a_run_whose_workers_all_break_ends_and_says_why(local_ray: None, tmp_path: Path) -> None:
     with pytest.raises(IncompleteRunError, match=f"workers break one after another: {Breaking.PROBLEM}"):
-        stream_of(tmp_path, BASE).run(Resources().workers)
+        stream_of(tmp_path, BASE).run(TWO)
     assert not RunFolder(tmp_path / "run").ledger()

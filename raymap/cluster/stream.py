@@ -183,13 +183,14 @@ class Stream:
         """Give a batch up by its own fault; for any other error, which a GPU may have, it is tried once more elsewhere.
 
         Raises:
-            IncompleteRunError: such errors came one after another, and no batch between them.
+            IncompleteRunError: so many such errors came, and no batch between them, that no adapter's fault explains
+                them: all workers may meet one bad adapter at once, each twice.
         """
         if isinstance(error, RaymapError):
             self._fail(unit, problem)
             return
         self._broken += 1
-        if self._broken > RETRIES:
+        if self._broken > RETRIES * len(self.workers):
             raise IncompleteRunError(f"workers break one after another: {problem}")
         again = unit in self._tried
         self._tried.add(unit)
