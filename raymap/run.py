@@ -31,17 +31,9 @@ from raymap.study import Study
 
 DECISIVE = ("clip", "lpips", "sampler", "prompts", "seeds", "batch_size", "dtype", "speed", "protocol", "draw_anyway")
 """Keys of a study of which a run folder holds one value."""
-VERSIONED = (
-    "raymap",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "open-clip-torch",
-    "lpips",
-    "ray",
-    "numpy",
-)
+DRAWING = ("torch", "diffusers", "transformers", "open-clip-torch", "lpips")
+"""Packages that draw and score: another version of one may compute other last bits, and pairs would show it."""
+VERSIONED = ("raymap", *DRAWING, "peft", "ray", "numpy")
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
@@ -95,6 +87,8 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     schedule: Schedule | None = None
     plan = None if untrained else plan_run(prepared, folder)
     if plan is None or folder.done(plan).keys() != set(plan.units):
+        if plan is not None:
+            _refuse_other_versions(plan, folder)
         from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
         with launch.runtime(study.resources):
@@ -102,9 +96,8 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
                 session["training_s"] = _train(prepared, untrained, folder, progress)
             plan = plan_run(prepared, folder)
             _write_study(study, folder)
-            if not (folder.root / "run.json").exists():
-                begun = {"study": study.name, "digest": plan.digest, "adapters": _digests(plan)}
-                write_atomically(folder.root / "run.json", as_json(begun))
+            if not folder.done(plan):
+                write_atomically(folder.root / "run.json", as_json(_decided(study, plan)))
             schedule, drawing = _draw(prepared, plan, folder, progress)
             session |= drawing
     assert plan is not None
@@ -132,6 +125,7 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
     _write_study(study, folder)
     plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
     if not set(plan.units) <= folder.done(plan).keys():
+        _refuse_other_versions(mapped, folder)
         from raymap.cluster import launch
 
         with launch.runtime(study.resources):
@@ -187,6 +181,22 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     if differs := next((key for key in DECISIVE if held[key] != asked[key]), "adapters" if known != names else None):
         problem = f"holds a run of another study, with other `{differs}`"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
+
+
+def _refuse_other_versions(plan: Plan, folder: RunFolder) -> None:
+    """Refuse to draw on by other versions than those that drew what is there: the two pictures of a pair would differ.
+
+    Raises:
+        InputError: run.json names another version of a package that draws or scores.
+    """
+    record = folder.root / "run.json"
+    if not record.exists() or not folder.done(plan):
+        return
+    here = _versions()
+    held = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})
+    if other := [f"{name} {held[name]}, here is {here[name]}" for name in DRAWING if held[name] != here[name]]:
+        remedy = "install that version to go on, or give another --output"
+        raise InputError(str(folder.root), f"was drawn with {'; '.join(other)}", remedy)
 
 
 def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
@@ -280,20 +290,21 @@ def _draw(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress)
     }
 
 
-def _digests(plan: Plan) -> dict[str, str]:
-    return {adapter.name: adapter.sha256 for adapter in plan.adapters}
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in VERSIONED}
+
+
+def _decided(study: Study, plan: Plan) -> dict[str, Any]:
+    """Return what run.json says from a run's first moment: what decides its bits."""
+    digests = {adapter.name: adapter.sha256 for adapter in plan.adapters}
+    return {"study": study.name, "digest": plan.digest, "versions": _versions(), "adapters": digests}
 
 
 def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None) -> None:
-    """Write run.json: what decided the run, and what each session of it did."""
+    """Write run.json: what decided the run, and what each session of it that drew did."""
     path = folder.root / "run.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record = {
-        "study": study.name,
-        "digest": plan.digest,
-        "images": plan.images(set(folder.done(plan))),
-        "versions": {name: version(name) for name in VERSIONED},
-        "adapters": _digests(plan),
-        "sessions": [*before.get("sessions", ()), *([session] if session else ())],
-    }
+    record = before | (_decided(study, plan) if session or not before else {})
+    record["images"] = plan.images(set(folder.done(plan)))
+    record["sessions"] = [*before.get("sessions", ()), *([session] if session else ())]
     write_atomically(path, as_json(record))

@@ -347,7 +347,7 @@ def test_a_compiled_setup_has_a_compiled_peer_and_a_compiled_run(tmp_path: Path)
 @pytest.fixture(scope="module")
 def contest_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     folder = tmp_path_factory.mktemp("contest")
-    return load_study(write_contest(Setup(steps=3, batch_size=4, device="cpu"), 2, folder))
+    return load_study(write_contest(Setup(steps=3, batch_size=4, device="cpu"), 1, folder))
 
 
 def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_study: Study) -> None:
@@ -371,12 +371,12 @@ def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_stu
 
 
 def test_a_contest_counts_what_the_proof_spares(tmp_path: Path) -> None:
-    contest = Contest(Setup(**TINY, batch_size=4), 2, tmp_path)
+    contest = Contest(Setup(**TINY, batch_size=4), 1, tmp_path)
     for program in ("raymap", "batched"):
         contest.run(program, 0)
     assert [(r["program"], r["images"], r["drawn"]) for r in contest.own()] == [("raymap", 16, 12), ("batched", 16, 16)]
     assert contest.own()[0]["difference"] == 0
     assert contest.own()[1]["difference"] < 1e-3
     before = contest.path.read_bytes()
-    Contest(Setup(**TINY, batch_size=4), 2, tmp_path).run("batched", 0)
+    Contest(Setup(**TINY, batch_size=4), 1, tmp_path).run("batched", 0)
     assert contest.path.read_bytes() == before

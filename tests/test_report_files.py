@@ -147,6 +147,11 @@ def test_figures_and_tables_are_written_in_every_format(root: Path, call: Callab
     table = pl.read_csv(folder / "table_1.csv")
     assert table["e_sem"].to_list() == pytest.approx([r["e_sem"]["value"] for r in statistics["table_1"]])
     assert table["e_sem_low"].to_list() == pytest.approx([r["e_sem"]["low"] for r in statistics["table_1"]])
+    over = [
+        ("over prompts alone" if r["subjects"] == 1 else "over prompts and subjects") for r in statistics["table_1"]
+    ]
+    assert table["intervals"].to_list() == over
+    assert all(words in (folder / "table_1.md").read_text() for words in over)
     cells = pl.read_csv(folder / "figure_2.csv").sort(*KEY)
     assert cells["e_per"].to_list() == pytest.approx(read_run(root).cells["e_per"].to_list())
     first = statistics["table_1"][0]

@@ -180,6 +180,26 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished: Path, study
     assert (output / "map.arrow").read_bytes() == (finished / "map.arrow").read_bytes()
 
 
+def test_a_run_is_not_drawn_on_by_another_version_of_torch(finished: Path, study: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(finished, output)
+    record = json.loads((output / "run.json").read_text())
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    record["versions"]["torch"] = "2.0.0"
+    (output / "run.json").write_text(json.dumps(record))
+    command = raymap_command("run", study, "--output", output)
+    subprocess.run(
+        command, check=True, capture_output=True, timeout=120
+    )  # nothing is missing: only statistics are made
+    ledger = output / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
+    before = files(output)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    said = " ".join(done.stderr.split())
+    assert (done.returncode, "was drawn with torch 2.0.0, here is" in said) == (2, True), said
+    assert files(output) == before
+
+
 def test_a_batch_that_cannot_be_scored_is_a_failure_not_a_number(finished: Path, tmp_path: Path) -> None:
     """An adapter that overflows to non-finite pixels: recorded, the rest drawn, exit code 3."""
     adapter = tmp_path / "overflow"

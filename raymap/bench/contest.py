@@ -39,7 +39,7 @@ from raymap.store.files import files_in, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.suite import limited, read_suite
 
-SEEDS = 2
+SEEDS = 4
 MODELS = 4
 """The base and an adapter of each method."""
 PROGRAMS = {
@@ -130,7 +130,7 @@ class Contest:
     def __init__(self, setup: Setup, prompts: int, folder: Path) -> None:
         self.setup = setup
         self.images = MODELS * SEEDS * prompts
-        self.key = hashlib.sha256(f"{setup.key} {prompts}".encode()).hexdigest()[:16]
+        self.key = hashlib.sha256(f"{setup.key} {prompts} {SEEDS}".encode()).hexdigest()[:16]
         self.folder = folder / f"contest-{self.key}"
         self.study = self.folder / "study.yaml"
         if not self.study.exists():

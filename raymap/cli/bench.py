@@ -12,8 +12,8 @@ from raymap.errors import IncompleteRunError, InputError, RaymapError
 from raymap.store.files import is_local, place
 
 REPEATS = 3
-PROMPTS, QUICK_PROMPTS = 60, 4
-"""Prompts of the study that raymap and its peers do: each has two seeds, four models."""
+PROMPTS, QUICK_PROMPTS = 60, 2
+"""Prompts of the study that raymap and its peers do: each has four seeds, four models."""
 
 
 @app.command()

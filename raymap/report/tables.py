@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from raymap.analysis.crossed import ALONE
 from raymap.report.source import Run
 
 FORMATS = ("csv", "md", "latex")
@@ -56,7 +57,7 @@ def _methods(statistics: dict[str, Any]) -> Table:
     rows = [
         {"method": r["method"], "subject_category": r["subject_category"], "subjects": r["subjects"]}
         | {k: v for name in ("e_sem", "e_sem_signed", "e_per", "e") for k, v in _spread(name, r[name]).items()}
-        | {"e_std": r["e_std"], "prompts": r["e_sem"]["n"]}
+        | {"e_std": r["e_std"], "prompts": r["e_sem"]["n"], "intervals": _over(r["e_sem"])}
         for r in statistics["table_1"]
     ]
     caption = "Disruption by method and subject category: means over non-target prompts and subjects."
@@ -73,8 +74,9 @@ def _methods(statistics: dict[str, Any]) -> Table:
         "e_per",
         "e",
         "e_std",
+        "intervals",
     )
-    return Table(caption, _frame(rows, ("method", "subject_category"), printed), digits, printed)
+    return Table(caption, _frame(rows, ("method", "subject_category", "intervals"), printed), digits, printed)
 
 
 def _prompts(statistics: dict[str, Any]) -> Table:
@@ -127,6 +129,7 @@ def _categories(statistics: dict[str, Any]) -> Table:
         {"subject_category": r["subject_category"], "prompt_category": r["prompt_category"]}
         | _spread("e_sem", r["e_sem"])
         | _spread("e_per", r["e_per"])
+        | {"intervals": _over(r["e_sem"])}
         for r in statistics["category_by_category"]
     ]
     printed = (
@@ -138,14 +141,20 @@ def _categories(statistics: dict[str, Any]) -> Table:
         "e_per",
         "e_per_low",
         "e_per_high",
+        "intervals",
     )
-    digits = {name: 4 if name.startswith("e_sem") else 3 for name in printed[2:]}
+    digits = {name: 4 if name.startswith("e_sem") else 3 for name in printed[2:-1]}
     caption = "Mean E_sem and E_per of each subject category on each prompt category."
-    return Table(caption, _frame(rows, printed[:2], printed), digits, printed)
+    return Table(caption, _frame(rows, (*printed[:2], "intervals"), printed), digits, printed)
 
 
 def _spread(name: str, estimate: dict[str, Any]) -> dict[str, float | None]:
     return {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
+
+
+def _over(estimate: dict[str, Any]) -> str | None:
+    """Return what an estimate's interval generalises over, where it has one."""
+    return None if estimate["low"] is None else ALONE.get(estimate["method"], "over prompts and subjects")
 
 
 def _frame(rows: list[dict[str, Any]], texts: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
