@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.folder import CARD, read_card
+from raymap.adapters.folder import CARD, read_card, with_config
 from raymap.adapters.skeleton import Skeleton, skeleton_of
 from raymap.adapters.triggers import may_stand_in
 from raymap.diffusion import base as bases
@@ -186,18 +186,22 @@ def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
         read_adapter,
     )
 
-    read = read_adapter(entry.path, skeleton, entry.trigger)
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
+        if entry.trigger:
+            card |= {"token": entry.trigger, "phrase": entry.trigger}
+        read = read_adapter(entry.path, skeleton, card.get("token"))
         said = f"{entry.path / CARD}"
         if info.method != read.method:
             problem = f"{info.method!r} is not what its file holds, a {read.method}"
             raise InputError(f"{said}: method", problem, "bring an adapter and no control, or correct its card")
-        info = replace(info, name=entry.name or info.name)
+        category = entry.category or info.subject_category
+        info = replace(info, name=entry.name or info.name, subject_category=category)
         if not re.fullmatch(NAME, info.name):
             raise InputError(f"{said}: name", f"{info.name!r} is no name of an adapter", "give its entry a `name:`")
-        card |= {"name": info.name}
+        card |= {"name": info.name, "subject_category": info.subject_category}
     else:
+        read = read_adapter(entry.path, skeleton, entry.trigger)
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, read.files, read.adapter.triggers, frozenset(read.adapter.updates))
+    return Found(info, card, with_config(read.files), read.adapter.triggers, frozenset(read.adapter.updates))

@@ -82,7 +82,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     refuse_another(prepared, folder)
     untrained = untrained_orders(prepared, folder)
     for found in prepared.brought:
-        _bring(found, folder.adapter(found.info.name), prepared.base_sha256)
+        bring(found, folder.adapter(found.info.name), prepared.base_sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
     plan = None if untrained else plan_run(prepared, folder)
@@ -151,12 +151,14 @@ def untrained_orders(prepared: Prepared, folder: RunFolder) -> tuple[AdapterOrde
     return tuple(order for order in prepared.orders if not is_trained(folder.adapter(order.name), order))
 
 
-def _bring(found: Found, target: Path, base_sha256: str) -> None:
+def bring(found: Found, target: Path, base_sha256: str) -> None:
     """Copy an adapter into the run folder, the card last."""
     if (target / CARD).exists():
-        held, _ = read_card(target, base_sha256)
-        if held != found.info:
-            raise InputError(str(target), f"is not the adapter {found.files[0]}", "give another --output")
+        held, card = read_card(target, base_sha256)
+        called = ("token", "phrase")
+        if held != found.info or [card.get(key) for key in called] != [found.card.get(key) for key in called]:
+            problem = f"is not the adapter {found.files[0]} as the study names it"
+            raise InputError(str(target), problem, "give another --output")
     else:
         for path in found.files:
             write_atomically(target / path.name, path.read_bytes())

@@ -40,7 +40,8 @@ class _Frozen(BaseModel):
 class Subject(_Frozen):
     """One thing to personalize for, from 3 to 6 reference images in most studies.
 
-    `class_word` is what the thing is called; `instance_prompt` overrides the caption it is trained under.
+    `class_word` is what the thing is called; `instance_prompt` overrides the caption that LoRA and
+    Custom Diffusion train under; {} in it stands for trigger and class word.
     """
 
     name: Name

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
+from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
@@ -258,6 +259,24 @@ def test_adobes_delta_means_the_same_full_and_compressed(
         base = live[name].detach()
         assert torch.equal(base + full.updates[f"unet.{name}"].delta(base), base + (weight - base))
         assert torch.allclose(small.updates[f"unet.{name}"].delta(base), weight - base, atol=1e-5)
+
+
+def test_what_diffusers_converts_to_kohyas_layout_is_read(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Its alpha is an integer, the rank."""
+    down, up = halves(TO_Q, skeleton)
+    peft = {f"unet.{TO_Q}.lora_A.weight": down, f"unet.{TO_Q}.lora_B.weight": up}
+    converted = convert_state_dict_to_kohya(peft)
+    assert not next(value for key, value in converted.items() if key.endswith(".alpha")).is_floating_point()
+    save_file(converted, tmp_path / "lora.safetensors")
+    update = read_adapter(tmp_path / "lora.safetensors", skeleton).adapter.updates[f"unet.{TO_Q}.weight"]
+    assert torch.equal(update.delta(torch.zeros(up.shape[0], down.shape[1])), up @ down)
+
+
+@pytest.mark.parametrize("token", ["<flora>", "<lora-cat>", "lora"])
+def test_a_learned_token_may_be_called_what_it_will(token: str, skeleton: Skeleton, tmp_path: Path) -> None:
+    save_file({token: VECTORS}, tmp_path / "learned_embeds.safetensors")
+    read = read_adapter(tmp_path / "learned_embeds.safetensors", skeleton)
+    assert (read.method, read.adapter.triggers) == ("textual_inversion", (token,))
 
 
 def test_check_prints_a_row_an_adapter_and_refuses_with_a_reason(skeleton: Skeleton, tmp_path: Path) -> None:

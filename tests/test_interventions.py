@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
-from raymap.adapters.folder import weights_digest
+from raymap.adapters.folder import adapter_digest
 from raymap.adapters.store import weights_of
 from raymap.adapters.update import Adapter, LowRank, Replacement
 from raymap.adapters.variants import derived, extent_of
@@ -201,7 +201,7 @@ def test_variants_of_replaced_weights_are_drawn_and_leave_no_trace(
     names = [n for n in weights if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
     moved = {n: weights[n] + 0.1 * torch.randn(weights[n].shape, generator=random) for n in names}
     save_file({key_of(n.removeprefix("unet.")): w for n, w in moved.items()}, tmp_path / CUSTOM_DIFFUSION_FILE)
-    card = {"sha256": weights_digest((tmp_path / CUSTOM_DIFFUSION_FILE,))}
+    card = {"sha256": adapter_digest((tmp_path / CUSTOM_DIFFUSION_FILE,))}
     (tmp_path / "adapter.json").write_text(json.dumps(card))
     sampler = SamplerSettings(steps=2, guidance_scale=3.0)
     spec = GeneratorSpec(PIPELINE, {"cup": tmp_path}, sampler, 2, "float32", False, False, 1, "cpu")

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from safetensors.torch import load_file
 
-from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE
+from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
@@ -100,7 +100,13 @@ def test_custom_diffusion_draws_the_same_through_diffusers(
     empty: dict[str, dict[str, torch.Tensor]] = {
         name: {} for name in pipeline.unet.attn_processors if ".attn1." in name
     }
-    torch.save(weights | empty, tmp_path / "pytorch_custom_diffusion_weights.bin")
+    pickled = tmp_path / "pytorch_custom_diffusion_weights.bin"
+    torch.save(weights | empty, pickled)
+    found = read_adapter(pickled, skeleton_of(PIPELINE)).adapter.updates
+    assert len(found) == len(weights)
+    for name, update in found.items():
+        nothing = torch.zeros(skeleton_of(PIPELINE).shapes[name])
+        assert torch.equal(update.delta(nothing), weights[key_of(name.removeprefix("unet."))]), name
     pipeline.unet.load_attn_procs(
         tmp_path, weight_name="pytorch_custom_diffusion_weights.bin", use_safetensors=False, _pipeline=pipeline
     )

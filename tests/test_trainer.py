@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from rich.console import Console
 
 from raymap.actors.trainer import Trainer
 from raymap.adapters.folder import CARD
+from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.read import read_adapter
 from raymap.adapters.skeleton import skeleton_of
 from raymap.cluster import launch, training
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.subjects import CAPTAIN, STAR_CUP
 from raymap.errors import DrawingError, IncompleteRunError
+from raymap.personalize import training as fitting
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.progress import Progress
 from raymap.store.folder import RunFolder
@@ -113,6 +116,30 @@ def test_a_failed_training_takes_no_other_with_it(
         train(((bad,), (good,)), folder, lambda: launch.start_trainer(PIPELINE, RESOURCES))
     assert (folder.adapter(good.name) / CARD).exists()
     assert not folder.adapter(bad.name).exists()
+
+
+def test_a_checkpoint_serves_the_orders_that_left_it_alone(
+    pair: tuple[AdapterOrder, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(fitting, "REPORT_EVERY", 1)
+    slow, fast = (
+        replace(pair[0], recipe=pair[0].recipe.model_copy(update={"steps": 5, "learning_rate": rate}))
+        for rate in (1e-4, 1e-2)
+    )
+    trainer = Trainer(PIPELINE, 1, "cpu")
+
+    def trained(order: AdapterOrder, name: str, reports: int | None = None) -> bytes:
+        list(islice(trainer.train((order,), (tmp_path / name,), tmp_path / "scratch"), reports))
+        return b"" if reports else (tmp_path / name / LORA_FILE).read_bytes()
+
+    trained(slow, "broken off", reports=4)
+    assert list((tmp_path / "scratch").glob("*.pt"))
+    after = trained(fast, "after")
+    trainer.pipeline.vae.register_to_config(sample_size=32)  # some decoders name another size than the base draws
+    assert after == trained(fast, "alone")
+    trained(slow, "broken off", reports=4)
+    assert trained(slow, "whole") == trained(slow, "in one go")
 
 
 class Spoiling(Trainer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,27 @@ def test_rescaled_views_mask_what_is_padded() -> None:
         share = (pictures[k] == 200).mean()
         assert far == (share < 0.59**2)
         assert not near or share == 1
+
+
+def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dict[str, AdapterOrder]) -> None:
+    skeleton = skeleton_of(PIPELINE)
+
+    def order(method: Method, prompt: str) -> AdapterOrder:
+        known = wanted[f"star-cup-{method}"]
+        assert known.subject is not None
+        return replace(known, subject=known.subject.model_copy(update={"instance_prompt": prompt}))
+
+    captions = {}
+    for method in METHODS:
+        order(method, "a cosy picture of {}").check(skeleton)
+        captions[method] = order(method, "a cosy picture of {}").caption
+    assert captions["lora"] == "a cosy picture of sks cup"
+    assert captions["custom_diffusion"] == "a cosy picture of <new1> cup"
+    assert captions["textual_inversion"] == wanted["star-cup-textual_inversion"].caption
+    order("lora", "a photo of sks mug").check(skeleton)
+    for method, trigger in (("lora", "'sks'"), ("custom_diffusion", "'<new1>'")):
+        with pytest.raises(InputError, match=f"instance_prompt of star-cup.*{trigger}"):
+            order(method, "a photo of zwx cup").check(skeleton)
 
 
 @pytest.mark.parametrize(

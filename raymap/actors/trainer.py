@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Trainer:
         `losses.png`. An adapter's folder appears whole, when all is written; one that is there already stays.
 
         Args:
-            scratch: holds the checkpoint, from which a training that was broken off goes on; it is deleted at the end.
+            scratch: holds the checkpoint, from which a training of the same orders that was broken off goes on; it is
+                deleted at the end.
 
         Raises:
             DrawingError: some adapters came out unusable (not finite, say); the others are there.
@@ -61,7 +63,7 @@ class Trainer:
                 lesson_of(order, self._images(order), part) for order, part in zip(orders, parts, strict=True)
             )
             steps = []
-            for step in train(self.pipeline, lessons, orders[0].recipe, scratch / "checkpoint.pt"):
+            for step in train(self.pipeline, lessons, orders[0].recipe, scratch / _checkpoint(orders)):
                 steps.append(step)
                 yield step
             for k, (order, part, folder) in enumerate(zip(orders, parts, folders, strict=True)):
@@ -86,7 +88,7 @@ class Trainer:
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:
             return None
-        size = self.pipeline.vae.config.sample_size
+        size = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
         return np.stack([read_reference(path, size) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
@@ -98,6 +100,11 @@ class Trainer:
         pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)
         store.restore()
         Image.fromarray(np.concatenate(list(pixels), 1)).save(folder / "samples.png")
+
+
+def _checkpoint(orders: tuple[AdapterOrder, ...]) -> str:
+    """Return the name of the checkpoint that orders of these very settings leave."""
+    return f"{hashlib.sha256(''.join(order.digest for order in orders).encode()).hexdigest()[:16]}.pt"
 
 
 def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:

@@ -47,6 +47,8 @@ def read_custom_diffusion(file: Container, skeleton: Skeleton, trigger: str | No
         return _adobe(file, skeleton, trigger)
     updates: dict[str, Update] = {}
     for key, value in file.entries.items():
+        if value == {} and key.endswith(".processor"):
+            continue  # diffusers' pickle names every processor, those of self-attention too, which have no weights
         match = _PROCESSOR.fullmatch(key)
         if match is None or (match["to"] == "out") != (match["index"] is not None):
             raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a Custom Diffusion file")

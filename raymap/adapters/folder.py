@@ -14,6 +14,8 @@ from raymap.store.files import local_copy, write_atomically
 from raymap.store.folder import as_json
 
 CARD = "adapter.json"
+CONFIG = "adapter_config.json"
+"""Holds rank and alpha of the LoRA that peft wrote beside it."""
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -36,9 +38,20 @@ def adapter_files(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(found.values()))
 
 
-def weights_digest(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of an adapter's file; of several files, that of their names and digests."""
-    digests = []
+def config_of(path: Path) -> Path | None:
+    """Return peft's configuration beside an adapter file that peft named; without it the file's alpha is unknown."""
+    config = path.parent / CONFIG
+    return config if path.name.startswith("adapter_model") and config.is_file() else None
+
+
+def with_config(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return an adapter's files and peft's configuration, where one lies beside them."""
+    return (*files, *dict.fromkeys(config for path in files if (config := config_of(path))))
+
+
+def adapter_digest(weights: Sequence[Path]) -> str:
+    """Return the SHA-256 of an adapter's file; of several, peft's configuration too, that of names and digests."""
+    files, digests = with_config(weights), []
     for path in files:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
@@ -71,7 +84,7 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
         raise InputError(str(folder), problem, "use its base or train it again")
     with local_copy(folder) as copy:
         files = adapter_files(copy)
-        if weights_digest(files) != info.sha256:
+        if adapter_digest(files) != info.sha256:
             problem = f"is not the file that {CARD} describes"
             raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
     return info, card

@@ -31,6 +31,7 @@ _DOTTED = (
 )
 _PROCESSOR = re.compile(r"(?:unet\.)?(?P<module>.+)\.processor\.to_(?P<to>q|k|v|out)_lora\.(?P<part>down|up)\.weight")
 _KOHYA = re.compile(r"lora_(?P<te>unet|te|te1)_(?P<flat>.+?)\.(?:(?P<part>lora_down|lora_up)\.weight|(?P<alpha>alpha))")
+_MARK = re.compile(r"(?:^|[._])lora(?:_[A-Za-z]|\.)|\.(?:hada_|lokr_|dora_scale)")
 _UNSUPPORTED = {
     "hada_": "a LoHa", "lokr_": "a LoKr", "dora_scale": "a DoRA", "lora_magnitude_vector": "a DoRA",
     "lora_mid": "a LoCon with a Tucker core", "lora_te2_": "an SDXL LoRA", ".bias": "a LoRA with biases",
@@ -45,8 +46,7 @@ class _Halves:
 
 def is_lora(keys: list[str]) -> bool:
     """Return whether a file's keys are those of a LoRA (or of a relative that `read_lora` refuses by name)."""
-    marks = ("lora", "hada_", "lokr_", "dora_scale")
-    return any(mark in key for key in keys for mark in marks)
+    return any(_MARK.search(key) and "." in key for key in keys)  # a learned token may be called <lora-cat>
 
 
 def read_lora(file: Container, skeleton: Skeleton, config: Mapping[str, Any] | None = None) -> dict[str, Update]:

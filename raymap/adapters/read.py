@@ -13,7 +13,7 @@ import torch
 
 from raymap.adapters.container import Container, open_file
 from raymap.adapters.custom_diffusion import is_custom_diffusion, read_custom_diffusion
-from raymap.adapters.folder import CARD, adapter_files, weights_digest
+from raymap.adapters.folder import CARD, adapter_digest, adapter_files, config_of, with_config
 from raymap.adapters.inversion import ROWS_KEY, is_inversion, read_inversion
 from raymap.adapters.lora import is_lora, read_lora
 from raymap.adapters.skeleton import Skeleton
@@ -91,7 +91,7 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
             problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
             raise InputError(str(folder / CARD), problem, "give an --output that every node reaches") from error
         read = read_adapter(copy, skeleton, card.get("token"))
-        if weights_digest(read.files) != card["sha256"]:
+        if adapter_digest(read.files) != card["sha256"]:
             raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
         return read.adapter
 
@@ -109,8 +109,8 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
         "subject": name,
         "subject_category": category or "unknown",
         "base_sha256": base_sha256,
-        "sha256": weights_digest(read.files),
-        "files": [path.name for path in read.files],
+        "sha256": adapter_digest(read.files),
+        "files": [path.name for path in with_config(read.files)],
         "token": token,
         "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
         "licence": read.licence or None,
@@ -126,8 +126,9 @@ def _floats(file: Container) -> Container:
         InputError: for a tensor of another kind, or one that is not finite.
     """
     for key, value in _tensors(file.entries):
-        bookkeeping = key.partition(".")[0] == "string_to_token"  # A1111 keeps a token id there, an integer
-        if not (value.is_floating_point() or bookkeeping) or value.is_sparse or value.is_quantized:
+        # A1111 keeps a token's id, and diffusers' conversion to kohya's layout alpha, as an integer.
+        number = key.partition(".")[0] == "string_to_token" or (key.endswith(".alpha") and value.numel() == 1)
+        if not (value.is_floating_point() or number) or value.is_sparse or value.is_quantized:
             raise InputError(str(file.path), f"{key} holds {value.dtype}, no plain floats", "fetch it again")
         if not torch.isfinite(value.float()).all():
             raise InputError(str(file.path), f"{key} holds non-finite values", "train or fetch it again")
@@ -179,8 +180,8 @@ def _rows(file: Container, skeleton: Skeleton) -> torch.Tensor:
 
 
 def _peft_config(path: Path) -> dict[str, Any] | None:
-    config = path.parent / "adapter_config.json"
-    if not path.name.startswith("adapter_model") or not config.is_file():
+    config = config_of(path)
+    if config is None:
         return None
     try:
         held = json.loads(config.read_text(encoding="utf-8"))

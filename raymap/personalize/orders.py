@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.folder import CARD, adapter_files, read_card, weights_digest
+from raymap.adapters.folder import CARD, adapter_digest, adapter_files, read_card
 from raymap.adapters.skeleton import Skeleton, word_id
 from raymap.errors import InputError
 from raymap.personalize.provenance import stated_terms
@@ -81,10 +81,10 @@ class AdapterOrder:
     @property
     def caption(self) -> str:
         """The caption the references are trained under (Textual Inversion: the first of its templates)."""
-        if self.subject and self.subject.instance_prompt:
-            return self.subject.instance_prompt
         if isinstance(self.recipe, InversionRecipe):
             return self.templates[0].replace("{}", self.phrase)
+        if self.subject and self.subject.instance_prompt:
+            return self.subject.instance_prompt.replace("{}", self.phrase)
         return f"photo of a {self.phrase}" if self.trained_by == "custom_diffusion" else f"a photo of {self.phrase}"
 
     @property
@@ -125,6 +125,11 @@ class AdapterOrder:
             InputError: naming the subject, the word or target, and what to give instead.
         """
         where = f"methods.{self.trained_by}"
+        trigger = self.phrase if isinstance(self.recipe, InversionRecipe) else getattr(self.recipe, "trigger", "")
+        if trigger not in self.caption:
+            problem = f"{self.caption!r} does not hold {trigger!r}, by which {where} calls the subject"
+            remedy = f"write {{}} where a method's trigger and class word belong, or give `{where}.trigger`"
+            raise InputError(f"instance_prompt of {self.subject.name if self.subject else self.name}", problem, remedy)
         if isinstance(self.recipe, LoraRecipe):
             linear = [n.removesuffix(".weight") for n, shape in skeleton.shapes.items() if len(shape) == 2]
             for target in self.recipe.targets:
@@ -135,9 +140,9 @@ class AdapterOrder:
         if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give `initializer:` a word that is one")
-        trigger = self.phrase.split()[0] if self.trained_by == "custom_diffusion" else self.phrase
-        if trigger in skeleton.vocabulary:
-            problem = f"the trigger {trigger!r} is an ordinary token of the base"
+        name = trigger.split()[0] if self.trained_by == "custom_diffusion" else trigger
+        if name in skeleton.vocabulary:
+            problem = f"the trigger {name!r} is an ordinary token of the base"
             raise InputError(where, problem, "give another `trigger:`, say in angle brackets")
 
     def touched(self, skeleton: Skeleton) -> frozenset[str]:
@@ -169,7 +174,7 @@ class AdapterOrder:
             "phrase": self.phrase if self.subject else None,
             "instance_prompt": self.caption if self.subject else None,
             "base_sha256": self.base_sha256,
-            "sha256": weights_digest(files),
+            "sha256": adapter_digest(files),
             "files": [path.name for path in files],
             "training_digest": self.digest,
             "recipe": self.recipe.model_dump(),
