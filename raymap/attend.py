@@ -83,6 +83,8 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
         progress.phase("attention", plan.images(missing), "images")
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()
+    if not any(unit.adapter != BASE for unit in own.done(plan)):
+        raise IncompleteRunError(f"nothing could be measured; {own.root / 'failures.jsonl'} says why")
     progress.note("reducing: attention")
     from raymap.analysis.attention import reduce_attention  # late, because scipy takes a second
 

@@ -19,7 +19,7 @@ def check_interventions(asked: Interventions, touched: Touched) -> None:
     """Check that the study's adapters can be intervened on.
 
     Raises:
-        InputError: naming the adapter that is not there or updates no weight.
+        InputError: naming the adapter that is not there or updates no weight; there is nothing to be drawn.
     """
     able = sorted(name for name, weights in touched.items() if weights)
     for name in asked.adapters or ():
@@ -30,6 +30,9 @@ def check_interventions(asked: Interventions, touched: Touched) -> None:
             raise InputError(f"interventions.adapters: {name}", problem, "leave it out")
     if not able:
         raise InputError("interventions", "no adapter of the study updates a weight", "delete the key")
+    if not planned_variants(asked, touched):
+        problem = "leave no variant: what they divide has one part only in each adapter"
+        raise InputError("interventions", problem, "ask for another one, as `dose`, or delete the key")
 
 
 def planned_variants(asked: Interventions, touched: Touched) -> tuple[Variant, ...]:

@@ -101,7 +101,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
             schedule, drawing = _draw(prepared, plan, folder, progress)
             session |= drawing
     assert plan is not None
-    if not any(u.adapter != BASE for u in folder.done(plan)):
+    if {unit.adapter == BASE for unit in folder.done(plan)} != {True, False}:
         raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
     progress.note("reducing: map, statistics, report")
     from raymap.analysis.reduce import merge_noise, reduce_run  # late, as Ray: scipy and matplotlib take a second
@@ -121,7 +121,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
 
 def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Progress) -> None:
     """Draw what the study's interventions lack, against the base pictures of its finished map, and reduce them."""
-    study, schedule = prepared.study, None
+    study, schedule, session = prepared.study, None, None
     _write_study(study, folder)
     plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
     if not set(plan.units) <= folder.done(plan).keys():
@@ -130,8 +130,11 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
 
         with launch.runtime(study.resources):
             schedule, session = _draw(prepared, plan, folder, progress)
+        session = {"interventions": len(plan.adapters), **session}
         folder.join_journals()
-        _record(folder, study, mapped, {"interventions": len(plan.adapters), **session})
+    if not any(unit.is_intervention for unit in folder.done(plan)):
+        raise IncompleteRunError(f"no intervention could be scored; {folder.root / 'failures.jsonl'} says why")
+    _record(folder, study, mapped, session, variants=[adapter.name for adapter in plan.adapters])
     progress.note("reducing: interventions")
     from raymap.analysis.interventions import reduce_interventions
     from raymap.report.page import render
@@ -302,11 +305,15 @@ def _decided(study: Study, plan: Plan) -> dict[str, Any]:
     return {"study": study.name, "digest": plan.digest, "versions": _versions(), "adapters": digests}
 
 
-def _record(folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None) -> None:
-    """Write run.json: what decided the run, and what each session of it that drew did."""
+def _record(
+    folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None, variants: list[str] | None = None
+) -> None:
+    """Write run.json: what decided the run, what each session of it that drew did, and variants that were asked for."""
     path = folder.root / "run.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     record = before | (_decided(study, plan) if session or not before else {})
     record["images"] = plan.images(set(folder.done(plan)))
     record["sessions"] = [*before.get("sessions", ()), *([session] if session else ())]
+    if variants is not None:
+        record["variants"] = variants
     write_atomically(path, as_json(record))

@@ -341,7 +341,8 @@ def test_a_peer_comes_to_the_scores_of_a_run(
 def test_a_compiled_setup_has_a_compiled_peer_and_a_compiled_run(tmp_path: Path) -> None:
     plain, compiled = (Setup(**TINY, compile=mode) for mode in ("none", "reduce-overhead"))
     assert set(available(compiled)) - set(available(plain)) == {"compiled"}
-    assert load_study(write_contest(compiled, 2, tmp_path)).speed.compile == "reduce-overhead"
+    for _ in range(2):  # one that was broken off while it wrote begins anew
+        assert load_study(write_contest(compiled, 2, tmp_path)).speed.compile == "reduce-overhead"
 
 
 @pytest.fixture(scope="module")

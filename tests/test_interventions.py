@@ -19,7 +19,7 @@ from raymap.adapters.folder import adapter_digest
 from raymap.adapters.store import weights_of
 from raymap.adapters.update import Adapter, LowRank, Replacement
 from raymap.adapters.variants import derived, extent_of
-from raymap.analysis.interventions import summarize
+from raymap.analysis.interventions import checks, summarize
 from raymap.analysis.responses import against_random, compare_methods, dose_response, parts_and_whole, reading
 from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
@@ -134,6 +134,14 @@ def test_an_adapter_that_is_not_there_or_updates_nothing_is_refused(tmp_path: Pa
         path = small_study(tmp_path, interventions={"dose": [1], "adapters": [name]}, **changes)
         with pytest.raises(InputError, match=problem):
             prepare(load_study(path))
+
+
+def test_interventions_that_divide_nothing_are_refused(tmp_path: Path) -> None:
+    from raymap.prepare import prepare
+
+    path = small_study(tmp_path, interventions={"parts": ["attention"]}, methods={"custom_diffusion": {"steps": 2}})
+    with pytest.raises(InputError, match="leave no variant"):
+        prepare(load_study(path))
 
 
 # What stands in an update's place
@@ -318,6 +326,23 @@ def test_the_text_says_what_the_controls_mean_for_the_order_of_methods(
     assert "as trained, custom shifts other prompts more than lora" in text
     for phrase in words:
         assert phrase in text
+
+
+def test_dose_1_is_held_against_the_adapter_where_one_device_drew_both() -> None:
+    def scores(adapter: str, device: str, digests: list[str]) -> pl.DataFrame:
+        return pl.DataFrame(
+            {"adapter": adapter, "prompt_id": "p000", "seed": range(len(digests)), "device": device,
+             "base_sha256": ["base"] * len(digests), "adapted_sha256": digests}
+        )  # fmt: skip
+
+    own = scores("a", "NVIDIA A10G", ["x", "y"])
+    for device, digests, known in (
+        ("NVIDIA A10G", ["x", "y"], True),
+        ("NVIDIA A10G", ["x", "z"], False),
+        ("NVIDIA L4", ["u", "v"], None),
+    ):
+        found = checks(scores("a@dose=1", device, digests), own)
+        assert [row["dose_1_is_the_adapter"] for row in found] == [known]
 
 
 def test_target_prompts_do_not_count() -> None:

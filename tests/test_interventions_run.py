@@ -130,6 +130,20 @@ def test_the_statistics_of_interventions_hold_what_was_asked_for(intervened: Pat
     assert any("random updates of the norm and rank of star-cup-lora" in line for line in found["reading"])
 
 
+def test_what_a_changed_study_no_longer_asks_for_has_no_part_in_its_statistics(
+    intervened: Path, study: Path, tmp_path: Path
+) -> None:
+    output, fewer = tmp_path / "run", tmp_path / "fewer.yaml"
+    shutil.copytree(intervened, output)
+    fewer.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | {"interventions": {"dose": [0, 1]}}))
+    subprocess.run(raymap_command("run", fewer, "--output", output), capture_output=True, timeout=200, check=True)
+    cells, found = read_interventions(output)
+    assert set(cells["adapter"]) == {"star-cup-lora@dose=0", "star-cup-lora@dose=1"}
+    assert [step["dose"] for step in found["dose"][0]["curve"]] == [0.0, 1.0]
+    assert found["parts"] == found["random"] == []
+    assert len(list((output / "interventions").iterdir())) == len(list((intervened / "interventions").iterdir()))
+
+
 def test_a_lost_variant_is_drawn_again_to_the_same_bytes(intervened: Path, study: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     shutil.copytree(intervened, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,9 @@ def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_pa
     other[2, 0, 0, 0] ^= 1
     with pytest.raises(DrawingError, match=r"p001.*seed 0"):
         scorer.score_adapted(BLOCK, INFO, other, drawn, base)
+    base[1] = 0
+    with pytest.raises(DrawingError, match=r"under base: an all-black.*p000.*seed 1"):
+        scorer.score_adapted(replace(BLOCK, index=1), INFO, pixels, drawn, base)
 
 
 def test_a_run_in_16_bits_draws_other_pixels_and_its_null_adapter_none(all_methods: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from raymap.embedded.subjects import CAPTAIN, STAR_CUP
 from raymap.errors import InputError
 from raymap.personalize import training
 from raymap.personalize.methods import lesson_of, train
-from raymap.personalize.orders import AdapterOrder, orders, together
+from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
 from raymap.personalize.references import read_reference
 from raymap.personalize.step import Step
 from raymap.personalize.tokens import LearnedTokens
@@ -294,6 +294,21 @@ def test_rescaled_views_mask_what_is_padded() -> None:
         share = (pictures[k] == 200).mean()
         assert far == (share < 0.59**2)
         assert not near or share == 1
+
+
+def test_a_trained_adapter_is_of_the_category_that_the_study_names(
+    wanted: dict[str, AdapterOrder], tmp_path: Path
+) -> None:
+    order = wanted["star-cup-lora"]
+    assert order.subject is not None
+    (tmp_path / LORA_FILE).write_bytes(b"weights")
+    write_card(tmp_path, order.card(tmp_path, []))
+    corrected = replace(order, subject=order.subject.model_copy(update={"category": "face"}))
+    assert is_trained(tmp_path, corrected)
+    assert (info_of(order, tmp_path).subject_category, info_of(corrected, tmp_path).subject_category) == (
+        "object",
+        "face",
+    )
 
 
 def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dict[str, AdapterOrder]) -> None:

@@ -90,10 +90,11 @@ class Scorer:
             base: the base pictures, drawn on the same device.
 
         Raises:
-            DrawingError: an all-black picture, a score that is not finite, or a picture that was drawn although it is
-                proved to be the base's own, and differs from it.
+            DrawingError: an all-black picture, one of the base's too; a score that is not finite; a picture that was
+                drawn although it is proved to be the base's own, and differs from it.
         """
         start = time.perf_counter()
+        _check(block, base, BASE)
         own = self._of_base(block, base)
         features = None
         if len(pixels):
@@ -106,11 +107,11 @@ class Scorer:
             digests = [pixel_digest(picture) for picture in pixels]
         else:
             cosines, distances, digests = own.cosines, np.zeros(len(base), dtype=np.float32), own.digests
-        if not (np.isfinite(cosines).all() and np.isfinite(distances).all()):
+        if not all(np.isfinite(found).all() for found in (own.cosines, cosines, distances)):
             raise DrawingError(f"block {block.index} under {adapter.name}: a score is not finite")
         if len(pixels):
             kept = self._kept(block, distances)
-            self.folder.save_images(adapter.name, [block.items[k] for k in kept], pixels[kept])
+            self.folder.save_images(adapter.name, [block.items[k] for k in kept], pixels[kept], durable=True)
         columns: dict[str, Any] = {
             "adapter": [adapter.name] * len(block.items),
             "method": [adapter.method] * len(block.items),

@@ -31,10 +31,10 @@ def reduce_interventions(folder: Path) -> dict[str, Any]:
     prompts = {p["id"]: p["text"] for p in read_study(folder).get("prompts", ())}
     floor = noise_floor(read_noise(folder))
     where = RunFolder(folder).interventions
-    cells = _described(entanglement_map(stream_scores(folder, where.name), floor, prompts))
+    cells = _described(_asked(folder, entanglement_map(stream_scores(folder, where.name), floor, prompts)))
     with local_copy(where) as copy:
         files = files_in(copy, ".arrow")
-        varied = read_tables(files, SCORES, where)
+        varied = _asked(folder, read_tables(files, SCORES, where))
         digest = (pa.ipc.open_file(files[0]).schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "interventions.arrow", arrow_bytes(cells.to_arrow().cast(stamped(INTERVENTIONS, digest))))
     found = summarize(cells, measured(read_map(folder))) | {"checks": checks(varied, read_scores(folder))}
@@ -54,6 +54,13 @@ def read_interventions(folder: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     return pl.read_ipc((folder / "interventions.arrow").read_bytes()), found
 
 
+def _asked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the variants that run.json names: a study that was changed leaves others behind, in part."""
+    record = folder / "run.json"
+    asked = json.loads(record.read_text(encoding="utf-8")).get("variants") if record.exists() else None
+    return rows if asked is None else rows.filter(pl.col("adapter").is_in(asked))
+
+
 def _described(cells: pl.DataFrame) -> pl.DataFrame:
     """Put what a variant's name says before the map's columns."""
     names = cells["adapter"].unique(maintain_order=True).to_list()
@@ -71,6 +78,8 @@ def _described(cells: pl.DataFrame) -> pl.DataFrame:
 def checks(varied: pl.DataFrame, scores: pl.DataFrame) -> list[dict[str, Any]]:
     """Return for each adapter whether dose 0 gave the base's pictures and dose 1 the adapter's, to the byte.
 
+    The latter is known where one kind of device drew both.
+
     Args:
         varied: scores of variants (schema SCORES).
         scores: those of adapters.
@@ -78,8 +87,8 @@ def checks(varied: pl.DataFrame, scores: pl.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in sorted({name.partition(MARK)[0] for name in varied["adapter"].unique()}):
         none, whole = (varied.filter(pl.col("adapter") == Variant(name, "dose", f"{d}", d).name) for d in (0, 1))
-        own = scores.filter(pl.col("adapter") == name).select("prompt_id", "seed", plain="adapted_sha256")
-        pairs = whole.join(own, on=["prompt_id", "seed"])
+        own = scores.filter(pl.col("adapter") == name).select("prompt_id", "seed", "device", plain="adapted_sha256")
+        pairs = whole.join(own, on=["prompt_id", "seed", "device"])
         based, equal = none["adapted_sha256"] == none["base_sha256"], pairs["adapted_sha256"] == pairs["plain"]
         rows.append(
             {

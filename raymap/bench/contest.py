@@ -82,7 +82,7 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
     adapters = folder / "adapters"
     write_lora(random_lora(unet, 0), adapters / "lora")
     for name in ("inversion", "custom"):
-        (adapters / name).mkdir()
+        (adapters / name).mkdir(exist_ok=True)
     width = pipeline.text_encoder.config.hidden_size
     save_file({"<contest>": torch.randn(width, generator=seeded)}, adapters / "inversion" / INVERSION_FILE)
     changed = {

@@ -126,8 +126,8 @@ def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:
 
 
 def write_lora(updates: dict[str, LowRank], folder: Path) -> Path:
-    """Write updates in diffusers' format into a new folder."""
-    folder.mkdir(parents=True)
+    """Write updates in diffusers' format into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     for name, update in updates.items():
         module = name.removesuffix(".weight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +231,9 @@ def is_trained(folder: Path, order: AdapterOrder) -> bool:
 
 
 def info_of(order: AdapterOrder, folder: Path) -> AdapterInfo:
-    """Return a trained order as a run knows it."""
+    """Return a trained order as a run knows it.
+
+    The subject's category, which decides over target prompts and over no weight, is the study's, not the card's.
+    """
     info, _ = read_card(folder, order.base_sha256)
-    return info
+    return replace(info, subject_category=order.subject.category) if order.subject else info

@@ -87,8 +87,8 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
             _sync(path.parent)
 
 
-def write_pictures(files: dict[Path, bytes]) -> None:
-    """Write files that are looked at again before they count: locally without fsync, elsewhere many at once.
+def write_pictures(files: dict[Path, bytes], durable: bool) -> None:
+    """Write files: locally one after the other, with fsync where they are `durable`; elsewhere many at once.
 
     Raises:
         StorageError: one cannot be written.
@@ -96,7 +96,7 @@ def write_pictures(files: dict[Path, bytes]) -> None:
     paths = list(files)
     if not paths or is_local(paths[0]):
         for path, data in files.items():
-            write_atomically(path, data, durable=False)
+            write_atomically(path, data, durable)
         return
     with _writing(paths[0].parent):
         filesystem, _ = _filesystem(paths[0])

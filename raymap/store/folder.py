@@ -73,14 +73,17 @@ class RunFolder:
     def image(self, adapter: str, prompt_id: str, seed: int) -> Path:
         return self.root / "images" / adapter / prompt_id / f"{seed}.png"
 
-    def save_images(self, adapter: str, items: Sequence[Item], pictures: np.ndarray) -> None:
-        """Write pictures, uint8 (N, H, W, 3), as PNG; no fsync: a torn one is found by its digest and redrawn."""
+    def save_images(self, adapter: str, items: Sequence[Item], pictures: np.ndarray, durable: bool = False) -> None:
+        """Write pictures, uint8 (N, H, W, 3), as PNG.
+
+        Without `durable` there is no fsync: `done` finds a base's torn picture by its digest, and it is drawn again.
+        """
         files = {}
         for item, pixels in zip(items, pictures, strict=True):
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
             files[self.image(adapter, item.prompt_id, item.seed)] = data.getvalue()
-        write_pictures(files)
+        write_pictures(files, durable)
 
     def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
         """Return kept pictures, uint8 (N, H, W, 3).
