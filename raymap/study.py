@@ -210,6 +210,9 @@ class Study(_Frozen):
             raise ValueError("methods: no method to train the subjects with; write `methods: {lora: reference-lora}`")
         if not self.subjects and not self.adapters:
             raise ValueError("subjects: nothing to measure; give `subjects:` to train or `adapters:` to load")
+        if self.base != "embedded" and not {"clip", "lpips"} <= self.model_fields_set:
+            raise ValueError("clip, lpips: the embedded judges know the embedded base's pictures alone; write "
+                             "`clip: ViT-L-14/openai` and `lpips: alex`")  # fmt: skip
         if self.interventions and self.protocol == "triggered":
             raise ValueError("interventions: a trigger has no dose, so that dose 0 would not be the base; "
                              "write `protocol: plain`")  # fmt: skip
@@ -283,6 +286,8 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
     raw["prompts"] = read_suite(suite if suite is not None else raw["prompts"], source, folder)
     if limit is not None:
         raw["prompts"] = limited(raw["prompts"], limit)
+    if isinstance(raw.get("base"), str) and (folder / raw["base"] / "model_index.json").is_file():
+        raw["base"] = str(folder / raw["base"])
     for subject in raw["subjects"] if isinstance(raw.get("subjects"), list) else ():
         if isinstance(subject, dict) and isinstance(subject.get("references"), list):
             subject["references"] = [folder / str(r) for r in subject["references"]]

@@ -338,6 +338,15 @@ def test_a_peer_comes_to_the_scores_of_a_run(
         assert np.allclose(both[name], both[f"{name}_right"], atol=1e-3), name
 
 
+@pytest.mark.parametrize("pair", ["attention=math", "resolution=128", "batch_size=1"])
+def test_peers_do_a_study_and_no_setup_that_is_none(
+    pair: str, call: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, err = call("bench", "--quick", "--peers", "--set", pair, "--output", tmp_path / "bench")
+    assert (code, "--peers" in err, pair.partition("=")[0] in err) == (2, True, True)
+    assert not (tmp_path / "bench" / "bench.arrow").exists()
+
+
 def test_a_compiled_setup_has_a_compiled_peer_and_a_compiled_run(tmp_path: Path) -> None:
     plain, compiled = (Setup(**TINY, compile=mode) for mode in ("none", "reduce-overhead"))
     assert set(available(compiled)) - set(available(plain)) == {"compiled"}

@@ -63,6 +63,13 @@ def test_a_lora_by_peft_keeps_its_alpha_in_the_run_folder(given: str, skeleton: 
         load_adapter(target, skeleton)
 
 
+def test_a_base_may_lie_beside_its_study(tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(PIPELINE)
+    judges = {"clip": "embedded", "lpips": "embedded"}
+    study = load_study(small_study(tmp_path, base="mine", **judges))
+    assert prepare(study).base == tmp_path / "mine"
+
+
 def test_another_trigger_is_another_adapter(skeleton: Skeleton, tmp_path: Path) -> None:
     save_file(lora(skeleton), tmp_path / "cup.safetensors")
     study, found = prepared(tmp_path, {"path": "cup.safetensors", "trigger": "sks cup"})
@@ -71,6 +78,16 @@ def test_another_trigger_is_another_adapter(skeleton: Skeleton, tmp_path: Path) 
     _, other = prepared(tmp_path, {"path": "cup.safetensors", "trigger": "xyz cup"})
     with pytest.raises(InputError, match="as the study names it"):
         bring(other, tmp_path / "run" / "cup", study.base_sha256)
+
+
+def test_an_adapter_that_updates_weights_has_a_control_that_does(skeleton: Skeleton, tmp_path: Path) -> None:
+    save_file(lora(skeleton), tmp_path / "cup.safetensors")
+    for methods, controls in (
+        ({"textual_inversion": {"steps": 2}}, ["identity-textual_inversion", "identity-lora"]),
+        ({"custom_diffusion": {"steps": 2}}, ["identity-custom_diffusion"]),
+    ):
+        study = prepare(load_study(small_study(tmp_path, adapters=["cup.safetensors"], methods=methods)))
+        assert [order.name for order in study.orders if order.subject is None] == controls
 
 
 def test_a_study_may_say_more_than_an_adapters_card(skeleton: Skeleton, tmp_path: Path) -> None:

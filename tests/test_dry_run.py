@@ -22,6 +22,7 @@ from tests.conftest import raymap_command, small_study
 
 JOB = Path(__file__).parents[1] / "jobs" / "paper.yaml"
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+JUDGES = {"clip": "embedded", "lpips": "embedded"}
 
 
 @pytest.fixture
@@ -79,11 +80,11 @@ def test_what_is_absent_is_named_and_what_is_broken_is_refused_all_the_same(tmp_
 @pytest.mark.usefixtures("unfetched")
 def test_prompts_and_triggers_are_checked_without_the_base(tmp_path: Path) -> None:
     prompts = {"people": ["a man " * 60], "animals": ["a brown bear"]}
-    prepared = prepare(load_study(small_study(tmp_path, base=SD15, prompts=prompts)), dry=True)
+    prepared = prepare(load_study(small_study(tmp_path, base=SD15, **JUDGES, prompts=prompts)), dry=True)
     assert [prompt.text for prompt in too_long(prepared)] == [("a man " * 60).strip()]
     methods = {"custom_diffusion": {"trigger": "cup"}}
     with pytest.raises(InputError, match="'cup' is an ordinary token"):
-        prepare(load_study(small_study(tmp_path, base=SD15, methods=methods)), dry=True)
+        prepare(load_study(small_study(tmp_path, base=SD15, **JUDGES, methods=methods)), dry=True)
 
 
 @pytest.mark.usefixtures("unfetched")
@@ -93,9 +94,12 @@ def test_a_base_of_unknown_architecture_must_be_there(tmp_path: Path) -> None:
     assert bases.outline("embedded") is None
     assert bases.outline(f"{SD15}@fp16") == bases.OUTLINES / "sd15"
     with pytest.raises(InputError, match="base: someone/model"):
-        prepare(load_study(small_study(tmp_path, base="someone/model")), dry=True)
+        prepare(load_study(small_study(tmp_path, base="someone/model", **JUDGES)), dry=True)
     with pytest.raises(InputError, match=f"base: {SD15}"):
-        prepare(load_study(small_study(tmp_path, base=SD15, subjects=None, adapters=["lora.safetensors"])), dry=True)
+        prepare(
+            load_study(small_study(tmp_path, base=SD15, **JUDGES, subjects=None, adapters=["lora.safetensors"])),
+            dry=True,
+        )
 
 
 def test_a_base_that_was_fetched_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

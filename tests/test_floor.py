@@ -89,6 +89,14 @@ def test_cells_are_held_against_their_own_prompts_threshold(tmp_path: Path) -> N
     assert statistics["noise_floor"]["matched"]["e_sem"]["sd_pair"] == pytest.approx(pooled, rel=1e-9)
 
 
+def test_a_control_that_was_not_drawn_controls_nothing(tmp_path: Path) -> None:
+    scores = control(sample(prompts=12), 0.0)
+    proof = scores.with_columns(drawn=pl.col("drawn") & (pl.col("method") != "identity"))
+    found = reduce_run(write(tmp_path, proof))["identity_control"]
+    assert (found["present"], found["exact"], found["cells"]) == (False, None, 0)
+    assert found["proved"] == scores.filter(pl.col("method") == "identity")["adapter"].unique().sort().to_list()
+
+
 @pytest.mark.parametrize("rounding", [0.0, 0.01])
 def test_the_identity_controls_largest_value_is_the_numerical_floor(tmp_path: Path, rounding: float) -> None:
     folder = write(tmp_path, control(sample(prompts=12), rounding))

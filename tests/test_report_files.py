@@ -5,22 +5,25 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
 from benchmarks.synthetic_run import CATEGORIES, Invented, write_run
 from raymap.analysis.exchange import matching_p, sign_flip_p
-from raymap.analysis.reduce import reduce_run
+from raymap.analysis.reduce import read_study, reduce_run
 from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
 from raymap.report.export import FORMATS, export
@@ -353,6 +356,36 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
     assert any("Not every cell holds all 4 seeds: 1 of 18 cells" in text for text in said)
 
 
+def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
+    names = [row[0] for row in ADAPTERS[:3]]
+    (folder / "run.json").write_text(json.dumps({"adapters": dict.fromkeys([*names, "overflown-lora"], "")}))
+    study = read_study(folder)
+    study["prompts"] = [*study.get("prompts", ()), {"id": "p777", "text": "a lost place", "category": "scenes"}]
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    assert reduce_run(folder)["missing"] == {"adapters": ["overflown-lora"], "prompts": ["p777"]}
+    found = verdict(read_run(folder))
+    said = "Nothing could be measured of 1 adapter (overflown-lora) and 1 prompt (p777): every batch failed."
+    assert found.headline.endswith(said)
+    assert (found.certainty[0].text, found.certainty[0].level) == (said, "bad")
+    assert said in render(folder).read_text()
+
+
+def test_a_prompt_s_established_shift_comes_before_a_larger_one(root: Path) -> None:
+    run = read_run(root)
+    shape = {"prompt_id": ["p000", "p000", "p001"], "adapter": ["style-lora", "face-lora", "style-lora"]}
+    one = run.others.head(3).with_columns(
+        *(pl.Series(name, values) for name, values in shape.items()),
+        e_sem=pl.Series([0.03, 0.02, 0.025]), q_sem=pl.Series([0.2, 0.01, 0.3]),
+    )  # fmt: skip
+    cells = one.select(run.cells.columns)
+    look = verdict(replace(run, cells=cells)).look
+    assert [(cell.prompt_id, cell.adapter, cell.sure) for cell in look] == [
+        ("p000", "face-lora", True),
+        ("p001", "style-lora", False),
+    ]
+
+
 def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(root, folder)
@@ -371,10 +404,12 @@ def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_
              "sum_over_whole": mean, "levels": [{"level": "attn2.to_k"} | mean]}  # fmt: skip
     random = {"adapter": "style-lora", "measure": "e_sem", "learned": mean, "random": mean,
               "random_over_learned": {"value": 0.14, "low": 0.1, "high": 0.19}}  # fmt: skip
+    shorter = dose | {"adapter": "face-lora", "curve": [{"dose": 1.0} | mean], "slope": mean | {"value": 0.75}}
     interventions = {
         "scope": "all prompts but those of the subject's own category",
         "checks": [{"adapter": "style-lora", "dose_0_is_the_base": False, "dose_1_is_the_adapter": True}],
-        "dose": [dose], "parts": [parts], "random": [random], "methods": [], "reading": ["E_sem: a sentence on size."],
+        "dose": [shorter, dose], "parts": [parts], "random": [random], "methods": [],
+        "reading": ["E_sem: a sentence on size."],
     }  # fmt: skip
     (folder / "attention.json").write_text(json.dumps(attention))
     (folder / "interventions.json").write_text(json.dumps(interventions))
@@ -382,6 +417,14 @@ def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_
     for said in ("a &lt;i&gt;lamp&lt;/i&gt;", "3.25", "a sentence on attention.", "attn2.to_k", "a sentence on size."):
         assert said in page
     assert "for style-lora: nothing below can be trusted" in page
+    after = page[page.index("<caption>Dose: ") :]
+    head, _, body = after[: after.index("</table>")].partition("<tbody>")
+    assert [head.count(f'<th scope="col">α {dose}</th>') for dose in (0.0, 1.0)] == [1, 1]
+    rows = [re.sub("<[^>]+>", "|", row) for row in body.split("</tr>")]
+    assert [row.replace("|", " ").split()[:4] for row in rows[:2]] == [
+        ["face-lora", "E_sem", "–", "0.5000"],
+        ["style-lora", "E_sem", "0.5000", "0.5000"],
+    ]
     assert '0.14 <span class="dim">[0.10, 0.19]</span>' in page
     assert "adapters that leave attention as it is have no column" in page
     export(read_run(folder), ("csv", "md", "latex"))

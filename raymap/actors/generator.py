@@ -22,7 +22,7 @@ from raymap.device import device_name, pin
 from raymap.diffusion.base import resolve
 from raymap.diffusion.pipeline import load
 from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
+from raymap.diffusion.sampling import denoising_steps, draw
 from raymap.diffusion.speed import compiled_once, speed_up
 from raymap.interventions import MARK, Variant, in_force
 from raymap.plan import BASE, Block
@@ -106,8 +106,10 @@ class Generator:
             return None
         text_alone = frozenset(key for key in updates if not key.startswith("unet."))
 
+        steps = denoising_steps(self.pipeline, self.spec.sampler)
+
         def before_step(step: int) -> None:
-            changed = in_force(variant, step, self.spec.sampler.steps)
+            changed = in_force(variant, step, steps)
             self.store.swap(name, only=None if changed else text_alone)
 
         return before_step

@@ -59,7 +59,8 @@ def _floor(paper: Paper, statistics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _table_1(paper: Paper, statistics: dict[str, Any], study: dict[str, Any]) -> list[dict[str, Any]]:
-    same = "stable-diffusion-v1-5" in str(study.get("base", ""))
+    judged = study.get("clip") not in (None, "embedded") and study.get("protocol", "plain") == "plain"
+    same = judged and "stable-diffusion-v1-5" in str(study.get("base", ""))
     rows = []
     for cell in statistics["table_1"]:
         method, category = cell["method"], cell["subject_category"]

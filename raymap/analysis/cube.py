@@ -53,18 +53,25 @@ def cubes_of(cells: pl.DataFrame, *measures: str) -> list[Cube]:
     """Arrange columns of the map (controls left out by the caller) as arrays.
 
     Args:
-        cells: rows of schema MAP; where two adapters are one (subject, method), the later one in order of name counts.
+        cells: rows of schema MAP; a further adapter of one (subject, category, method) is a subject of its own.
     """
+    own = ["subject", "subject_category", "nth"]
+    nth = pl.col("adapter").rank("dense").over("subject", "subject_category", "method")
+    cells = cells.with_columns(nth=nth)
     prompts = cells.select("prompt_id", "prompt_category").unique().sort("prompt_id")
-    subjects = cells.select("subject", "subject_category").unique().sort("subject")
+    subjects = cells.select(own).unique().sort(own)
     methods = cells["method"].unique().sort()
-    names = {"prompt_id": prompts["prompt_id"], "subject": subjects["subject"], "method": methods}
-    ordered = cells.select(*names, "adapter", *measures).sort("adapter")
-    at = tuple(ordered[column].cast(pl.Enum(held)).to_physical().to_numpy() for column, held in names.items())
+    numbers = (
+        frame.select(keys).with_row_index("at")
+        for frame, keys in ((prompts, ["prompt_id"]), (subjects, own), (methods.to_frame(), ["method"]))
+    )
+    at = tuple(
+        cells.join(held, on=held.columns[1:], how="left", maintain_order="left")["at"].to_numpy() for held in numbers
+    )
     cubes = []
     for measure in measures:
-        values = np.full([len(held) for held in names.values()], np.nan)
-        values[at] = ordered[measure].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        values = np.full((len(prompts), len(subjects), len(methods)), np.nan)
+        values[at] = cells[measure].cast(pl.Float64).fill_null(np.nan).to_numpy()
         cubes.append(
             Cube(
                 values,

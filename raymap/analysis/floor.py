@@ -12,6 +12,7 @@ prompts. Up to five seeds a prompt's three pairs share seeds, so that s is somew
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,15 +139,20 @@ def _matched(pairs: Pairs, seeds: int) -> dict[str, Any]:
             "sd_pair": s, **known, "reason": None}  # fmt: skip
 
 
-def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
+def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> dict[str, Any]:
     """Return whether every identity control gave exactly zero, its largest values, and what follows for other cells.
 
-    The largest value of a null adapter is the numerical floor: what rounding alone can do.
+    The largest value of a null adapter that was drawn is the numerical floor: what rounding alone can do.
+
+    Args:
+        proved: adapters of which no picture was drawn; a control among them is 0 by construction and controls nothing.
     """
-    controls = cells.filter(pl.col("method") == CONTROL).drop_nulls(MEASURES)
+    held = cells.filter(pl.col("method") == CONTROL).drop_nulls(MEASURES)
+    controls = held.filter(~pl.col("adapter").is_in(sorted(proved)))
+    known = {"proved": sorted(set(held["adapter"]) & set(proved))}
     if controls.is_empty():
         nothing = {f"below_{measure}": None for measure in MEASURES}
-        return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0, **nothing,
+        return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0, **known, **nothing,
                 "consequence": NO_CONTROL}  # fmt: skip
     largest = {measure: float(np.abs(controls[measure].to_numpy()).max()) for measure in MEASURES}
     exact = not any(largest.values())
@@ -158,6 +164,7 @@ def identity_control(cells: pl.DataFrame) -> dict[str, Any]:
     )
     return {
         "present": True, "exact": exact, "max_e_sem": largest["e_sem"], "max_e_per": largest["e_per"],
-        "cells": controls.height, **{f"below_{m}": int((others[m] <= top).sum()) for m, top in largest.items()},
+        "cells": controls.height, **known,
+        **{f"below_{m}": int((others[m] <= top).sum()) for m, top in largest.items()},
         "consequence": consequence,
     }  # fmt: skip

@@ -48,13 +48,27 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
-    statistics = summarize(cells, noise, tests, floor, digest)
+    drawn = scores.group_by("adapter").agg(pl.col("drawn").any())
+    proved = drawn.filter(~pl.col("drawn"))["adapter"].cast(pl.String).to_list()
+    statistics = summarize(cells, noise, tests, floor, digest, proved)
+    statistics["missing"] = _missing(folder, study, cells)
     statistics["power"] = power(measured(cells), scores, floor.tau_sem)
     found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
+
+
+def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[str, list[str]]:
+    """Return the adapters and prompts that the run is about and the map has no cell of: all their batches failed."""
+    record = folder / "run.json"
+    asked = json.loads(record.read_text(encoding="utf-8")).get("adapters", {}) if record.exists() else {}
+    prompts = [prompt["id"] for prompt in study.get("prompts", ())]
+    return {
+        "adapters": sorted(set(asked) - set(cells["adapter"])),
+        "prompts": sorted(set(prompts) - set(cells["prompt_id"])),
+    }
 
 
 def read_study(folder: Path) -> dict[str, Any]:

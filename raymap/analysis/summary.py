@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ def over_prompts(values: pl.Series) -> dict[str, Any]:
 
 
 def summarize(
-    cells: pl.DataFrame, noise: pl.DataFrame, tests: pl.DataFrame, floor: NoiseFloor, digest: str
+    cells: pl.DataFrame,
+    noise: pl.DataFrame,
+    tests: pl.DataFrame,
+    floor: NoiseFloor,
+    digest: str,
+    proved: Collection[str],
 ) -> dict[str, Any]:
     """Return what statistics.json holds.
 
@@ -47,9 +53,10 @@ def summarize(
         cells: the map (schema MAP), controls included.
         noise: base seed pairs (schema NOISE).
         tests: each cell's p- and q-values (raymap.analysis.shifts).
+        proved: adapters of which no picture was drawn.
     """
     study = with_entanglement(measured(cells))
-    control = identity_control(cells)
+    control = identity_control(cells, proved)
     matched = tests.select("prompt_id", "adapter", "above_matched_sem", "above_matched_per")
     beside = study.join(matched, on=["prompt_id", "adapter"], how="left", maintain_order="left")
     seeds = int(cells["n_seeds"].to_numpy().max(initial=0))

@@ -6,18 +6,24 @@ from typing import Any
 
 from rich.table import Table
 
-from raymap.cli.app import DryRun, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
 from raymap.store.files import place
 
 
 @app.command()
-def attention(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
+def attention(
+    study: StudyFile,
+    output: Output = None,
+    dry_run: DryRun = False,
+    limit: Limit = None,
+    overrides: Overrides = None,
+) -> None:
     """Measure how the adapters of a finished run shift cross-attention; running it again does only what is missing."""
     from raymap.attend import attend, check_attention, describe_attention
     from raymap.prepare import prepare
     from raymap.study import load_study
 
-    asked = load_study(study, tuple(overrides or ()))
+    asked = load_study(study, tuple(overrides or ()), limit)
     target = place(output or f"runs/{asked.name}")
     if asked.base == asked.clip == asked.lpips == "embedded":
         offline()

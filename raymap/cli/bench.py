@@ -44,6 +44,8 @@ def bench(
     if not is_local(folder):
         raise InputError(f"--output {output}", "is no local path", "give a folder")
     asked = read_setups(setups, tuple(overrides or ()), quick)
+    if peers:
+        _check_peers(asked[-1])
     if all(setup.clip == setup.lpips == "embedded" for setup in asked):
         offline()
     for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
@@ -72,6 +74,18 @@ def bench(
         _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, folder)
     if failed:
         raise IncompleteRunError(f"{failed} of {len(asked)} setups failed; the same command tries them again")
+
+
+def _check_peers(setup: Any) -> None:
+    """Refuse a setup that is no study: `raymap run` takes a base's own size and torch's choice of attention."""
+    for key, fits, right in (
+        ("attention", setup.attention == "auto", "auto"),
+        ("resolution", setup.resolution is None, "the base's own"),
+        ("batch_size", setup.batch_size > 1, "2 or more, for pairs of seeds"),
+    ):
+        if not fits:
+            problem = f"{key} {getattr(setup, key)} of the last setup is none that a study has"
+            raise InputError("--peers", problem, f"let it be {right}")
 
 
 def _peers(setup: Any, repeats: int, prompts: int, output: Path) -> None:

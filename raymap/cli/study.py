@@ -30,11 +30,17 @@ def demo(output: Output = None) -> None:
 
 
 @app.command()
-def train(study: StudyFile, output: Output = None, dry_run: DryRun = False, overrides: Overrides = None) -> None:
+def train(
+    study: StudyFile,
+    output: Output = None,
+    dry_run: DryRun = False,
+    limit: Limit = None,
+    overrides: Overrides = None,
+) -> None:
     """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
     from raymap import run as runs
 
-    prepared, target = _prepared(study, output, overrides, dry=dry_run)
+    prepared, target = _prepared(study, output, overrides, limit, dry_run)
     if not dry_run:
         for folder in watched(lambda progress: runs.train(prepared, target, progress)):
             console.print(f"adapter: {folder}", soft_wrap=True)

@@ -13,6 +13,7 @@ from raymap.errors import InputError
 from raymap.store.files import fetch_folder
 
 OUTLINES = Path(__file__).with_name("outlines")
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 KNOWN = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15", "CompVis/stable-diffusion-v1-4": "sd15"}
 """Hub ids of a known architecture, and the folder in OUTLINES that has its configurations."""
 
@@ -69,11 +70,26 @@ def pinned(base: str) -> str:
     return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
 
 
+def _decisive(folder: Path) -> list[Path]:
+    """Return the files of a base's folder that loading it reads.
+
+    The hub's cache lays others beside them when they are asked for: variants (`….fp16.safetensors`), pickles of what
+    safetensors hold, a safety checker.
+    """
+    found = [folder / "model_index.json"]
+    for part in PARTS:
+        named = [path for path in (folder / part).glob("*") if path.suffix in (".json", ".txt", ".safetensors", ".bin")]
+        plain = [path for path in named if "." not in path.stem]
+        safe = any(path.suffix == ".safetensors" for path in plain)
+        found += [path for path in plain if not (safe and path.suffix == ".bin")]
+    return sorted(path for path in found if path.is_file())
+
+
 @cache
 def digest(folder: Path) -> str:
-    """Return the SHA-256 over all files of a base's folder: names and contents, in order of name."""
+    """Return the SHA-256 over the files that loading a base's folder reads: names and contents, in order of name."""
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".txt", ".safetensors", ".bin")):
+    for path in _decisive(folder):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -19,6 +19,12 @@ def noise_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
+def denoising_steps(pipeline: StableDiffusionPipeline, sampler: SamplerSettings) -> int:
+    """Return how often a drawing asks the denoiser: some schedulers take one step more than asked, or two for one."""
+    pipeline.scheduler.set_timesteps(sampler.steps)
+    return len(pipeline.scheduler.timesteps)
+
+
 @torch.no_grad()
 def draw(
     pipeline: StableDiffusionPipeline,

@@ -199,7 +199,9 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
         for method, recipe in recipes.items()
     ]
     if study.identity_control:
-        nulls: dict[Method, Recipe] = recipes if study.subjects else {"lora": LoraRecipe()}
+        nulls: dict[Method, Recipe] = dict(recipes) if study.subjects else {}
+        if study.adapters and not nulls.keys() & {"lora", "custom_diffusion"}:
+            nulls["lora"] = LoraRecipe()  # what is brought along may update weights, and one control has to
         wanted += [AdapterOrder(f"{CONTROL}-{m}", m, recipe, base_sha256) for m, recipe in nulls.items()]
     return tuple(wanted)
 

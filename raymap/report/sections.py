@@ -82,11 +82,13 @@ def prompt_cards(run: Run, shown: Gallery, key: str) -> list[dict[str, Any]]:
 
 
 def controls(run: Run) -> list[dict[str, Any]]:
-    """Return a row an identity control: its cells and largest values."""
+    """Return a row an identity control: whether it was drawn, its cells and largest values."""
+    proved = run.statistics["identity_control"].get("proved", [])
     return (
         run.cells.filter(pl.col("method") == CONTROL)
         .group_by("adapter", maintain_order=True)
         .agg(cells=pl.col("e_sem").count(), e_sem=pl.col("e_sem").max(), e_per=pl.col("e_per").max())
+        .with_columns(drawn=~pl.col("adapter").is_in(proved))
         .to_dicts()
     )
 

@@ -75,9 +75,10 @@ def verdict(run: Run) -> Verdict:
             "trusted.",
             "bad",
         )
-    worst = run.others.sort("e_sem", "prompt_id", "adapter", descending=[True, False, False], nulls_last=True)
-    look = _looks(worst.unique("prompt_id", keep="first", maintain_order=True), LOOK_IN_ALL)
-    headline = _headline(run.statistics, proved, run.scores["seed"].n_unique())
+    look = _looks(run.others, LOOK_IN_ALL, one_a_prompt=True)
+    headline = " ".join(
+        filter(None, (_headline(run.statistics, proved, run.scores["seed"].n_unique()), _missing(run.statistics)))
+    )
     return Verdict(alarm, headline, look, adapters, tuple(_certainty(run)))
 
 
@@ -159,16 +160,21 @@ def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: 
     return AdapterVerdict(*known, Sentence(text, level), look)
 
 
-def _looks(cells: pl.DataFrame, count: int) -> tuple[Look, ...]:
+def _looks(cells: pl.DataFrame, count: int, one_a_prompt: bool = False) -> tuple[Look, ...]:
     """Return the cells to look at first: established shifts of meaning, then the largest E_sem."""
     known = cells.filter(pl.col("e_sem") > 0).with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
-    first = known.sort("sure", "e_sem", "prompt_id", descending=[True, True, False]).head(count)
+    ordered = known.sort("sure", "e_sem", "prompt_id", "adapter", descending=[True, True, False, False])
+    first = (ordered.unique("prompt_id", keep="first", maintain_order=True) if one_a_prompt else ordered).head(count)
     columns = ("prompt_id", "prompt", "adapter", "e_sem", "e_sem_signed", "e_per", "sure")
     return tuple(Look(*row) for row in first.select(columns).rows())
 
 
 def _certainty(run: Run) -> list[Sentence]:
     statistics, said = run.statistics, []
+    if missing := _missing(statistics):
+        said.append(Sentence(missing, "bad"))
+    failures = run.folder.root / "failures.jsonl"
+    why = ", because batches failed (failures.jsonl says why; the same command tries them again)"
     control, floor = statistics["identity_control"], statistics["noise_floor"]
     if not control["present"]:
         said.append(Sentence("No identity control was drawn: nothing shows that no shift is measured as none.", "warn"))
@@ -193,8 +199,8 @@ def _certainty(run: Run) -> list[Sentence]:
         cells = sum(entry["cells"] for entry in short)
         said.append(
             Sentence(
-                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack some, "
-                "because batches failed (failures.jsonl says why; the same command tries them again).",
+                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack "
+                f"some{why if failures.exists() else ''}.",
                 "warn",
             )
         )
@@ -202,6 +208,17 @@ def _certainty(run: Run) -> list[Sentence]:
         Sentence(f"Counts control the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, adapter by adapter).")
     )
     return said
+
+
+def _missing(statistics: dict[str, Any]) -> str | None:
+    """Return what the run is about and nothing was measured of; None where all was."""
+    lost = statistics.get("missing", {})
+    parts = [
+        f"{len(names)} {what if len(names) == 1 else f'{what}s'} ({', '.join(names[:3])}{', …' * (len(names) > 3)})"
+        for what in ("adapter", "prompt")
+        if (names := lost.get(f"{what}s"))
+    ]
+    return f"Nothing could be measured of {' and '.join(parts)}: every batch failed." if parts else None
 
 
 def _matched(statistics: dict[str, Any]) -> Sentence:
