@@ -80,7 +80,8 @@ def write_run(folder: Path, rows: int) -> int:
             np.repeat(ids, SEEDS), np.repeat(categories, SEEDS), np.tile(np.arange(SEEDS), prompts), base,
             (base + size * rng.normal(0, 1, cells)).astype(np.float32),
             (np.abs(rng.normal(10, 2, cells)) * size).astype(np.float32),
-            base_digests, digests(rng, cells) if SIZES[method] else base_digests, np.full(cells, method != "textual_inversion"),
+            base_digests, digests(rng, cells) if SIZES[method] else base_digests,
+            np.full(cells, method != "textual_inversion"),
             pa.array(["cuda"]).take(pa.array(np.zeros(cells, np.int8))),
         ]  # fmt: skip
         table = pa.Table.from_arrays(
