@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -40,7 +41,7 @@ INFO = AdapterInfo("cup", "textual_inversion", "cup", "object", "0" * 64)
 
 @pytest.fixture(scope="session")
 def all_methods(shared: Path) -> Path:
-    """A run of every method by the real commands, `train` first, a few optimizer steps each."""
+    """A run of every method by the real commands, `train` first, a few optimizer steps each; laid out channels last."""
     folder = shared / "methods"
     with alone(shared / "methods.lock"):
         if not (folder / "run" / "run.txt").exists():
@@ -58,12 +59,20 @@ def _run_all_methods(folder: Path) -> None:
     }
     save_file({"emb_params": torch.randn(1, 96)}, folder / "brought along.safetensors")
     brought = [{"path": "brought along.safetensors", "category": "style"}]
-    study = small_study(folder, methods=methods, adapters=brought, images="report")
+    study = small_study(folder, methods=methods, adapters=brought, images="report", speed={"channels_last": True})
     for name in ("train", "run"):
         command = raymap_command(name, study, "--output", folder / "run")
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "run" / f"{name}.txt").write_text(done.stdout)
+
+
+def test_another_memory_layout_is_another_run(all_methods: Path) -> None:
+    assert yaml.safe_load((all_methods / "study.yaml").read_text())["speed"]["channels_last"] is True
+    study = all_methods.parent / "study.yaml"
+    command = raymap_command("run", study, "--output", all_methods, "--set", "speed.channels_last=false")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert (done.returncode, "holds a run of another study" in " ".join(done.stderr.split())) == (2, True)
 
 
 def test_train_trains_and_run_goes_on_from_there(all_methods: Path) -> None:

@@ -79,10 +79,10 @@ def test_a_lost_trainer_is_replaced_and_the_adapter_is_the_same_bits(
     steps = list(Trainer(PIPELINE, 1, "cpu").train((order,), (undisturbed,), tmp_path / "scratch"))
     assert not (tmp_path / "scratch").exists()
     started: list[Any] = []
-    checkpoint = folder.training(order.name) / "checkpoint.pt"
+    scratch = folder.training(order.name)
 
     def kill() -> None:
-        while not checkpoint.exists():
+        while not list(scratch.glob("*.pt")):
             time.sleep(0.02)
         ray.kill(started[0])
 
