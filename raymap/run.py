@@ -87,8 +87,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     schedule: Schedule | None = None
     plan = None if untrained else plan_run(prepared, folder)
     if plan is None or folder.done(plan).keys() != set(plan.units):
-        if plan is not None:
-            _refuse_other_versions(plan, folder)
+        _refuse_other_versions(folder)
         from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
         with launch.runtime(study.resources):
@@ -96,7 +95,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
                 session["training_s"] = _train(prepared, untrained, folder, progress)
             plan = plan_run(prepared, folder)
             _write_study(study, folder)
-            if not folder.done(plan):
+            if not folder.ledger():
                 write_atomically(folder.root / "run.json", as_json(_decided(study, plan)))
             schedule, drawing = _draw(prepared, plan, folder, progress)
             session |= drawing
@@ -125,7 +124,7 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
     _write_study(study, folder)
     plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
     if not set(plan.units) <= folder.done(plan).keys():
-        _refuse_other_versions(mapped, folder)
+        _refuse_other_versions(folder)
         from raymap.cluster import launch
 
         with launch.runtime(study.resources):
@@ -188,14 +187,14 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
         raise InputError(str(folder.root), problem, "give another --output or delete it")
 
 
-def _refuse_other_versions(plan: Plan, folder: RunFolder) -> None:
+def _refuse_other_versions(folder: RunFolder) -> None:
     """Refuse to draw on by other versions than those that drew what is there: the two pictures of a pair would differ.
 
     Raises:
         InputError: run.json names another version of a package that draws or scores.
     """
     record = folder.root / "run.json"
-    if not record.exists() or not folder.done(plan):
+    if not record.exists() or not folder.ledger():
         return
     here = _versions()
     held = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})

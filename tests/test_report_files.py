@@ -10,20 +10,18 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
 from benchmarks.synthetic_run import CATEGORIES, Invented, write_run
 from raymap.analysis.exchange import matching_p, sign_flip_p
-from raymap.analysis.reduce import read_study, reduce_run
+from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
 from raymap.report.export import FORMATS, export
@@ -33,8 +31,6 @@ from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
 from raymap.report.verdict import smallest_p, verdict
-from raymap.store.folder import arrow_bytes
-from raymap.store.schema import SCORES, stamped
 from tests.conftest import raymap_command
 
 ADAPTERS = [
@@ -343,47 +339,6 @@ def test_an_order_holds_by_its_interval(
     table = page[page.index("<caption>Order of methods") :]
     body = table[table.index("<tbody>") : table.index("</tbody>")]
     assert body.count(f'<td class="text">{word}</td></tr>') == len(statistics["method_order"])
-
-
-def test_missing_seeds_are_said(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
-    path = sorted((folder / "scores").iterdir())[1]
-    rows = pl.read_ipc(path.read_bytes())
-    left = rows.filter(~((pl.col("prompt_id") == "p002") & (pl.col("seed") > 1)))
-    path.write_bytes(arrow_bytes(left.to_arrow().cast(stamped(SCORES, "synthetic"))))
-    reduce_run(folder)
-    said = [sentence.text for sentence in verdict(read_run(folder)).certainty]
-    assert any("Not every cell holds all 4 seeds: 1 of 18 cells" in text for text in said)
-
-
-def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
-    names = [row[0] for row in ADAPTERS[:3]]
-    (folder / "run.json").write_text(json.dumps({"adapters": dict.fromkeys([*names, "overflown-lora"], "")}))
-    study = read_study(folder)
-    study["prompts"] = [*study.get("prompts", ()), {"id": "p777", "text": "a lost place", "category": "scenes"}]
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    assert reduce_run(folder)["missing"] == {"adapters": ["overflown-lora"], "prompts": ["p777"]}
-    found = verdict(read_run(folder))
-    said = "Nothing could be measured of 1 adapter (overflown-lora) and 1 prompt (p777): every batch failed."
-    assert found.headline.endswith(said)
-    assert (found.certainty[0].text, found.certainty[0].level) == (said, "bad")
-    assert said in render(folder).read_text()
-
-
-def test_a_prompt_s_established_shift_comes_before_a_larger_one(root: Path) -> None:
-    run = read_run(root)
-    shape = {"prompt_id": ["p000", "p000", "p001"], "adapter": ["style-lora", "face-lora", "style-lora"]}
-    one = run.others.head(3).with_columns(
-        *(pl.Series(name, values) for name, values in shape.items()),
-        e_sem=pl.Series([0.03, 0.02, 0.025]), q_sem=pl.Series([0.2, 0.01, 0.3]),
-    )  # fmt: skip
-    cells = one.select(run.cells.columns)
-    look = verdict(replace(run, cells=cells)).look
-    assert [(cell.prompt_id, cell.adapter, cell.sure) for cell in look] == [
-        ("p000", "face-lora", True),
-        ("p001", "style-lora", False),
-    ]
 
 
 def test_what_was_found_of_attention_and_interventions_is_shown(root: Path, tmp_path: Path) -> None:
