@@ -51,9 +51,8 @@ class Scorer:
     def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
         """Keep the base pictures and measure the block's noise pairs (schema NOISE)."""
         start = time.perf_counter()
-        _check(block, pixels, BASE)
-        self.folder.save_images(BASE, block.items, pixels)
         base = self._of_base(block, pixels)
+        self.folder.save_images(BASE, block.items, pixels)
         cosines = base.cosines
         rows = []
         if block.pairs:
@@ -94,7 +93,6 @@ class Scorer:
                 drawn although it is proved to be the base's own, and differs from it.
         """
         start = time.perf_counter()
-        _check(block, base, BASE)
         own = self._of_base(block, base)
         features = None
         if len(pixels):
@@ -143,8 +141,9 @@ class Scorer:
         return pa.table(columns, schema=stamped(FEATURES, self.spec.digest))
 
     def _of_base(self, block: Block, pixels: np.ndarray) -> _Base:
-        """Return cosines and digests of a block's base pictures, computed once a block."""
+        """Return cosines and digests of a block's base pictures, checked and computed once a block."""
         if self._base is None or self._base.block != block.index:
+            _check(block, pixels, BASE)
             features = self.clip.image_features(pixels)
             cosines = self.clip.cosines([item.prompt for item in block.items], features)
             self._base = _Base(block.index, features, cosines, [pixel_digest(picture) for picture in pixels])
