@@ -16,7 +16,7 @@ from raymap.prepare import Prepared
 from raymap.progress import Progress
 from raymap.run import folder_at, plan_run, untrained_orders
 from raymap.schedule import Schedule
-from raymap.store.files import write_atomically
+from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Study
@@ -134,8 +134,8 @@ def _digest(plan: Plan, study: Study) -> str:
 
 
 def _check_digest(own: RunFolder, plan: Plan) -> None:
-    record = own.root / "run.json"
-    if not record.exists():
-        write_atomically(record, as_json({"digest": plan.digest}))
-    elif json.loads(record.read_text(encoding="utf-8"))["digest"] != plan.digest:
+    record = read_if_there(own.root / "run.json")
+    if record is None:
+        write_atomically(own.root / "run.json", as_json({"digest": plan.digest}))
+    elif json.loads(record)["digest"] != plan.digest:
         raise InputError(str(own.root), "holds attention that was reduced otherwise", "delete it")

@@ -16,6 +16,7 @@ from raymap.analysis.reduce import read_map
 from raymap.analysis.scores import read_noise
 from raymap.display import plain
 from raymap.errors import InputError
+from raymap.store.files import read_file
 from raymap.store.folder import as_json
 from raymap.study import Brought, Study, SubjectCategory, build_study, override
 
@@ -94,7 +95,7 @@ def _entry(given: str) -> dict[str, Any]:
 
 def flagged(output: Path) -> pl.DataFrame:
     """Return a run folder's non-target cells with what shifted (`raymap.analysis.gate.shifted`)."""
-    tests = pl.read_ipc((output / "shifts.arrow").read_bytes())
+    tests = pl.read_ipc(read_file(output / "shifts.arrow"))
     return shifted(read_map(output), tests, read_noise(output))
 
 

@@ -17,6 +17,7 @@ from raymap.analysis.reduce import read_map, read_statistics
 from raymap.analysis.scores import read_noise, read_scores
 from raymap.display import plain, shown
 from raymap.errors import InputError
+from raymap.store.files import read_file
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")
 _COLUMNS = ("adapter", "method", "E_sem", "signed", "E_per")
@@ -79,7 +80,7 @@ class Run:
     @cached_property
     def shifts(self) -> pl.DataFrame:
         """p- and q-values of each cell (schema SHIFTS)."""
-        return pl.read_ipc((self.folder / "shifts.arrow").read_bytes())
+        return pl.read_ipc(read_file(self.folder / "shifts.arrow"))
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from raymap.prepare import Found, Prepared
 from raymap.progress import Progress
 from raymap.schedule import Schedule
 from raymap.scoring.names import judge_digests
-from raymap.store.files import is_local, write_atomically
+from raymap.store.files import is_local, read_file, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study import Study
@@ -163,7 +163,7 @@ def bring(found: Found, target: Path, base_sha256: str) -> None:
             raise InputError(str(target), problem, "give another --output")
     else:
         for path in found.files:
-            write_atomically(target / path.name, path.read_bytes())
+            write_atomically(target / path.name, read_file(path))
         write_card(target, found.card)
 
 
@@ -175,13 +175,13 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     Raises:
         InputError: adapters or settings are not those of the run.
     """
-    record, settings = folder.root / "run.json", folder.root / "study.yaml"
-    if not record.exists() or not settings.exists():
+    record, settings = (read_if_there(folder.root / name) for name in ("run.json", "study.yaml"))
+    if record is None or settings is None:
         return
     names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
-    known = set(json.loads(record.read_text(encoding="utf-8")).get("adapters", names))
+    known = set(json.loads(record).get("adapters", names))
     asked = prepared.study.model_dump(mode="json")
-    held = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
+    held = asked | yaml.safe_load(settings.decode())
     if differs := next((key for key in DECISIVE if held[key] != asked[key]), "adapters" if known != names else None):
         problem = f"holds a run of another study, with other `{differs}`"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
@@ -193,11 +193,11 @@ def _refuse_other_versions(folder: RunFolder) -> None:
     Raises:
         InputError: run.json names another version of a package that draws or scores.
     """
-    record = folder.root / "run.json"
-    if not record.exists() or not folder.ledger():
+    record = read_if_there(folder.root / "run.json")
+    if record is None or not folder.ledger():
         return
     here = _versions()
-    held = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})
+    held = here | json.loads(record).get("versions", {})
     if other := [f"{name} {held[name]}, here is {here[name]}" for name in DRAWING if held[name] != here[name]]:
         remedy = "install that version to go on, or give another --output"
         raise InputError(str(folder.root), f"was drawn with {'; '.join(other)}", remedy)
@@ -212,11 +212,9 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
         tuple(infos),
         {"base": prepared.base_sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
     )
-    record = folder.root / "run.json"
-    if record.exists():
-        held = json.loads(record.read_text(encoding="utf-8")).get("digest")
-        if held != plan.digest:
-            raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
+    record = read_if_there(folder.root / "run.json")
+    if record is not None and json.loads(record).get("digest") != plan.digest:
+        raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
     return plan
 
 
@@ -309,7 +307,7 @@ def _record(
 ) -> None:
     """Write run.json: what decided the run, what each session of it that drew did, and variants that were asked for."""
     path = folder.root / "run.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = json.loads(read_if_there(path) or b"{}")
     record = before | (_decided(study, plan) if session or not before else {})
     record["images"] = plan.images(set(folder.done(plan)))
     record["sessions"] = [*before.get("sessions", ()), *([session] if session else ())]

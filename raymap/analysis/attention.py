@@ -20,7 +20,7 @@ from raymap.analysis.reduce import read_map
 from raymap.analysis.responses import mean_over_prompts, ratio
 from raymap.analysis.scores import check_columns
 from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, write_atomically
+from raymap.store.files import files_in, local_copy, read_file, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
 
@@ -65,10 +65,10 @@ def read_attention(folder: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     Raises:
         InputError: it has none.
     """
-    if not (folder / "attention.json").exists():
+    record = read_if_there(folder / "attention.json")
+    if record is None:
         raise InputError(str(folder), "holds no attention", "give its study to `raymap attention`")
-    found = json.loads((folder / "attention.json").read_text(encoding="utf-8"))
-    return pl.read_ipc((folder / "attention_cells.arrow").read_bytes()), found
+    return pl.read_ipc(read_file(folder / "attention_cells.arrow")), json.loads(record)
 
 
 def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

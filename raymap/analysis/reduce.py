@@ -21,7 +21,7 @@ from raymap.analysis.power import power
 from raymap.analysis.scores import read_noise, stream_scores
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
-from raymap.store.files import files_in, read_each, write_atomically
+from raymap.store.files import files_in, read_each, read_file, read_if_there, write_atomically
 from raymap.store.folder import arrow_bytes, as_json
 from raymap.store.schema import MAP, SHIFTS, stamped
 
@@ -43,7 +43,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     features = read_features(folder)
     floor = noise_floor(noise)
     cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in study.get("prompts", ())})
-    with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
+    with pa.ipc.open_file(read_file(files_in(folder / "scores", ".arrow")[0])) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
@@ -62,8 +62,7 @@ def reduce_run(folder: Path) -> dict[str, Any]:
 
 def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[str, list[str]]:
     """Return the adapters and prompts that the run is about and the map has no cell of: all their batches failed."""
-    record = folder / "run.json"
-    asked = json.loads(record.read_text(encoding="utf-8")).get("adapters", {}) if record.exists() else {}
+    asked = json.loads(read_if_there(folder / "run.json") or b"{}").get("adapters", {})
     prompts = [prompt["id"] for prompt in study.get("prompts", ())]
     return {
         "adapters": sorted(set(asked) - set(cells["adapter"])),
@@ -73,17 +72,16 @@ def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[s
 
 def read_study(folder: Path) -> dict[str, Any]:
     """Return the resolved study's keys; none in a folder that has only scores and noise."""
-    path = folder / "study.yaml"
-    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    held: dict[str, Any] = yaml.safe_load((read_if_there(folder / "study.yaml") or b"{}").decode())
     return held
 
 
 def read_map(folder: Path) -> pl.DataFrame:
     """Return a run folder's map (schema MAP)."""
-    return pl.read_ipc((folder / "map.arrow").read_bytes())
+    return pl.read_ipc(read_file(folder / "map.arrow"))
 
 
 def read_statistics(folder: Path) -> dict[str, Any]:
     """Return a run folder's statistics."""
-    content: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(read_file(folder / "statistics.json"))
     return content

@@ -16,6 +16,7 @@ from raymap.display import cut
 from raymap.plan import BASE
 from raymap.report.pictures import decoded, kept_pictures
 from raymap.report.source import KEY, Run
+from raymap.store.files import read_if_there
 
 CELLS = 6
 """So many cells' words are shown, the most shifted ones, each of another prompt; of each prompt its first WORDS."""
@@ -89,10 +90,10 @@ def word_maps(run: Run) -> list[Shown]:
     Raises:
         InputError: a kept picture cannot be read.
     """
-    path = run.folder.root / "attention_tokens.arrow"
-    if not run.attention or not path.exists():
+    tokens = read_if_there(run.folder.root / "attention_tokens.arrow") if run.attention else None
+    if tokens is None:
         return []
-    maps = pl.read_ipc(path.read_bytes())
+    maps = pl.read_ipc(tokens)
     kept = kept_pictures(run.folder.root)
     base = kept.filter(pl.col("adapter") == BASE).select("prompt_id", "seed")
     cells = (

@@ -12,6 +12,7 @@ from PIL import Image
 from raymap.errors import InputError
 from raymap.plan import BASE
 from raymap.report.source import KEY, Run
+from raymap.store.files import read_file
 
 GAIN = 3
 """Difference views show |adapted − base| times so much, clipped."""
@@ -51,7 +52,7 @@ def decoded(path: Path, content: bytes | None = None) -> Image.Image:
         InputError: it is no picture.
     """
     try:
-        with Image.open(io.BytesIO(path.read_bytes() if content is None else content)) as image:
+        with Image.open(io.BytesIO(read_file(path) if content is None else content)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for some broken PNG files
         raise InputError(str(path), f"is no picture ({error})", "delete it, and run the study again") from error

@@ -13,7 +13,7 @@ from raymap.analysis.maps import measured, with_entanglement
 from raymap.analysis.reduce import read_map, read_statistics, read_study
 from raymap.analysis.scores import read_scores
 from raymap.errors import InputError
-from raymap.store.files import read_each
+from raymap.store.files import read_each, read_file, read_if_there
 from raymap.store.folder import RunFolder
 
 KEY = ("prompt_id", "adapter")
@@ -57,10 +57,9 @@ def read_run(root: Path) -> Run:
     for name, content in zip(needed, read_each([root / name for name in needed]), strict=True):
         if content is None:
             raise InputError(str(root / name), "is not there", f"write it with `raymap stats {root}`")
-    record_path = root / "run.json"
-    record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
+    record = json.loads(read_if_there(root / "run.json") or b"{}")
     cells = read_map(root)
-    tests = pl.read_ipc((root / "shifts.arrow").read_bytes()).select(*KEY, *(f"q_{name}" for name in TESTS))
+    tests = pl.read_ipc(read_file(root / "shifts.arrow")).select(*KEY, *(f"q_{name}" for name in TESTS))
     summands = with_entanglement(measured(cells)).select(*KEY, "entanglement")
     joined = cells.join(summands, on=KEY, how="left").join(tests, on=KEY, how="left").sort(*KEY)
     return Run(
