@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -263,6 +264,22 @@ def test_a_dead_drivers_lock_is_taken_over(gate: Gate, monkeypatch: pytest.Monke
         assert keys("left") == [".lock", ".lock.dead", ".lock.died-too"]
         write_atomically(root / ".lock", b"dead 18")  # what a driver may do that was only slow
     assert not keys("left")
+
+
+def test_a_driver_that_took_over_while_another_one_waited_keeps_the_lock(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = place("s3://runs/taken")
+
+    def sleep(seconds: float) -> None:
+        create(root / ".lock.dead", b"alive")
+
+    write_atomically(root / ".lock", b"dead 17")
+    monkeypatch.setattr(lock, "LOOKS", 5)
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(InputError, match="in use"), locked(root):
+        pass
+    assert keys("taken") == [".lock", ".lock.dead"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped here")

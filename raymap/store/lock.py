@@ -138,28 +138,31 @@ class _ObjectLock:
         """
         if create(self._path, self.token.encode()):
             return
-        self._taken_over = self._chain(self._unchanging())
+        self._taken_over = self._dead()
         create(self._heir(self._taken_over[-1]) if self._taken_over else self._path, self.token.encode())
         if not self._held():
             raise _in_use(self.root)
         write_atomically(self._path, self.token.encode())
 
-    def _unchanging(self) -> bytes | None:
-        """Return what `.lock` contains once that has been the same for long enough, or None once it is gone.
+    def _dead(self) -> tuple[str, ...]:
+        """Return the chain as it was before `.lock` stayed the same for long enough; an empty one once `.lock` is gone.
+
+        A driver that has joined the chain since then is alive. It is not in the chain that is returned, so that the
+        caller cannot take over from it.
 
         Raises:
-            InputError: it changes, so its driver lives.
+            InputError: `.lock` changes, so its driver is alive.
         """
         before = read_if_there(self._path)
-        for _ in range(LOOKS):
-            if before is None:
-                return None
+        chain = self._chain(before)
+        for _ in range(LOOKS if chain else 0):
             time.sleep(LOOK_S)
             now = read_if_there(self._path)
-            if now is not None and now != before:
+            if now is None:
+                return ()
+            if now != before:
                 raise _in_use(self.root)
-            before = now
-        return before
+        return chain
 
     def renew(self, over: threading.Event) -> None:
         """Keep changing the lock until it is `over`, or lost to another driver, which is then left alone."""
