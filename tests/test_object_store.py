@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import signal
@@ -30,7 +31,8 @@ from tests.conftest import raymap_command
 class Gate(ThreadingHTTPServer):
     """Passes requests on to a server; every put of a key that contains `broken` is refused.
 
-    `gets` are the paths that were read, `partial` those of which a range or a certain version was asked for.
+    Puts are passed on one after the other, because moto checks in one step whether an object exists, and creates it in
+    another. `gets` are the paths that were read, `partial` those of which a range or a certain version was asked for.
     """
 
     def __init__(self, behind: str) -> None:
@@ -40,6 +42,7 @@ class Gate(ThreadingHTTPServer):
         self.puts: list[str] = []
         self.gets: list[str] = []
         self.partial: list[str] = []
+        self.putting = threading.Lock()
         self.pool = urllib3.PoolManager(timeout=30)
 
     @property
@@ -66,9 +69,10 @@ class _Pass(BaseHTTPRequestHandler):
                 self.server.partial.append(self.path)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length")}
         headers["Host"] = self.headers["Host"]  # what was signed
-        answer = self.server.pool.request(
-            self.command, self.server.behind + self.path, body=body, headers=headers, decode_content=False
-        )
+        with self.server.putting if self.command == "PUT" else contextlib.nullcontext():
+            answer = self.server.pool.request(
+                self.command, self.server.behind + self.path, body=body, headers=headers, decode_content=False
+            )
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             if name.lower() not in ("transfer-encoding", "content-length", "connection"):
