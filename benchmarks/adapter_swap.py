@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from raymap.adapters.lora import LORA_FILE
-from raymap.adapters.store import AdapterStore
+from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
+from raymap.base.pipeline import load
 from raymap.bench.models import random_lora, write_lora
-from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
 
 

@@ -19,16 +19,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from raymap.adapters.store import AdapterStore
+from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
-from raymap.attention.denoise import Comparer
-from raymap.attention.watch import watched
+from raymap.base.pipeline import load
 from raymap.bench.models import random_lora
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
+from raymap.drawing.attention.denoise import Comparer
+from raymap.drawing.attention.watch import watched
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
-from raymap.study import AttentionSettings, SamplerSettings
+from raymap.study.model import AttentionSettings, SamplerSettings
 
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow", "red and blue stripes"]
 

@@ -35,7 +35,7 @@ from ray.util import get_node_ip_address
 from rich.console import Console
 
 from benchmarks.chaos import files_of
-from raymap.embedded.subjects import STAR_CUP
+from raymap.embedded.world.subjects import STAR_CUP
 
 BIN = Path(sys.executable).parent
 TICK_S = 0.5

@@ -25,11 +25,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from raymap.analysis.crossed import Group, contrast, permuted
-from raymap.analysis.exchange import matching_p, rank_sum_p
 from raymap.analysis.floor import pairs_of
 from raymap.analysis.hypotheses import pooled
-from raymap.plan import noise_pairs
+from raymap.analysis.numerics.crossed import Group, contrast, permuted
+from raymap.analysis.numerics.exchange import matching_p, rank_sum_p
+from raymap.plan.blocks import noise_pairs
 
 COUNTS = (33, 33, 34, 34, 33, 33)  # people, animals, objects, scenes, styles, abstract
 SD_PROMPT, SD_SUBJECT, SD_CELL = 0.010, 0.002, 0.008

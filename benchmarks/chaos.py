@@ -33,7 +33,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 from rich.table import Table
 
-from raymap.embedded.subjects import STAR_CUP, THERMAL
+from raymap.embedded.world.subjects import STAR_CUP, THERMAL
 
 ACTIONS = ("driver", "generator", "scorer", "reducer", "node removed", "node added", "object store filled")
 NODES = 2

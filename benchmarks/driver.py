@@ -25,12 +25,13 @@ from rich.console import Console
 
 from raymap.actors.batches import Drawn, Scored
 from raymap.cluster import launch, stream
-from raymap.plan import AdapterInfo, Block, Plan, make_plan
-from raymap.progress import Progress
-from raymap.schedule import Schedule
+from raymap.display.progress import Progress
+from raymap.plan.blocks import AdapterInfo, Block, Plan, make_plan
+from raymap.plan.schedule import Schedule
 from raymap.store.folder import RunFolder
 from raymap.store.schema import NOISE, SCORES, stamped
-from raymap.study import Resources, build_study
+from raymap.study.file import build_study
+from raymap.study.model import Resources
 
 SEEDS = 10
 ADAPTERS = 45

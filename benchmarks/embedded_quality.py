@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
-from raymap.embedded.build.data import pictures
+from raymap.base.pipeline import load
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
-from raymap.embedded.pen import PALETTE
-from raymap.embedded.world import CATEGORIES, HUES, Picture, scenes
+from raymap.embedded.train.data import pictures
+from raymap.embedded.world.captioned import CATEGORIES, HUES, Picture, scenes
+from raymap.embedded.world.pen import PALETTE
 from raymap.scoring.clip import ClipScorer
-from raymap.study import SamplerSettings
+from raymap.study.model import SamplerSettings
 
 BATCH = 20
 CHOICES = 10

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import linregress
 
+from raymap.base.pipeline import load
 from raymap.bench.models import random_lora, write_lora
-from raymap.diffusion.pipeline import load
 from raymap.embedded.model import PIPELINE
-from raymap.suite import limited, read_suite
+from raymap.study.suite import limited, read_suite
 
 TICK_S = 0.5
 

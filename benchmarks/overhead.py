@@ -29,11 +29,12 @@ from rich.table import Table
 from raymap.actors.generator import Generator
 from raymap.actors.scorer import Scorer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
-from raymap.embedded.subjects import SUBJECTS
-from raymap.plan import BASE, Plan, Unit, make_plan
-from raymap.prepare import prepare
+from raymap.driver.prepare import prepare
+from raymap.embedded.world.subjects import SUBJECTS
+from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.store.folder import RunFolder
-from raymap.study import Study, load_study
+from raymap.study.file import load_study
+from raymap.study.model import Study
 
 SEEDS = 4
 BATCH = 16

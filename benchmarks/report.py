@@ -18,9 +18,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.synthetic_run import full_size, write_run
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
+from raymap.testing.runs import full_size, write_run
 
 PAINTED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
 SHOWN = """async () => {

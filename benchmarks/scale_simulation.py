@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale_simulation [--workers 1000] [--prompts 2000] [--seeds 10] [--batch 20]
 
-The plan and `raymap.schedule.Schedule` are those of a run; workers, time and losses are simulated, event by event. A
-worker comes, loads its base, keeps two units in flight as `raymap.cluster.stream` does, and is lost after an
+The plan and `raymap.plan.schedule.Schedule` are those of a run; workers, time and losses are simulated, event by
+event. A worker comes, loads its base, keeps two units in flight as `raymap.cluster.stream` does, and is lost after an
 exponential time; another comes for it after a while. Kinds of GPU differ in speed; a block's base batch is read back on
 the kind that drew it and drawn again on another. Scoring and commits take no time here: `benchmarks.driver` measures
 those. The ideal has the same workers, alive at the same times, none of them ever idle, nothing drawn twice.
@@ -23,9 +23,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from raymap.plan import BASE, AdapterInfo, Plan, Unit, make_plan
-from raymap.schedule import Schedule, workers_wanted
-from raymap.study import build_study
+from raymap.plan.blocks import BASE, AdapterInfo, Plan, Unit, make_plan
+from raymap.plan.schedule import Schedule, workers_wanted
+from raymap.study.file import build_study
 
 DEPTH = 2
 KINDS = {"H100": (4.0, 0.3), "A100": (2.0, 0.4), "L4": (0.5, 0.3)}

@@ -29,14 +29,14 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from raymap.base.flops import flops
+from raymap.base.folder import OUTLINES
 from raymap.bench.models import SIZES, Size, quiet, random_base
-from raymap.cost import estimate
-from raymap.diffusion.base import OUTLINES
-from raymap.embedded.subjects import CAPTAIN, STAR_CUP
-from raymap.flops import flops
-from raymap.prepare import prepare
+from raymap.driver.cost import estimate
+from raymap.driver.prepare import prepare
+from raymap.embedded.world.subjects import CAPTAIN, STAR_CUP
 from raymap.store.folder import RunFolder
-from raymap.study import load_study
+from raymap.study.file import load_study
 
 JOB = Path(__file__).parents[1] / "jobs" / "paper.yaml"
 SUBJECTS = {"face-1": CAPTAIN, "teapot": STAR_CUP}

@@ -19,17 +19,17 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from raymap.adapters.folder import CARD
+from raymap.adapters.card import CARD
 from raymap.adapters.read import load_adapter
-from raymap.adapters.skeleton import skeleton_of
-from raymap.adapters.store import AdapterStore
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
-from raymap.personalize.references import read_reference
+from raymap.adapters.resident import AdapterStore
+from raymap.base.folder import resolve
+from raymap.base.pipeline import load
+from raymap.base.skeleton import skeleton_of
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
+from raymap.personalize.references.read import read_reference
 from raymap.scoring.clip import ClipScorer
-from raymap.study import Study, Subject
+from raymap.study.model import Study, Subject
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 

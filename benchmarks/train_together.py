@@ -22,12 +22,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from rich.table import Table
 
-from raymap.diffusion.pipeline import load
+from raymap.base.pipeline import load
 from raymap.embedded.model import PIPELINE
-from raymap.embedded.subjects import STAR_CUP
+from raymap.embedded.world.subjects import STAR_CUP
 from raymap.personalize.methods import Lesson, train
-from raymap.recipes import Method, Recipe, preset
-from raymap.study import Methods
+from raymap.study.model import Methods
+from raymap.study.recipes import Method, Recipe, preset
 
 METHODS: tuple[Method, ...] = ("textual_inversion", "lora", "custom_diffusion")
 

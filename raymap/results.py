@@ -12,10 +12,9 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
-from raymap.analysis.maps import measured
-from raymap.analysis.reduce import read_map, read_statistics
-from raymap.analysis.scores import read_noise, read_scores
-from raymap.display import plain, shown
+from raymap.analysis.map import measured
+from raymap.analysis.read import read_map, read_noise, read_scores, read_statistics
+from raymap.display.text import plain, shown
 from raymap.errors import InputError
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")

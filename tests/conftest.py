@@ -17,7 +17,7 @@ import yaml
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
 
-from raymap.embedded.subjects import STAR_CUP
+from raymap.embedded.world.subjects import STAR_CUP
 
 pytest_plugins = ("tests.browser",)
 

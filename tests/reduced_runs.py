@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from benchmarks.synthetic_run import Invented, full_size, write_run
-from raymap.analysis.attention import reduce_attention
-from raymap.analysis.factorial import read_design, reduce_factorial
-from raymap.analysis.interventions import reduce_interventions
 from raymap.analysis.reduce import reduce_run
-from raymap.interventions import Variant
-from raymap.plan import BASE
+from raymap.analysis.why.attention import reduce_attention
+from raymap.analysis.why.factorial import read_design, reduce_factorial
+from raymap.analysis.why.interventions import reduce_interventions
+from raymap.plan.blocks import BASE
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import ATTENTION, FEATURES, SCORES, stamped
+from raymap.study.interventions import Variant
+from raymap.testing.runs import Invented, full_size, write_run
 
 PLACE = "/home/somebody/pictures"
 HOST = "node-17.example.org"

@@ -11,7 +11,7 @@ import yaml
 
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import NOISE, SCORES
-from raymap.suite import CATEGORIES
+from raymap.study.suite import CATEGORIES
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
 

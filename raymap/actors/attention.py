@@ -11,10 +11,10 @@ import pyarrow as pa
 from raymap.actors.batches import Drawn, Scored
 from raymap.actors.generator import Generator
 from raymap.actors.specs import AttentionSpec, TablesSpec
-from raymap.attention.denoise import Compared, Comparer
-from raymap.attention.heat import TokenMaps
-from raymap.attention.tokens import CLASSES
-from raymap.plan import BASE, AdapterInfo, Block
+from raymap.drawing.attention.denoise import Compared, Comparer
+from raymap.drawing.attention.heat import TokenMaps
+from raymap.drawing.attention.tokens import CLASSES
+from raymap.plan.blocks import BASE, AdapterInfo, Block
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
 
 

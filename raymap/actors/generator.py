@@ -12,20 +12,20 @@ import torch
 
 from raymap.actors.batches import Drawn
 from raymap.actors.specs import GeneratorSpec
-from raymap.adapters.folder import read_phrase
+from raymap.adapters.card import read_phrase
+from raymap.adapters.derived import derived
 from raymap.adapters.read import load_adapter
-from raymap.adapters.skeleton import skeleton_of
-from raymap.adapters.store import AdapterStore, weights_of
+from raymap.adapters.resident import AdapterStore, weights_of
 from raymap.adapters.update import Adapter
-from raymap.adapters.variants import derived
-from raymap.device import device_name, pin
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import denoising_steps, draw
-from raymap.diffusion.speed import compiled_once, speed_up
-from raymap.interventions import MARK, Variant, in_force
-from raymap.plan import BASE, Block
+from raymap.base.compile import compiled_once, speed_up
+from raymap.base.device import device_name, pin
+from raymap.base.folder import resolve
+from raymap.base.pipeline import load
+from raymap.base.skeleton import skeleton_of
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import denoising_steps, draw
+from raymap.plan.blocks import BASE, Block
+from raymap.study.interventions import MARK, Variant, in_force
 
 
 class Generator:

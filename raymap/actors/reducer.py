@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raymap.actors.batches import Scored
-from raymap.plan import Unit
+from raymap.plan.blocks import Unit
 from raymap.store.folder import RunFolder
 
 

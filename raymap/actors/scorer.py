@@ -12,9 +12,9 @@ import torch
 
 from raymap.actors.batches import Drawn, Scored
 from raymap.actors.specs import ScorerSpec
-from raymap.device import pin
+from raymap.base.device import pin
 from raymap.errors import DrawingError
-from raymap.plan import BASE, AdapterInfo, Block, Item
+from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest

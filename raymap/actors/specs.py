@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raymap.study import AttentionSettings, SamplerSettings, SpeedSettings
+from raymap.study.model import AttentionSettings, SamplerSettings, SpeedSettings
 
 
 @dataclass(frozen=True)

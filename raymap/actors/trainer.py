@@ -10,23 +10,23 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raymap.adapters.folder import CARD, write_card
+from raymap.adapters.card import CARD, write_card
 from raymap.adapters.read import read_adapter
-from raymap.adapters.skeleton import skeleton_of
-from raymap.adapters.store import AdapterStore
-from raymap.device import pin
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
+from raymap.adapters.resident import AdapterStore
+from raymap.base.device import pin
+from raymap.base.folder import resolve
+from raymap.base.pipeline import load
+from raymap.base.skeleton import skeleton_of
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
 from raymap.errors import DrawingError, InputError
 from raymap.personalize.methods import lesson_of, train
 from raymap.personalize.orders import SAMPLES, AdapterOrder
-from raymap.personalize.references import read_reference
+from raymap.personalize.references.read import read_reference
 from raymap.personalize.step import Step
 from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.store.lock import check_seen
-from raymap.study import SamplerSettings
+from raymap.study.model import SamplerSettings
 
 
 class Trainer:

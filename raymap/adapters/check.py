@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from raymap.adapters.read import Read, read_adapter
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import LowRank
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architecture", "base_model")

@@ -14,8 +14,8 @@ import torch
 
 from raymap.adapters.container import Container
 from raymap.adapters.inversion import token
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token, Update
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 CUSTOM_DIFFUSION_FILE = "pytorch_custom_diffusion_weights.safetensors"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from raymap.adapters.container import Container
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Token
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 INVERSION_FILE = "learned_embeds.safetensors"

@@ -13,8 +13,8 @@ import torch
 from peft.utils.other import get_pattern_key
 
 from raymap.adapters.container import Container
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import LowRank, Update
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

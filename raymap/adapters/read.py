@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from raymap.adapters.card import CARD, adapter_digest, adapter_files, config_of, with_config
 from raymap.adapters.container import Container, open_file
 from raymap.adapters.custom_diffusion import is_custom_diffusion, read_custom_diffusion
-from raymap.adapters.folder import CARD, adapter_digest, adapter_files, config_of, with_config
 from raymap.adapters.inversion import ROWS_KEY, is_inversion, read_inversion
 from raymap.adapters.lora import is_lora, read_lora
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter, merged
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 from raymap.store.files import local_copy
 

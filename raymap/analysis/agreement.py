@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,10 @@ import polars as pl
 import polars.selectors as cs
 from scipy import stats
 
-from raymap.analysis.distances import distances_by_category
-from raymap.analysis.scores import read_tables
-from raymap.plan import BASE
-from raymap.store.files import files_in, local_copy
-from raymap.store.schema import FEATURES
+from raymap.analysis.numerics.distances import distances_by_category
+from raymap.plan.blocks import BASE
 
 KEY = ["prompt_id", "seed"]
-
-
-def read_features(folder: Path) -> pl.DataFrame | None:
-    """Return a run folder's image features (schema FEATURES), None where it keeps none.
-
-    Raises:
-        InputError: a file that is no Arrow file, or has other columns.
-    """
-    with local_copy(folder / "features") as copy:
-        files = files_in(copy, ".arrow")
-        return read_tables(files, FEATURES, folder / "features") if files else None
 
 
 def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[dict[str, Any]]:

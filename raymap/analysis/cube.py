@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from raymap.analysis.crossed import Group
-from raymap.study import OWN_CATEGORY
+from raymap.analysis.numerics.crossed import Group
+from raymap.study.model import OWN_CATEGORY
 
 
 @dataclass(frozen=True)

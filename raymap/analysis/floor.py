@@ -20,8 +20,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.crossed import CONFIDENCE, Group, contrast
-from raymap.analysis.maps import CONTROL, PERCENTILE, NoiseFloor, measured
+from raymap.analysis.map import CONTROL, PERCENTILE, NoiseFloor, measured
+from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"

@@ -3,7 +3,7 @@
 *Pooled* is the paper's test (sections 5.1 to 5.3): every cell of the map counts as an independent observation, methods
 included, in a Mann-Whitney U. Cells that share a prompt or a subject are not independent, so its p-values are far too
 small (benchmarks/calibration.py). *Crossed* averages each subject's methods and takes both prompts and subjects as
-samples (raymap.analysis.crossed). *Permutation* holds the prompts fixed and exchanges subjects.
+samples (raymap.analysis.numerics.crossed). *Permutation* holds the prompts fixed and exchanges subjects.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.crossed import Alternative, Estimate, Group, contrast, permuted
 from raymap.analysis.cube import Cube, cubes_of
+from raymap.analysis.numerics.crossed import Alternative, Estimate, Group, contrast, permuted
 
 
 @dataclass(frozen=True)

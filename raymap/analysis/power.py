@@ -6,9 +6,9 @@ analysis of variance without replication (Searle, Casella & McCulloch 1992, Vari
 categories, an estimate below 0 set to 0; `seed` is the variance between seeds within a cell. What seeds share between
 the subjects of a prompt is counted with the prompt, so that the numbers of seeds err upwards.
 
-A claim's estimate has the variance and the degrees of freedom that raymap.analysis.crossed expects from these; its
-one-sided t test at 5 % detects an effect of nc · SE in 80 % of runs, nc the noncentrality at which Student's noncentral
-t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, chapter 2).
+A claim's estimate has the variance and the degrees of freedom that raymap.analysis.numerics.crossed expects from these;
+its one-sided t test at 5 % detects an effect of nc · SE in 80 % of runs, where nc is the noncentrality at which
+Student's noncentral t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, chapter 2).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy as np
 import polars as pl
 from scipy import special, stats
 
-from raymap.analysis.crossed import combined
 from raymap.analysis.cube import Cube, cubes_of
-from raymap.analysis.maps import CONTROL, finite
+from raymap.analysis.map import CONTROL, finite
+from raymap.analysis.numerics.crossed import combined
 
 ALPHA, POWER = 0.05, 0.8
 MOST_SEEDS = 1_000

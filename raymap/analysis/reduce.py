@@ -8,17 +8,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import yaml
 
-from raymap.analysis.agreement import agreement, distances, read_features
-from raymap.analysis.maps import (
-    entanglement_map,
-    measured,
-    noise_floor,
-    with_entanglement,
-)
+from raymap.analysis.agreement import agreement, distances
+from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
-from raymap.analysis.scores import read_noise, stream_scores
+from raymap.analysis.read import read_features, read_noise, read_study, stream_scores
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
@@ -69,21 +63,3 @@ def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[s
         "adapters": sorted(set(asked) - set(cells["adapter"])),
         "prompts": sorted(set(prompts) - set(cells["prompt_id"])),
     }
-
-
-def read_study(folder: Path) -> dict[str, Any]:
-    """Return the resolved study's keys; none in a folder that has only scores and noise."""
-    path = folder / "study.yaml"
-    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return held
-
-
-def read_map(folder: Path) -> pl.DataFrame:
-    """Return a run folder's map (schema MAP)."""
-    return pl.read_ipc((folder / "map.arrow").read_bytes())
-
-
-def read_statistics(folder: Path) -> dict[str, Any]:
-    """Return a run folder's statistics."""
-    content: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-    return content

@@ -4,7 +4,7 @@ A threshold from single seed pairs is no floor for a mean over K seeds. Three te
 
 * `sem`: were adapted images fresh draws of the base, the 2K cosines of a cell were exchangeable, and pairing each
   adapted image with its own base image nothing special. p is the share of perfect matchings of the 2K values
-  whose mean |difference| reaches E_sem (raymap.analysis.exchange). It asks for *more* than re-seeding.
+  whose mean |difference| reaches E_sem (raymap.analysis.numerics.exchange). It asks for *more* than re-seeding.
 * `per`: the K values of LPIPS against those of the prompt's base seed pairs, exact one-sided Mann-Whitney U.
 * `signed`: were base and adapted image exchangeable within a pair, each difference could as well have the other sign:
   exact two-sided sign-flip test of the mean. It asks whether alignment changed *on average*, however little.
@@ -23,10 +23,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.exchange import matching_p, rank_sum_p, sign_flip_p
 from raymap.analysis.floor import Pairs, pairs_of
-from raymap.analysis.maps import CONTROL, finite, is_target
-from raymap.analysis.scores import MEASURED
+from raymap.analysis.map import CONTROL, finite, is_target
+from raymap.analysis.numerics.exchange import matching_p, rank_sum_p, sign_flip_p
+from raymap.analysis.read import MEASURED
 
 FDR = 0.05
 KEY = ("prompt_id", "adapter")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from raymap.analysis.crossed import CONFIDENCE, Group, contrast
 from raymap.analysis.floor import floor_summary, identity_control
 from raymap.analysis.hypotheses import hypotheses
-from raymap.analysis.maps import NoiseFloor, measured, with_entanglement
+from raymap.analysis.map import NoiseFloor, measured, with_entanglement
+from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 from raymap.analysis.sensitivity import sensitivity
 from raymap.analysis.shifts import shift_counts
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from raymap.analysis.crossed import Group, contrast
 from raymap.analysis.cube import cubes_of
-from raymap.analysis.maps import NoiseFloor
+from raymap.analysis.map import NoiseFloor
+from raymap.analysis.numerics.crossed import Group, contrast
 
 TOP = 10
 RESAMPLES = 1_000

@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from raymap.adapters.store import AdapterStore
+from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
+from raymap.base.compile import speed_up
+from raymap.base.device import pin
+from raymap.base.folder import resolve
+from raymap.base.pipeline import load
 from raymap.bench.backend import attending, check_attention
 from raymap.bench.models import RANDOM, random_base, random_lora
 from raymap.bench.setups import Setup
-from raymap.device import pin
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
-from raymap.diffusion.speed import speed_up
-from raymap.plan import AdapterInfo, Block, Item
-from raymap.study import SamplerSettings
-from raymap.suite import read_suite
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
+from raymap.plan.blocks import AdapterInfo, Block, Item
+from raymap.study.model import SamplerSettings
+from raymap.study.suite import read_suite
 
 SEEDS = (0, 1)
 

@@ -16,7 +16,7 @@ from raymap.actors.specs import ScorerSpec
 from raymap.bench.models import quiet
 from raymap.bench.setups import Setup
 from raymap.errors import DrawingError
-from raymap.plan import AdapterInfo, Block
+from raymap.plan.blocks import AdapterInfo, Block
 
 DEPTH = 2
 """How many batches may be with a scorer apart, the one that it is scoring included."""

@@ -17,10 +17,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.diffusion.base import OUTLINES
+from raymap.base.flops import counted
+from raymap.base.folder import OUTLINES
+from raymap.base.shapes import shapes_in
 from raymap.embedded.model import PIPELINE
-from raymap.flops import counted
-from raymap.shapes import shapes_in
 
 RANDOM = "random:"
 RANK = 4

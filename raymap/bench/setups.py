@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from raymap.bench.models import RANDOM, SIZES
 from raymap.errors import InputError
-from raymap.recipes import Positive
 from raymap.scoring.names import check_judges
-from raymap.study import Compile, SpeedSettings, override
+from raymap.study.file import override
+from raymap.study.model import Compile, SpeedSettings
+from raymap.study.recipes import Positive
 
 QUICK = {"batch_size": [4, 16], "steps": 4}
 """The matrix of --quick: the embedded base at two batch sizes."""

@@ -17,16 +17,16 @@ from threading import Barrier
 import numpy as np
 import torch
 
+from raymap.base.compile import compiled_once
+from raymap.base.device import device_name
+from raymap.base.flops import PEAK_TFLOPS
+from raymap.base.processor import matrix_speed
 from raymap.bench.drawing import Drawing, block_of
 from raymap.bench.energy import meter
 from raymap.bench.judge import Judge, JudgeApart, start_process
 from raymap.bench.models import image_flops
 from raymap.bench.setups import Setup
-from raymap.cost import PEAK_TFLOPS
-from raymap.device import device_name
-from raymap.diffusion.speed import compiled_once
-from raymap.plan import Block
-from raymap.speed import matrix_speed
+from raymap.plan.blocks import Block
 
 PATIENCE_S = 3600.0
 """How long workers wait for each other: one may compile longer than another."""

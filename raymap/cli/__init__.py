@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from raymap.cli.app import app
-from raymap.display import plain
+from raymap.display.text import plain
 from raymap.errors import RaymapError
 
 # Each module registers its commands, in the order in which `raymap --help` lists them.

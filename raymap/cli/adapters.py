@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from raymap.cli.app import app, console, offline
-from raymap.display import shown
+from raymap.display.text import shown
 
 LONG = 400
 
@@ -25,11 +25,11 @@ def check(
     if base == "embedded":
         offline()
     from raymap.adapters.check import examine
-    from raymap.adapters.skeleton import skeleton_of
-    from raymap.adapters.store import weights_of
-    from raymap.diffusion.base import resolve
-    from raymap.diffusion.pipeline import load
-    from raymap.suite import read_suite
+    from raymap.adapters.resident import weights_of
+    from raymap.base.folder import resolve
+    from raymap.base.pipeline import load
+    from raymap.base.skeleton import skeleton_of
+    from raymap.study.suite import read_suite
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
     folder = resolve(base)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from raymap.progress import Progress
+    from raymap.display.progress import Progress
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def offline() -> None:
 
 def watched(work: Callable[[Progress], T]) -> T:
     """Do work under a live progress display; an interruption ends with exit code 130."""
-    from raymap.progress import Progress
+    from raymap.display.progress import Progress
 
     try:
         with Progress(console) as progress:

@@ -19,9 +19,9 @@ def attention(
     overrides: Overrides = None,
 ) -> None:
     """Measure how the adapters of a finished run shift cross-attention; running it again does only what is missing."""
-    from raymap.attend import attend, check_attention, describe_attention
-    from raymap.prepare import prepare
-    from raymap.study import load_study
+    from raymap.driver.attention import attend, check_attention, describe_attention
+    from raymap.driver.prepare import prepare
+    from raymap.study.file import load_study
 
     asked = load_study(study, tuple(overrides or ()), limit)
     target = place(output or f"runs/{asked.name}")

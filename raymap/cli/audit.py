@@ -11,14 +11,14 @@ from rich.table import Table
 
 from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console, offline
 from raymap.cli.study import described, mapped
-from raymap.display import shown
+from raymap.display.text import shown
 from raymap.errors import InputError
 from raymap.store.files import place, write_atomically
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from raymap.analysis.gate import Verdict
+    from raymap.analysis.decide.gate import Verdict
 
 FIRST = 5
 """So many prompts are printed of a longer list; files hold all."""
@@ -48,7 +48,7 @@ def audit(
     overrides: Overrides = None,
 ) -> None:
     """Measure adapters that are there already, and hold them against limits; no study, no training."""
-    from raymap.analysis.gate import Limits, parse_limits
+    from raymap.analysis.decide.gate import Limits, parse_limits
 
     limits = Limits() if fail_above is None else parse_limits(fail_above)
     if junit and not limits.given:
@@ -58,22 +58,23 @@ def audit(
             raise InputError(f"{option} {path}", "is a folder", "give a file")
     if base == "embedded":
         offline()
-    from raymap import audit as audits
-    from raymap.cost import estimate
+    from raymap.driver.cost import estimate
+    from raymap.report import gate
+    from raymap.study.builtin import audit_study
 
-    study = audits.audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
+    study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
     target = place(output or f"runs/{study.name}")
     prepared = described(study)
     console.print(estimate(prepared).sentence(), highlight=False, soft_wrap=True)
     if dry_run:
         return
     statistics = mapped(prepared, target)
-    cells = audits.flagged(target)
-    found = audits.verdicts(cells, statistics, limits)
+    cells = gate.flagged(target)
+    found = gate.verdicts(cells, statistics, limits)
     if json:
-        write_atomically(json, audits.summary(cells, statistics, limits, found))
+        write_atomically(json, gate.summary(cells, statistics, limits, found))
     if junit:
-        write_atomically(junit, audits.junit(found, study.name))
+        write_atomically(junit, gate.junit(found, study.name))
     _print_shifted(cells)
     _print_verdicts(found)
     if not all(verdict.passed for verdict in found):
@@ -97,7 +98,7 @@ def _print_shifted(cells: pl.DataFrame) -> None:
 
 def _print_verdicts(found: Sequence[Verdict]) -> None:
     """Print a row an adapter and limit, with the prompts that exceed it."""
-    from raymap.audit import message
+    from raymap.report.gate import message
 
     if not found:
         return
@@ -116,7 +117,7 @@ def _print_verdicts(found: Sequence[Verdict]) -> None:
 @app.command()
 def compare(before: Folder, after: Folder) -> None:
     """Compare two runs: paired differences by adapter, and the prompts that got worse or better."""
-    from raymap.analysis.compare import TOP, compare_runs
+    from raymap.analysis.decide.compare import TOP, compare_runs
 
     found = compare_runs(place(before), place(after))
     seeds = f"{found.seeds} seeds" if found.seeds else "no seed"

@@ -34,11 +34,11 @@ def bench(
     overrides: Overrides = None,
 ) -> None:
     """Measure generation setups: images/s, share of the device's peak, swaps, scoring, memory, start-up."""
+    from raymap.base.folder import resolve
     from raymap.bench import plot, record
     from raymap.bench.measure import measure
     from raymap.bench.models import RANDOM
     from raymap.bench.setups import read_setups
-    from raymap.diffusion.base import resolve
 
     folder = place(output)
     if not is_local(folder):
@@ -89,7 +89,7 @@ def _check_peers(setup: Any) -> None:
 
 
 def _peers(setup: Any, repeats: int, prompts: int, output: Path) -> None:
-    from raymap.bench import contest
+    from raymap.bench.peers import contest
 
     held = contest.Contest(setup, prompts, output)
     programs = contest.order(contest.available(setup))

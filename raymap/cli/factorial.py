@@ -11,7 +11,7 @@ from raymap.store.files import place
 @app.command()
 def factorial(folder: Folder) -> None:
     """Test, on a run of the suite embedded-factorial, whether composition or abstractness makes prompts fragile."""
-    from raymap.analysis.factorial import reduce_factorial
+    from raymap.analysis.why.factorial import reduce_factorial
 
     found = reduce_factorial(place(folder))
     table = Table(title="Cell means, all methods", title_justify="left")

@@ -18,10 +18,11 @@ def stats(
     against: Annotated[str | None, typer.Option(help="`paper`: set the published figures beside the run's.")] = None,
 ) -> None:
     """Write map, tests and statistics anew from scores/ and noise.arrow, interventions and attention from theirs."""
-    from raymap.analysis.against import against_paper
-    from raymap.analysis.attention import reduce_attention
-    from raymap.analysis.interventions import reduce_interventions
-    from raymap.analysis.reduce import read_study, reduce_run
+    from raymap.analysis.paper.against import against_paper
+    from raymap.analysis.read import read_study
+    from raymap.analysis.reduce import reduce_run
+    from raymap.analysis.why.attention import reduce_attention
+    from raymap.analysis.why.interventions import reduce_interventions
     from raymap.store.files import files_in
 
     if against not in (None, "paper"):
@@ -46,7 +47,7 @@ def report(
 ) -> None:
     """Write report/index.html anew from scores/ and noise.arrow, print the verdict; figures and tables on request."""
     from raymap.analysis.reduce import reduce_run
-    from raymap.report.export import export, formats_of
+    from raymap.report.export.write import export, formats_of
     from raymap.report.page import write_page
     from raymap.report.source import read_run
     from raymap.report.verdict import verdict

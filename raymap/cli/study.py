@@ -9,7 +9,7 @@ import typer
 
 from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
 from raymap.cli.summary import print_summary
-from raymap.display import shown
+from raymap.display.text import shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
@@ -21,7 +21,7 @@ LONG = 400
 def demo(output: Output = None) -> None:
     """Train three adapters on drawn subjects, draw the map, write the report: no network, no arguments."""
     offline()
-    from raymap.demo import demo_study
+    from raymap.study.builtin import demo_study
 
     target = place(output or "runs/demo")
     if not is_local(target):
@@ -38,7 +38,7 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
-    from raymap import run as runs
+    from raymap.driver import run as runs
 
     prepared, target = _prepared(study, output, overrides, limit, dry_run)
     if not dry_run:
@@ -60,7 +60,7 @@ def run(
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
     prepared, target = _prepared(study, output, changes, limit, dry_run)
     if dry_run:
-        from raymap.cost import estimate
+        from raymap.driver.cost import estimate
 
         console.print(estimate(prepared).sentence(price), highlight=False, soft_wrap=True)
     else:
@@ -71,7 +71,7 @@ def _prepared(
     path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None, dry: bool = False
 ) -> tuple[Any, Path]:
     """Read and check a study; return it with its run folder."""
-    from raymap.study import load_study
+    from raymap.study.file import load_study
 
     study = load_study(path, tuple(overrides or ()), limit)
     target = place(output or f"runs/{study.name}")
@@ -82,7 +82,7 @@ def _prepared(
 
 def described(study: Any, dry: bool = False) -> Any:
     """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
-    from raymap.prepare import describe, prepare, too_long
+    from raymap.driver.prepare import describe, prepare, too_long
 
     prepared = prepare(study, dry)
     console.print(describe(prepared), highlight=False, soft_wrap=True)
@@ -98,7 +98,7 @@ def described(study: Any, dry: bool = False) -> Any:
 
 def mapped(prepared: Any, output: Path) -> dict[str, Any]:
     """Do a prepared study in a run folder, print its summary and return its statistics."""
-    from raymap.run import run
+    from raymap.driver.run import run
     from raymap.store.folder import RunFolder
 
     statistics = watched(lambda progress: run(prepared, output, progress))

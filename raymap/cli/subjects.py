@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from raymap.cli.app import app, console
-from raymap.display import shown
+from raymap.display.text import shown
 
 LONG = 600
 
@@ -35,8 +35,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch reference pictures from their public sources; exit code 2 unless all that was asked for is there."""
-    from raymap.subjects import fetch as fetching
-    from raymap.subjects.catalogue import PAPER, read_catalogue
+    from raymap.personalize.references import fetch as fetching
+    from raymap.personalize.references.catalogue import PAPER, read_catalogue
 
     asked = read_catalogue(catalogue or PAPER)
     entries = asked.chosen(names or [])

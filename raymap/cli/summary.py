@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import console
-from raymap.display import shown
+from raymap.display.text import shown
 
 if TYPE_CHECKING:
     from raymap.report.verdict import Verdict

@@ -25,7 +25,7 @@ from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.cluster.shells import Generator, Scorer, Trainer
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
-from raymap.study import Resources
+from raymap.study.model import Resources
 
 WORKER_STARTS = 8
 """How many starts of workers, or trainers, may fail in a row before a run ends as incomplete."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from raymap.actors.batches import Drawn, Scored
-    from raymap.attention.denoise import Compared
+    from raymap.drawing.attention.denoise import Compared
     from raymap.personalize.orders import AdapterOrder
     from raymap.personalize.step import Step
-    from raymap.plan import AdapterInfo, Block
+    from raymap.plan.blocks import AdapterInfo, Block
 
 
 class Generator:

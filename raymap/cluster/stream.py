@@ -17,12 +17,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes
 from raymap.cluster.metrics import Metrics
+from raymap.display.progress import Progress
 from raymap.errors import IncompleteRunError, RaymapError, StorageError
-from raymap.plan import BASE, Plan, Unit
-from raymap.progress import Progress
-from raymap.schedule import RETRIES, Schedule, workers_wanted
+from raymap.plan.blocks import BASE, Plan, Unit
+from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
-from raymap.study import Workers
+from raymap.study.model import Workers
 
 DEPTH = 2
 TICK_S = 0.5

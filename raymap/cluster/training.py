@@ -10,10 +10,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raymap.cluster.launch import Starts, cause
+from raymap.display.progress import Progress
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
-from raymap.progress import Progress
-from raymap.schedule import RETRIES
+from raymap.plan.schedule import RETRIES
 from raymap.store.folder import RunFolder
 
 TICK_S = 0.5

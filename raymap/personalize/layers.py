@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from raymap.recipes import KEYS_AND_VALUES, is_target
+from raymap.study.recipes import KEYS_AND_VALUES, is_target
 
 Weights = dict[str, nn.Parameter]
 

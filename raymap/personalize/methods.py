@@ -19,16 +19,16 @@ from safetensors.torch import save_file
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.adapters.lora import LORA_FILE, METADATA
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
 from raymap.personalize.layers import keys_and_values, low_rank
 from raymap.personalize.orders import AdapterOrder
 from raymap.personalize.step import Step
 from raymap.personalize.tokens import LearnedTokens
 from raymap.personalize.training import fit
 from raymap.personalize.views import Views, encode, flipped, rescaled
-from raymap.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Recipe
-from raymap.study import SamplerSettings
+from raymap.study.model import SamplerSettings
+from raymap.study.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Recipe
 
 CLASS_BATCH = 8
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.folder import CARD, adapter_digest, adapter_files, read_card
-from raymap.adapters.skeleton import Skeleton, word_id
+from raymap.adapters.card import CARD, adapter_digest, adapter_files, read_card
+from raymap.base.skeleton import Skeleton, word_id
 from raymap.errors import InputError
-from raymap.personalize.provenance import stated_terms
-from raymap.plan import AdapterInfo
-from raymap.recipes import (
+from raymap.personalize.references.provenance import stated_terms
+from raymap.plan.blocks import AdapterInfo
+from raymap.study.model import Study, Subject
+from raymap.study.recipes import (
     KEYS_AND_VALUES,
     CustomDiffusionRecipe,
     InversionRecipe,
@@ -23,7 +24,6 @@ from raymap.recipes import (
     Recipe,
     is_target,
 )
-from raymap.study import Study, Subject
 
 CONTROL = "identity"
 PLAIN_WORD = "object"

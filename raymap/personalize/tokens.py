@@ -7,8 +7,8 @@ import copy
 import torch
 from diffusers import StableDiffusionPipeline
 
-from raymap.adapters.skeleton import word_id
 from raymap.adapters.update import Token
+from raymap.base.skeleton import word_id
 from raymap.errors import InputError
 
 

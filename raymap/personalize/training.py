@@ -12,8 +12,8 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views
-from raymap.recipes import Recipe
 from raymap.store.files import write_atomically
+from raymap.study.recipes import Recipe
 
 REPORT_EVERY = 10
 CHECKPOINT_EVERY = 100

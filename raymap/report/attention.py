@@ -12,8 +12,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raymap.display import cut
-from raymap.plan import BASE
+from raymap.display.text import cut
+from raymap.plan.blocks import BASE
 from raymap.report.pictures import decoded, kept_pictures
 from raymap.report.source import KEY, Run
 
@@ -22,7 +22,7 @@ CELLS = 6
 WORDS = 8
 DPI = 90
 SIDE = 16
-"""Maps of words are so many positions a side (raymap.attention.heat)."""
+"""Maps of words are so many positions a side (raymap.drawing.attention.heat)."""
 TITLES = {"free": "own trajectory", "forced": "on the base's latents"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from raymap.analysis.crossed import ALONE
+from raymap.analysis.numerics.crossed import ALONE
 from raymap.report import sections
 from raymap.report.colours import SUBJECTS, palette
 from raymap.report.payload import payload, script_json

@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 from PIL import Image, ImageDraw, ImageFont
 
-from raymap.display import cut
+from raymap.display.text import cut
 from raymap.errors import InputError
-from raymap.plan import BASE
+from raymap.plan.blocks import BASE
 from raymap.report.pictures import GAIN, chosen_pairs, decoded, difference
 from raymap.report.source import Run
 

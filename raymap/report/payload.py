@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from raymap.analysis.maps import CONTROL
+from raymap.analysis.map import CONTROL
 from raymap.analysis.tables import ORDER
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
 from raymap.report.source import KEY, TESTS, Run
 from raymap.report.thumbnails import Gallery
-from raymap.suite import CATEGORIES
+from raymap.study.suite import CATEGORIES
 
 DIGITS = 4
 MEASURES = {"e_sem": "e_sem", "signed": "e_sem_signed", "e_per": "e_per", "e": "entanglement"}

@@ -10,7 +10,7 @@ import polars as pl
 from PIL import Image
 
 from raymap.errors import InputError
-from raymap.plan import BASE
+from raymap.plan.blocks import BASE
 from raymap.report.source import KEY, Run
 
 GAIN = 3

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 from matplotlib.ticker import MaxNLocator
 
-from raymap.analysis.maps import CONTROL
+from raymap.analysis.map import CONTROL
 from raymap.report.source import Run
 from raymap.report.thumbnails import Gallery
-from raymap.suite import CATEGORIES
+from raymap.study.suite import CATEGORIES
 
 CARDS = 6
 """Prompts of the fragile and of the robust list that are shown with pictures."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from raymap.analysis.maps import measured, with_entanglement
-from raymap.analysis.reduce import read_map, read_statistics, read_study
-from raymap.analysis.scores import read_scores
+from raymap.analysis.map import measured, with_entanglement
+from raymap.analysis.read import read_map, read_scores, read_statistics, read_study
 from raymap.errors import InputError
 from raymap.store.files import read_each
 from raymap.store.folder import RunFolder

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
-from raymap.plan import BASE
+from raymap.plan.blocks import BASE
 from raymap.report.pictures import chosen_pairs, decoded
 from raymap.report.source import KEY, Run
 from raymap.store.files import read_each

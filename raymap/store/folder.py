@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from raymap.plan import BASE, Block, Item, Plan, Unit
+from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_pictures
 
 

@@ -1,0 +1,96 @@
+"""Adapter folders: weights in their community's format and an `adapter.json` that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raymap.errors import InputError
+from raymap.plan.blocks import AdapterInfo
+from raymap.store.files import local_copy, write_atomically
+from raymap.store.folder import as_json
+
+CARD = "adapter.json"
+CONFIG = "adapter_config.json"
+"""Holds rank and alpha of the LoRA that peft wrote beside it."""
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def adapter_files(path: Path) -> tuple[Path, ...]:
+    """Return the adapter files of a path: itself, or those in a folder; of two with one stem the safetensors.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise InputError(str(path), "does not exist", "give an adapter file or its folder")
+    found: dict[str, Path] = {}
+    for suffix in SUFFIXES:
+        for file in sorted(path.glob(f"*{suffix}")):
+            found.setdefault(file.stem, file)
+    if not found:
+        raise InputError(str(path), "holds no adapter file", f"give one that ends in {', '.join(SUFFIXES)}")
+    return tuple(sorted(found.values()))
+
+
+def config_of(path: Path) -> Path | None:
+    """Return peft's configuration beside an adapter file that peft named; without it the file's alpha is unknown."""
+    config = path.parent / CONFIG
+    return config if path.name.startswith("adapter_model") and config.is_file() else None
+
+
+def with_config(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return an adapter's files and peft's configuration, where one lies beside them."""
+    return (*files, *dict.fromkeys(config for path in files if (config := config_of(path))))
+
+
+def adapter_digest(weights: Sequence[Path]) -> str:
+    """Return the SHA-256 of an adapter's file; of several, peft's configuration too, that of names and digests."""
+    files, digests = with_config(weights), []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    listed = "".join(f"{path.name}\0{digest}\n" for path, digest in zip(files, digests, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write adapter.json: the last step of a training or a copy, so an adapter without one is not there."""
+    write_atomically(folder / CARD, as_json(card))
+
+
+def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, Any]]:
+    """Read an adapter's card and check that its weights are what it says and belong to this base.
+
+    Raises:
+        InputError: naming the folder and what does not hold.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        info = AdapterInfo(card["name"], card["method"], card["subject"], card["subject_category"], card["sha256"])
+        trained_for = card["base_sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(str(path), f"is no adapter card ({error!r})", "train the adapter again") from error
+    if trained_for != base_sha256:
+        problem = f"was trained for another base ({trained_for[:12]}…, this one is {base_sha256[:12]}…)"
+        raise InputError(str(folder), problem, "use its base or train it again")
+    with local_copy(folder) as copy:
+        files = adapter_files(copy)
+        if adapter_digest(files) != info.sha256:
+            problem = f"is not the file that {CARD} describes"
+            raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
+    return info, card
+
+
+def read_phrase(folder: Path) -> str | None:
+    """Return what calls the adapter's subject in a prompt: its trigger, for the `triggered` protocol."""
+    phrase = json.loads((folder / CARD).read_text(encoding="utf-8")).get("phrase")
+    return None if phrase is None else str(phrase)

@@ -1,0 +1,60 @@
+"""What intervening on an adapter needs of its weights: its extent, and updates that stand in for its own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import torch
+
+from raymap.adapters.update import Adapter, LowRank, Replacement, Update
+from raymap.study.interventions import Extent, Variant, is_attention
+
+
+def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Extent:
+    """Measure an adapter against its base.
+
+    Args:
+        weights: the base's own, by name.
+    """
+    changed = math.hypot(*(update.norm(weights[name]) for name, update in adapter.updates.items()))
+    held = math.hypot(*(float(torch.linalg.norm(w.double())) for name, w in weights.items() if is_attention(name)))
+    size = sum(update.size for update in adapter.updates.values())
+    return Extent(frozenset(adapter.updates), changed / held, size)
+
+
+def derived(adapter: Adapter, variant: Variant, weights: Mapping[str, torch.Tensor]) -> Adapter:
+    """Return the adapter that a variant of the families `random` and `budget` puts in another's place.
+
+    Args:
+        weights: the base's own, by name.
+    """
+    updates: dict[str, Update]
+    if variant.family == "random":
+        updates = {name: _random(name, u, weights[name].cpu(), variant.level) for name, u in adapter.updates.items()}
+    else:
+        matrices = {name: weights[name].flatten(1).shape for name in adapter.updates if weights[name].dim() > 1}
+        rank = max(1, int(variant.level) // sum(sum(shape) for shape in matrices.values()))
+        updates = {name: _truncated(u, weights[name].cpu(), rank) for name, u in adapter.updates.items()}
+    return Adapter(updates, adapter.tokens, adapter.rows)
+
+
+def _random(name: str, update: Update, base: torch.Tensor, seed: str) -> Update:
+    """Return a Gaussian update of the same Frobenius norm, and of the same rank where it is a low one."""
+    key = hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]
+    random = torch.Generator("cpu").manual_seed(int.from_bytes(key, "big") >> 1)
+    norm = update.norm(base)
+    if isinstance(update, LowRank):
+        down, up = (torch.randn(half.shape, generator=random) for half in (update.down, update.up))
+        return LowRank(down, up, norm / LowRank(down, up, 1.0).norm(base))
+    noise = torch.randn(base.shape, generator=random)
+    return Replacement(base.float() + noise * (norm / float(torch.linalg.norm(noise))))
+
+
+def _truncated(update: Update, base: torch.Tensor, rank: int) -> Update:
+    """Return the best approximation of an update of at most a rank (Eckart & Young 1936); vectors stay as they are."""
+    if base.dim() < 2 or (isinstance(update, LowRank) and update.down.shape[0] <= rank):
+        return update
+    u, s, v = torch.linalg.svd(update.delta(base).flatten(1), full_matrices=False)
+    return LowRank(v[:rank].contiguous(), (u * s)[:, :rank].contiguous(), 1.0)

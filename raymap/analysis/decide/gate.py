@@ -1,0 +1,167 @@
+"""The gate of an audit: limits that a user sets, and which adapters and prompts exceed them.
+
+A prompt counts as *shifted* under an adapter when, in E_sem or in E_per, its cell of the map is above the noise floor's
+threshold τ and, where its test can tell a single prompt apart, its q-value is at most 5 %. A test can where its
+smallest possible p-value, times the number of cells, is at most 5 %: below that no cell passes Benjamini-Hochberg on
+its own, and τ decides alone. τ is a percentile of single seed pairs, so that a mean over seeds seldom reaches it by
+re-seeding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from raymap.analysis.map import measured
+from raymap.analysis.numerics.exchange import DRAWN
+from raymap.analysis.shifts import FDR, KEY
+from raymap.errors import InputError
+
+MEASURES = ("e_sem", "e_per")
+WORST = 10
+"""So many prompts are named where a mean exceeds its limit."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, prompts that shifted."""
+
+    e_sem: float | None = None
+    e_per: float | None = None
+    prompts: int | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A prompt that an exceeded limit names: the cell's values, and in which measures it counts as shifted."""
+
+    prompt_id: str
+    prompt: str
+    e_sem: float | None
+    e_per: float | None
+    shifted_in: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One adapter against one limit. `value` is None where nothing was measured, which does not pass."""
+
+    adapter: str
+    criterion: str
+    limit: float
+    value: float | None
+    of: int
+    offenders: tuple[Offender, ...]
+
+    @property
+    def passed(self) -> bool:
+        return self.value is not None and self.value <= self.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a JSON summary holds of it."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def parse_limits(text: str) -> Limits:
+    """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each from 0.
+
+    Raises:
+        InputError: an unknown or repeated name, or a value that is no such number.
+    """
+    where = f"--fail-above {text}"
+    kinds: dict[str, Callable[[str], float]] = {"e_sem": float, "e_per": float, "prompts": int}
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in kinds or name in found:
+            problem = f"{name!r} stands twice" if name in found else f"{name!r} is no limit"
+            raise InputError(where, problem, "write e_sem=0.03,e_per=0.5,prompts=3, or some of them")
+        try:
+            found[name] = kinds[name](value)
+        except ValueError:
+            found[name] = math.nan
+        if not 0 <= found[name] < math.inf:
+            kind = "a whole number" if kinds[name] is int else "a number"
+            raise InputError(where, f"{name} is {value!r}", f"give {kind} from 0")
+    return Limits(**found)
+
+
+def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
+    """Return the non-target cells without controls, with `shifted_e_sem`, `shifted_e_per`, `tested_e_sem`, ….
+
+    Args:
+        cells: the map (schema MAP).
+        tests: each cell's p- and q-values (schema SHIFTS).
+        noise: base seed pairs (schema NOISE); their number a prompt decides what the test of E_per can tell.
+    """
+    pairs = noise.group_by("prompt_id").agg(pl.len().alias("pairs"))
+    found = (
+        measured(cells)
+        .filter(~pl.col("target"))
+        .join(tests, on=KEY, how="left", maintain_order="left")
+        .join(pairs, on="prompt_id", how="left", maintain_order="left")
+        .with_columns(pl.col("pairs").fill_null(0))
+    )
+    columns = []
+    for name, smallest in (("sem", smallest_p_sem), ("per", smallest_p_per)):
+        least = pl.Series([smallest(k, n) for k, n in found.select("n_seeds", "pairs").iter_rows()], dtype=pl.Float64)
+        q, above = pl.col(f"q_{name}"), pl.col(f"above_tau_{name}").fill_null(False)
+        tested = q.is_not_null() & (least * q.count().over("adapter") <= FDR)
+        columns += [
+            tested.alias(f"tested_e_{name}"),
+            (above & (~tested | (q <= FDR))).alias(f"shifted_e_{name}"),
+        ]
+    return found.with_columns(columns)
+
+
+def smallest_p_sem(seeds: int, pairs: int) -> float:
+    """Return the smallest p-value that the matching test of E_sem can give.
+
+    The largest mean difference pairs the upper half of the 2K values with the lower one, which K! of the (2K−1)!!
+    matchings do: 2^K / C(2K, K), and not below what drawing them allows.
+    """
+    return max(2**seeds / math.comb(2 * seeds, seeds), 1 / (DRAWN + 1)) if seeds else 1.0
+
+
+def smallest_p_per(seeds: int, pairs: int) -> float:
+    """Return the smallest p-value of the exact Mann-Whitney U test of K values against the seed pairs'."""
+    return 1 / math.comb(seeds + pairs, seeds)
+
+
+def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: Limits) -> tuple[Verdict, ...]:
+    """Hold every adapter against every limit that is set.
+
+    Args:
+        flagged: what `shifted` returned.
+        adapters: as statistics.json has them; the means are those of its `e_sem` and `e_per`.
+    """
+    verdicts = []
+    for adapter in adapters:
+        cells = flagged.filter(pl.col("adapter") == adapter["adapter"])
+        for name, limit in limits.given.items():
+            if name == "prompts":
+                known = cells.drop_nulls(list(MEASURES))
+                named = known.filter(pl.col("shifted_e_sem") | pl.col("shifted_e_per"))
+                value, of = (named.height if known.height else None), known.height
+                named = named.sort("e_sem", "prompt_id", descending=[True, False])
+            else:
+                value, of = adapter[name]["value"], adapter[name]["n"]
+                named = cells.drop_nulls(name).sort(name, "prompt_id", descending=[True, False]).head(WORST)
+            exceeded = value is not None and value > limit
+            offenders = tuple(map(_offender, named.to_dicts())) if exceeded else ()
+            verdicts.append(Verdict(adapter["adapter"], name, limit, value, of, offenders))
+    return tuple(verdicts)
+
+
+def _offender(cell: dict[str, Any]) -> Offender:
+    shifted_in = tuple(name for name in MEASURES if cell[f"shifted_{name}"])
+    return Offender(cell["prompt_id"], cell["prompt"], cell["e_sem"], cell["e_per"], shifted_in)

@@ -1,0 +1,81 @@
+"""Watches cross-attention: wraps the processors that are there, and changes nothing that they compute."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from raymap.study.interventions import STAGES
+
+Take = Callable[[int, torch.Tensor], None]
+"""Gets a layer's number and its probabilities, float32 (items, heads, positions, tokens)."""
+
+
+def cross_attentions(unet: nn.Module) -> dict[str, Any]:
+    """Return the denoiser's cross-attention modules by name, in the order of a forward pass."""
+    found = [(name, module) for name, module in unet.named_modules() if name.endswith("attn2")]
+    return dict(sorted(found, key=lambda pair: STAGES.index(pair[0].partition(".")[0])))
+
+
+def probabilities(attn: Any, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Return softmax(QKᵀ/√d) of a diffusers `Attention` (Vaswani et al. 2017, eq. 1), in float32 whatever its dtype.
+
+    Args:
+        hidden: spatial features (N, positions, channels).
+        text: text features (N, tokens, width).
+
+    Returns:
+        (N, heads, positions, tokens); every row sums to 1.
+    """
+    if attn.norm_cross:
+        text = attn.norm_encoder_hidden_states(text)
+    query, key = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (attn.to_q(hidden), attn.to_k(text)))
+    query = query if attn.norm_q is None else attn.norm_q(query)
+    key = key if attn.norm_k is None else attn.norm_k(key)
+    return torch.softmax((query.float() * attn.scale) @ key.float().mT, dim=-1)
+
+
+class Watcher:
+    """A processor that computes the probabilities of some of a batch, then lets the original do what it does."""
+
+    def __init__(self, original: Any, layer: int, items: slice, take: Take) -> None:
+        self.original = original
+        self._layer, self._items, self._take = layer, items, take
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> Any:
+        # The parameters are named because diffusers hands a processor only those that its signature names.
+        if encoder_hidden_states is None or attention_mask is not None:
+            raise RuntimeError("attention is watched where it reads text, without a mask")
+        self._take(self._layer, probabilities(attn, hidden_states[self._items], encoder_hidden_states[self._items]))
+        return self.original(
+            attn, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=None, temb=temb
+        )
+
+
+@contextlib.contextmanager
+def watched(unet: nn.Module, items: slice, take: Take) -> Iterator[None]:
+    """Hand the cross-attention probabilities of every forward pass to `take`, layer by layer.
+
+    Args:
+        items: which of the batch; under classifier-free guidance, the conditional ones are the second half.
+    """
+    modules = list(cross_attentions(unet).values())
+    originals = [module.processor for module in modules]
+    try:
+        for layer, (module, original) in enumerate(zip(modules, originals, strict=True)):
+            module.set_processor(Watcher(original, layer, items, take))
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module.set_processor(original)

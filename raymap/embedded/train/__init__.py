@@ -1,0 +1,1 @@
+"""Rebuilds the embedded base from nothing: `python -m raymap.embedded.train all`."""

@@ -1,0 +1,121 @@
+"""How recomputed runs came about: images, proofs, sessions, devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from raymap.report.source import Run, read_run
+from raymap.report.verdict import smallest_p, verdict
+from tools.results_page.reduced import read_json
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How a run came about.
+
+    `images` are all that the map holds, the base's included; of these `proved` were not drawn. `recorded` were
+    committed in sessions that ended by themselves, in `drawing_s` of drawing, scoring and starting workers, after
+    `training_s` of training; a session that was killed leaves no record. `varied` are images of interventions, whose
+    sessions count in `seconds` too.
+    """
+
+    prompts: int
+    seeds: int
+    adapters: int
+    controls: int
+    images: int
+    proved: int
+    recorded: int
+    seconds: float
+    drawing_s: float
+    training_s: float
+    variants: int
+    varied: int
+    devices: tuple[str, ...]
+    workers: int
+    threads: tuple[int, ...]
+
+    @property
+    def share_proved(self) -> float:
+        """Share of all images that are identical by proof."""
+        return self.proved / self.images
+
+    @property
+    def lost(self) -> int:
+        """Images that sessions without record committed."""
+        return self.images - self.recorded
+
+    @property
+    def rate(self) -> float | None:
+        """Images committed a second of drawing, proved ones included."""
+        return self.recorded / self.drawing_s if self.drawing_s else None
+
+    @property
+    def drawn_rate(self) -> float | None:
+        """The same without proved ones, of which every block holds the same share."""
+        return self.rate * (1 - self.share_proved) if self.rate else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recomputed run folder and what is told of it; `factorial` is empty where there is no such test."""
+
+    run: Run
+    facts: Facts
+    factorial: dict[str, Any]
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        return self.run.statistics
+
+    @property
+    def headline(self) -> str:
+        """The report's first sentence."""
+        return verdict(self.run).headline
+
+    @property
+    def smallest_p(self) -> tuple[float, float]:
+        """The least p-values that a single cell can have with the run's seeds."""
+        return smallest_p(self.facts.seeds)
+
+
+def read_studies(root: Path) -> dict[str, Study]:
+    """Return the recomputed run folders under a folder, by name."""
+    found = {}
+    for path in sorted(root.glob("*/statistics.json")):
+        run = read_run(path.parent)
+        factorial = path.with_name("factorial.json")
+        found[path.parent.name] = Study(run, facts(run), read_json(factorial) if factorial.exists() else {})
+    return found
+
+
+def facts(run: Run) -> Facts:
+    """Return how a run came about, by its rows and its record."""
+    base = run.scores.select("prompt_id", "seed").unique().height
+    sessions = run.record.get("sessions", [])
+    own = [session for session in sessions if "interventions" not in session and "drawn" in session]
+    adapters = run.cells.select("adapter", "method").unique()
+    controls = adapters.filter(pl.col("method") == "identity").height
+    variants = pl.read_ipc(run.folder.root / "interventions.arrow") if run.interventions else None
+    workers = [worker for session in sessions for worker in session["workers"]]
+    return Facts(
+        prompts=run.cells["prompt_id"].n_unique(),
+        seeds=run.scores["seed"].n_unique(),
+        adapters=adapters.height - controls,
+        controls=controls,
+        images=base + run.scores.height,
+        proved=int((~run.scores["drawn"]).sum()),
+        recorded=sum(session["drawn"] for session in own),
+        seconds=sum(session.get("seconds", session.get("drawing_s", 0.0)) for session in sessions),
+        drawing_s=sum(session["drawing_s"] for session in own),
+        training_s=sum(session.get("training_s", 0.0) for session in own),
+        variants=0 if variants is None else variants["adapter"].n_unique(),
+        varied=0 if variants is None else int(variants["n_seeds"].sum()),
+        devices=tuple(sorted(run.scores["device"].unique())),
+        workers=max((len(session["workers"]) for session in sessions), default=0),
+        threads=tuple(sorted({worker["threads"] for worker in workers})),
+    )
