@@ -25,7 +25,7 @@ def attention(
 
     asked = load_study(study, tuple(overrides or ()), limit)
     target = place(output or f"runs/{asked.name}")
-    if asked.base == asked.clip == asked.lpips == "embedded":
+    if asked.offline:
         offline()
     prepared = prepare(asked)
     check_attention(asked, prepared.base)

@@ -46,7 +46,7 @@ def bench(
     asked = read_setups(setups, tuple(overrides or ()), quick)
     if peers:
         _check_peers(asked[-1])
-    if all(setup.clip == setup.lpips == "embedded" for setup in asked):
+    if all(setup.offline for setup in asked):
         offline()
     for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
         resolve(base)

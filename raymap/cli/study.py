@@ -20,7 +20,6 @@ LONG = 400
 @app.command()
 def demo(output: Output = None) -> None:
     """Train three adapters on drawn subjects, draw the map, write the report: no network, no arguments."""
-    offline()
     from raymap.study.builtin import demo_study
 
     target = place(output or "runs/demo")
@@ -75,13 +74,13 @@ def _prepared(
 
     study = load_study(path, tuple(overrides or ()), limit)
     target = place(output or f"runs/{study.name}")
-    if study.base == study.clip == study.lpips == "embedded":
-        offline()
     return described(study, dry), target
 
 
 def described(study: Any, dry: bool = False) -> Any:
     """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
+    if study.offline:
+        offline()
     from raymap.driver.prepare import describe, prepare, too_long
 
     prepared = prepare(study, dry)

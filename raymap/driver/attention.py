@@ -90,9 +90,7 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
     from raymap.analysis.why.attention import reduce_attention  # late, because scipy takes a second
 
     found = reduce_attention(folder.root)
-    if schedule.failed:
-        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({own.root / 'failures.jsonl'})"
-        raise IncompleteRunError(f"{problem}; the same command tries them again")
+    own.check_complete(plan, schedule.failed)
     return found
 
 
@@ -103,20 +101,7 @@ def _measure(
 
     study = prepared.study
     resources = study.resources
-    folders = {adapter.name: folder.adapter(adapter.name) for adapter in plan.adapters}
-    drawing = GeneratorSpec(
-        pinned(study.base),
-        folders,
-        study.sampler,
-        plan.batch_size,
-        study.dtype,
-        triggered=False,
-        draw_anyway=False,
-        threads=resources.threads_per_worker,
-        device=resources.device,
-        speed=study.speed,
-    )
-    meter = AttentionSpec(drawing, study.attention)
+    meter = AttentionSpec(GeneratorSpec.of(study, pinned(study.base), plan, folder), study.attention)
     tables = TablesSpec(plan.digest, study.attention.protocols)
     with launch.runtime(resources):
         stream.Stream(

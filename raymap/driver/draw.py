@@ -12,14 +12,13 @@ from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.base import folder as bases
 from raymap.display.progress import Progress
 from raymap.driver.prepare import Prepared
-from raymap.errors import IncompleteRunError, InputError
+from raymap.errors import InputError
 from raymap.personalize.orders import info_of
 from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
 from raymap.scoring.names import judge_digests
 from raymap.store.files import is_local
 from raymap.store.folder import RunFolder
-from raymap.study.interventions import MARK
 
 
 def folder_at(output: Path) -> RunFolder:
@@ -63,29 +62,8 @@ def draw_missing(
     launch.check_shared_memory(
         3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
     )
-    threads = study.resources.threads_per_worker
-    folders = {name: folder.adapter(name) for name in dict.fromkeys(a.name.partition(MARK)[0] for a in plan.adapters)}
-    generator = GeneratorSpec(
-        bases.pinned(study.base),
-        folders,
-        study.sampler,
-        plan.batch_size,
-        study.dtype,
-        triggered=study.protocol == "triggered",
-        draw_anyway=study.draw_anyway,
-        threads=threads,
-        device=study.resources.device,
-        speed=study.speed,
-    )
-    scorer = ScorerSpec(
-        study.clip,
-        study.lpips,
-        folder.root,
-        plan.digest,
-        keep_all=study.images == "all",
-        threads=threads,
-        device=study.resources.device,
-    )
+    generator = GeneratorSpec.of(study, bases.pinned(study.base), plan, folder)
+    scorer = ScorerSpec.of(study, plan, folder)
     driver = stream.Stream(
         plan,
         schedule,
@@ -102,9 +80,3 @@ def draw_missing(
         "workers": driver.seen,
         **{name: round(value, 2) for name, value in driver.seconds.items()},
     }
-
-
-def check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> None:
-    if schedule is not None and schedule.failed:
-        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
-        raise IncompleteRunError(f"{problem}; the same command tries them again")

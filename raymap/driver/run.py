@@ -9,7 +9,7 @@ from typing import Any
 
 from raymap.display.progress import Progress
 from raymap.driver.adapters import bring, train_missing, untrained_orders
-from raymap.driver.draw import check_whole, draw_missing, folder_at, plan_run
+from raymap.driver.draw import draw_missing, folder_at, plan_run
 from raymap.driver.interventions import measured_variants
 from raymap.driver.prepare import Prepared
 from raymap.driver.record import decided, refuse_another, refuse_other_versions, write_record, write_study
@@ -89,7 +89,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     session["seconds"] = round(time.perf_counter() - started, 1)
     write_record(folder, study, plan, session if schedule else None)
     render(folder.root)
-    check_whole(schedule, plan, folder)
+    folder.check_complete(plan, schedule.failed if schedule else ())
     if study.interventions:
         _intervene(prepared, plan, folder, progress)
     return statistics
@@ -117,4 +117,4 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
 
     reduce_interventions(folder.root)
     render(folder.root)
-    check_whole(schedule, plan, folder)
+    folder.check_complete(plan, schedule.failed if schedule else ())
