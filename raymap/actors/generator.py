@@ -19,9 +19,8 @@ from raymap.adapters.resident import AdapterStore, weights_of
 from raymap.adapters.update import Adapter
 from raymap.base.compile import compiled_once, speed_up
 from raymap.base.device import device_name, pin
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import denoising_steps, draw
 from raymap.plan.blocks import BASE, Block
@@ -35,14 +34,15 @@ class Generator:
         pin(spec.threads)
         self.spec = spec
         self.device = device_name(spec.device)
-        base = resolve(str(spec.base))
-        self.pipeline = load(base, spec.device, getattr(torch, spec.dtype))
+        base = open_base(str(spec.base))
+        self._family = base.family
+        self.pipeline = load(base.folder, spec.device, getattr(torch, spec.dtype))
         speed_up(self.pipeline, spec.speed)
         self._drew = False
         self.store = AdapterStore(self.pipeline)
         self._resident: dict[str, Adapter] = {}
         for name, folder in spec.adapters.items():
-            self._add(name, load_adapter(folder, skeleton_of(base)))
+            self._add(name, load_adapter(folder, base.skeleton))
         folders = spec.adapters if spec.triggered else {}
         self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
@@ -101,11 +101,10 @@ class Generator:
                 self.store.restore()
                 self._add(name, derived(self._resident[variant.adapter], variant, weights_of(self.pipeline)))
         updates = self._resident[name].updates
-        self.store.swap(name, variant.alpha, variant.only(updates))
+        self.store.swap(name, variant.alpha, self._family.acting(variant, updates))
         if variant.family != "timesteps":
             return None
-        text_alone = frozenset(key for key in updates if not key.startswith("unet."))
-
+        text_alone = frozenset(key for key in updates if not self._family.in_denoiser(key))
         steps = denoising_steps(self.pipeline, self.spec.sampler)
 
         def before_step(step: int) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from raymap.adapters.triggers import may_stand_in
 from raymap.adapters.update import Adapter, Token, Update
-from raymap.base.skeleton import COMPONENTS
+from raymap.base.families import family_of
 
 EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30
@@ -23,7 +23,7 @@ def weights_of(pipeline: StableDiffusionPipeline) -> dict[str, nn.Parameter]:
     """Return a pipeline's adaptable weights by `component.parameter`, named as in a skeleton."""
     return {
         f"{component}.{name}": parameter
-        for component in COMPONENTS
+        for component in family_of(pipeline).adapted
         for name, parameter in getattr(pipeline, component).named_parameters()
     }
 

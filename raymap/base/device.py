@@ -14,7 +14,7 @@ def pin(threads: int) -> None:
 
 
 def device_name(device: str) -> str:
-    """Return a name that differs between devices whose last bits may differ: a GPU's name, a CPU's vector instructions."""
+    """Return what tells apart devices that draw different last bits: a GPU's name, a CPU's vector instructions."""
     if device == "cuda":
         return f"cuda {torch.cuda.get_device_name()}"
     return f"{device} {torch.backends.cpu.get_cpu_capability()}"

@@ -42,7 +42,7 @@ def _from_hub(base: str) -> Path:
     try:
         index = hf_hub_download(name, INDEX, revision=revision or None)
         # Whether the family is known is asked first: its class then fetches gigabytes.
-        pipeline = family_at(Path(index).parent).pipeline_class
+        pipeline = family_at(Path(index).parent, base).pipeline_class
         return Path(pipeline.download(name, revision=revision or None, use_safetensors=True))
     except InputError:
         raise

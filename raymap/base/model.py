@@ -33,7 +33,7 @@ class Base:
         Raises:
             InputError: it is of no known family.
         """
-        return cls(name or str(folder), folder, family_at(folder))
+        return cls(name or str(folder), folder, family_at(folder, name))
 
     @property
     def is_outline(self) -> bool:
@@ -72,7 +72,9 @@ class Base:
     def heads(self) -> int:
         """The number of attention heads in the denoiser's layer with the fewest."""
         config = config_of(self.folder, self.family.denoiser)
-        heads = config.get("num_attention_heads") or config["attention_head_dim"]  # what diffusers' UNet takes for heads
+        heads = (
+            config.get("num_attention_heads") or config["attention_head_dim"]
+        )  # what diffusers' UNet takes for heads
         return min(heads) if isinstance(heads, list) else heads
 
     @property
@@ -89,4 +91,5 @@ def open_base(name: str, outline: bool = False) -> Base:
     Raises:
         InputError: as `resolve`, or it is of no known family.
     """
-    return Base.at((outline and outline_of(name)) or resolve(name), name)
+    folder = outline_of(name) if outline else None
+    return Base.at(folder or resolve(name), name)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
-from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from raymap.base.families import family_at, family_of
@@ -29,7 +28,6 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     return pipeline.to(device)
 
 
-def denoiser_of(pipeline: Any) -> nn.Module:
-    """Return a pipeline's denoiser."""
-    denoiser: nn.Module = getattr(pipeline, family_of(pipeline).denoiser)
-    return denoiser
+def denoiser_of(pipeline: Any) -> Any:
+    """Return a pipeline's denoiser, a torch module with diffusers' `config`."""
+    return getattr(pipeline, family_of(pipeline).denoiser)

@@ -26,15 +26,14 @@ def check(
         offline()
     from raymap.adapters.check import examine
     from raymap.adapters.resident import weights_of
-    from raymap.base.folder import resolve
+    from raymap.base.model import open_base
     from raymap.base.pipeline import load
-    from raymap.base.skeleton import skeleton_of
     from raymap.study.suite import read_suite
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    folder = resolve(base)
-    skeleton, weights = skeleton_of(folder), weights_of(load(folder))
-    findings = [examine(path, skeleton, weights, prompts, trigger) for path in adapters]
+    opened = open_base(base)
+    weights = weights_of(load(opened.folder))
+    findings = [examine(path, opened.skeleton, weights, prompts, trigger) for path in adapters]
     _print_findings(findings, base)
     if any(finding.problem for finding in findings):
         raise typer.Exit(2)

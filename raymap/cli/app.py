@@ -66,7 +66,7 @@ def offline() -> None:
 
 def watched(work: Callable[[Progress], T]) -> T:
     """Do work under a live progress display."""
-    from raymap.display.progress import Progress
+    from raymap.display.progress import LiveProgress
 
-    with Progress(console) as progress:
+    with LiveProgress(console) as progress:
         return work(progress)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, watched
 from raymap.store.files import place
 
 
@@ -25,10 +25,8 @@ def attention(
 
     asked = load_study(study, tuple(overrides or ()), limit)
     target = place(output or f"runs/{asked.name}")
-    if asked.offline:
-        offline()
     prepared = prepare(asked)
-    check_attention(asked, prepared.base)
+    check_attention(prepared)
     console.print(describe_attention(prepared), highlight=False, soft_wrap=True)
     if not dry_run:
         from raymap.report.page import render

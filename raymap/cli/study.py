@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, watched
 from raymap.cli.summary import print_summary
 from raymap.display.text import shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
+if TYPE_CHECKING:
+    from raymap.driver.prepare import Prepared
+    from raymap.study.model import Study
+
 LONG = 400
-"""Characters of a path that are shown."""
+"""How many characters of a path are shown."""
 
 
 @app.command()
@@ -61,41 +65,39 @@ def run(
     if dry_run:
         from raymap.driver.cost import estimate
 
-        console.print(estimate(prepared).sentence(price), highlight=False, soft_wrap=True)
+        console.print(estimate(prepared, price).sentence, highlight=False, soft_wrap=True)
     else:
         mapped(prepared, target)
 
 
 def _prepared(
     path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None, dry: bool = False
-) -> tuple[Any, Path]:
+) -> tuple[Prepared, Path]:
     """Read and check a study; return it with its run folder."""
     from raymap.study.file import load_study
 
-    study = load_study(path, tuple(overrides or ()), limit)
-    target = place(output or f"runs/{study.name}")
-    return described(study, dry), target
+    target = place(output) if output else None
+    prepared = described(load_study(path, tuple(overrides or ()), limit), dry)
+    return prepared, target or Path("runs") / prepared.study.name
 
 
-def described(study: Any, dry: bool = False) -> Any:
+def described(study: Study, dry: bool = False) -> Prepared:
     """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
-    if study.offline:
-        offline()
-    from raymap.driver.prepare import describe, prepare, too_long
+    from raymap.driver.prepare import prepare
 
     prepared = prepare(study, dry)
-    console.print(describe(prepared), highlight=False, soft_wrap=True)
+    console.print(prepared.sentence, highlight=False, soft_wrap=True)
     for what in prepared.missing:
         console.print(
             f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
         )
-    for prompt in too_long(prepared):
+    for prompt in prepared.too_long:
         problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)
     return prepared
 
 
-def mapped(prepared: Any, output: Path) -> dict[str, Any]:
+def mapped(prepared: Prepared, output: Path) -> dict[str, Any]:
     """Do a prepared study in a run folder, print its summary and return its statistics."""
     from raymap.driver.run import run
     from raymap.store.folder import RunFolder

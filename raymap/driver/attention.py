@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
-from raymap.base.folder import pinned
 from raymap.display.progress import Progress
 from raymap.driver.adapters import untrained_orders
 from raymap.driver.draw import folder_at, plan_run
@@ -23,22 +22,20 @@ from raymap.store.lock import locked
 from raymap.study.model import Study
 
 
-def check_attention(study: Study, base: Path) -> None:
+def check_attention(prepared: Prepared) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
         InputError: prompts differ between base and adapter, a layer has fewer heads than head groups, or the denoiser
             is compiled.
     """
+    study, heads = prepared.study, prepared.base.heads
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
     if study.speed.compile != "none":
         problem = "compiles the denoiser, and watching its attention puts other modules in"
         raise InputError(f"speed.compile: {study.speed.compile}", problem, "measure a run with `compile: none`")
-    config = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
-    held = config.get("num_attention_heads") or config["attention_head_dim"]  # what diffusers' UNet takes for heads
-    heads = min(held) if isinstance(held, list) else held
     if study.attention.head_groups > heads:
         where = f"attention.head_groups: {study.attention.head_groups}"
         raise InputError(where, f"a layer of the base has {heads} heads", f"give 1 to {heads}")
@@ -47,12 +44,11 @@ def check_attention(study: Study, base: Path) -> None:
 def describe_attention(prepared: Prepared) -> str:
     """Return what measuring would do, in one line."""
     study = prepared.study
-    adapters = len(prepared.orders) + len(prepared.brought)
-    pairs = len(study.prompts) * len(study.seeds) * adapters
+    pairs = len(study.prompts) * len(study.seeds) * prepared.adapters
     passes = (1 + len(study.attention.protocols)) * study.sampler.steps
     return (
-        f"{study.name}: attention of {len(study.prompts)} prompts x {len(study.seeds)} seeds x {adapters} adapters = "
-        f"{pairs} pairs ({', '.join(study.attention.protocols)}), {passes} denoiser passes each"
+        f"{study.name}: attention of {len(study.prompts)} prompts x {len(study.seeds)} seeds x {prepared.adapters} "
+        f"adapters = {pairs} pairs ({', '.join(study.attention.protocols)}), {passes} denoiser passes each"
     )
 
 
@@ -101,7 +97,7 @@ def _measure(
 
     study = prepared.study
     resources = study.resources
-    meter = AttentionSpec(GeneratorSpec.of(study, pinned(study.base), plan, folder), study.attention)
+    meter = AttentionSpec(GeneratorSpec.of(study, prepared.base.pinned, plan, folder), study.attention)
     tables = TablesSpec(plan.digest, study.attention.protocols)
     with launch.runtime(resources):
         stream.Stream(

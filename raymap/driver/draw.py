@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
-from raymap.base import folder as bases
 from raymap.display.progress import Progress
 from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
@@ -36,7 +35,7 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     plan = make_plan(
         prepared.study,
         tuple(infos),
-        {"base": prepared.base_sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
+        {"base": prepared.base.sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
     )
     record = folder.root / "run.json"
     if record.exists():
@@ -59,10 +58,9 @@ def draw_missing(
     progress.phase("drawing", plan.images(missing), "images")
     if done:
         progress.note(f"{plan.images(set(done))} images are there already")
-    launch.check_shared_memory(
-        3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
-    )
-    generator = GeneratorSpec.of(study, bases.pinned(study.base), plan, folder)
+    batch_bytes = 3 * prepared.base.side**2 * plan.batch_size
+    launch.check_shared_memory(batch_bytes, stream.DEPTH + 1, study.resources)
+    generator = GeneratorSpec.of(study, prepared.base.pinned, plan, folder)
     scorer = ScorerSpec.of(study, plan, folder)
     driver = stream.Stream(
         plan,

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raymap.adapters.brought import bring
 from raymap.display.progress import Progress
-from raymap.driver.adapters import bring, train_missing, untrained_orders
+from raymap.driver.adapters import train_missing, untrained_orders
 from raymap.driver.draw import draw_missing, folder_at, plan_run
 from raymap.driver.interventions import measured_variants
 from raymap.driver.prepare import Prepared
@@ -59,7 +60,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str,
     refuse_another(prepared, folder)
     untrained = untrained_orders(prepared, folder)
     for found in prepared.brought:
-        bring(found, folder.adapter(found.info.name), prepared.base_sha256)
+        bring(found, folder.adapter(found.info.name), prepared.base.sha256)
     session: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     schedule: Schedule | None = None
     plan = None if untrained else plan_run(prepared, folder)
@@ -99,7 +100,7 @@ def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Pr
     """Draw what the study's interventions lack, against the base pictures of its finished map, and reduce them."""
     study, schedule, session = prepared.study, None, None
     write_study(study, folder)
-    plan = mapped.under(measured_variants(study, prepared.touched, prepared.base, folder))
+    plan = mapped.under(measured_variants(prepared, folder))
     if not set(plan.units) <= folder.done(plan).keys():
         refuse_other_versions(folder)
         from raymap.cluster import launch

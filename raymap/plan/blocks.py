@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from raymap.errors import InputError
 from raymap.study.interventions import MARK, Variant
 from raymap.study.model import SpeedSettings, Study
 
@@ -93,6 +94,20 @@ class Plan:
     def images(self, units: set[Unit]) -> int:
         """Return how many images the given units hold (padding not counted)."""
         return sum(len(self.blocks[u.block].items) for u in units)
+
+
+def check_names(adapters: Sequence[str]) -> None:
+    """Check the names of a study's adapters.
+
+    Raises:
+        InputError: one that two adapters have, or that a plan uses for something else.
+    """
+    for name in adapters:
+        if adapters.count(name) > 1 or name == BASE:
+            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
+        if MARK in name:
+            problem = f"has {MARK!r} in its name, which only the names of variants have"
+            raise InputError(f"adapter {name}", problem, "give its entry a `name:`")
 
 
 def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> Plan:

@@ -119,38 +119,46 @@ class Variant:
         return cls(match[1], family, match[3], alpha)
 
 
-def chosen(asked: Interventions, updating: Mapping[str, Levels]) -> dict[str, Levels]:
+def chosen(asked: Interventions, adapters: Mapping[str, Levels | None]) -> dict[str, Levels]:
     """Return the adapters that a study intervenes on, with their levels.
 
     Args:
-        updating: those that update weights.
+        adapters: every adapter of the study but the controls; None where it updates no weight.
     """
-    return {name: levels for name, levels in updating.items() if name in (asked.adapters or updating)}
+    names = asked.adapters or adapters
+    return {name: levels for name, levels in adapters.items() if levels is not None and name in names}
+
+
+def check_interventions(asked: Interventions, adapters: Mapping[str, Levels | None]) -> None:
+    """Check that a study's adapters can be intervened on.
+
+    Args:
+        adapters: as for `chosen`.
+
+    Raises:
+        InputError: an adapter that is not there or updates no weight, or nothing that could be drawn.
+    """
+    able = sorted(name for name, levels in adapters.items() if levels is not None)
+    for name in asked.adapters or ():
+        where = f"interventions.adapters: {name}"
+        if name not in adapters:
+            raise InputError(where, "is no adapter of the study", f"use {', '.join(able)}")
+        if name not in able:
+            raise InputError(where, "updates no weight, so there is nothing to intervene on", "leave it out")
+    if not able:
+        raise InputError("interventions", "no adapter of the study updates a weight", "remove the key")
+    if not planned_variants(asked, adapters):
+        problem = "leave no variant, because each adapter has only one of the parts that they ask for"
+        raise InputError("interventions", problem, "ask for another kind, such as `dose`, or remove the key")
 
 
 def planned_variants(asked: Interventions, adapters: Mapping[str, Levels | None]) -> tuple[Variant, ...]:
     """Return as many variants as a study will have; norms and sizes are unknown before the training.
 
     Args:
-        adapters: every adapter of the study but the controls; None where it updates no weight.
-
-    Raises:
-        InputError: an adapter that is not there or updates no weight, or nothing that could be drawn.
+        adapters: as for `chosen`.
     """
-    updating = {name: levels for name, levels in adapters.items() if levels is not None}
-    for name in asked.adapters or ():
-        where = f"interventions.adapters: {name}"
-        if name not in adapters:
-            raise InputError(where, "is no adapter of the study", f"use {', '.join(sorted(updating))}")
-        if name not in updating:
-            raise InputError(where, "updates no weight, so there is nothing to intervene on", "leave it out")
-    if not updating:
-        raise InputError("interventions", "no adapter of the study updates a weight", "remove the key")
-    planned = variants(asked, {name: Extent(levels, 1.0, 1) for name, levels in chosen(asked, updating).items()})
-    if not planned:
-        problem = "leave no variant, because each adapter has only one of the parts that they ask for"
-        raise InputError("interventions", problem, "ask for another kind, such as `dose`, or remove the key")
-    return planned
+    return variants(asked, {name: Extent(levels, 1.0, 1) for name, levels in chosen(asked, adapters).items()})
 
 
 def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Variant, ...]:

@@ -14,7 +14,7 @@ from ray import cloudpickle
 
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.read import load_adapter
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.cluster.launch import Starts, Worker, runtime, start_pair
 from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
@@ -74,7 +74,7 @@ def test_a_relative_run_folder_is_refused_on_a_cluster(
 
 
 def test_an_adapter_is_what_its_card_says_wherever_it_is_read(finished: Path, tmp_path: Path) -> None:
-    skeleton, name = skeleton_of(PIPELINE), "star-cup-lora"
+    skeleton, name = Base.at(PIPELINE).skeleton, "star-cup-lora"
     shutil.copytree(finished / "adapters" / name, tmp_path / name)
     load_adapter(tmp_path / name, skeleton)
     card = json.loads((tmp_path / name / "adapter.json").read_text())

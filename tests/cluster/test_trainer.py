@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
-from rich.console import Console
 
 from raymap.actors.trainer import Trainer
 from raymap.adapters.card import CARD
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.read import read_adapter
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.cluster import launch, training
 from raymap.display.progress import Progress
 from raymap.embedded.model import PIPELINE
@@ -69,7 +68,7 @@ def running() -> Iterator[None]:
 
 def train(groups: tuple[tuple[AdapterOrder, ...], ...], folder: RunFolder, start: Callable[[], Any]) -> None:
     with locked(folder.root):
-        training.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
+        training.train_all(groups, folder, start, 1, Progress())
 
 
 def test_a_lost_trainer_is_replaced_and_the_adapter_is_the_same_bits(
@@ -161,5 +160,5 @@ def test_a_subject_that_ends_in_nan_takes_no_other_of_its_batch_with_it(
         list(Spoiling(PIPELINE, 1, "cpu").train(orders, folders, tmp_path / "scratch"))
     assert [folder.exists() for folder in folders] == [False, True]
     assert len(json.loads((folders[1] / CARD).read_text())["losses"]) == 1
-    read_adapter(folders[1], skeleton_of(PIPELINE))
+    read_adapter(folders[1], Base.at(PIPELINE).skeleton)
     assert not (tmp_path / "scratch").exists()

@@ -21,21 +21,25 @@ FAMILIES: dict[str, Family] = {
 """Every family, by the name of its pipeline's class."""
 
 
-def family_at(folder: Path) -> Family:
+def family_at(folder: Path, base: str | None = None) -> Family:
     """Return the family of a base's folder.
+
+    Args:
+        base: the base's name in a study, for errors; the folder by default.
 
     Raises:
         InputError: model_index.json cannot be read, or names a pipeline of no known family.
     """
-    path = folder / INDEX
+    where = f"base: {base or folder}"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        kind = json.loads((folder / INDEX).read_text(encoding="utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(str(path), f"names no pipeline ({error!r})", "fetch the base again") from error
-    if name not in FAMILIES:
-        problem = f"is a base of the kind {name}, which raymap does not know"
-        raise InputError(str(path), problem, f"give one of the kind {' or '.join(FAMILIES)}")
-    return FAMILIES[name]
+        raise InputError(where, f"its {INDEX} names no pipeline ({error!r})", "fetch the base again") from error
+    family = FAMILIES.get(str(kind))
+    if family is None:
+        problem = f"its pipeline is a {kind}, and raymap draws with {', '.join(FAMILIES)} alone"
+        raise InputError(where, problem, "give a base of such a kind")
+    return family
 
 
 def family_of(pipeline: Any) -> Family:

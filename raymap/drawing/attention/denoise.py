@@ -12,6 +12,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from raymap.adapters.resident import AdapterStore
+from raymap.base.families import family_of
+from raymap.base.pipeline import denoiser_of
 from raymap.drawing.attention.heat import Heat, TokenMaps
 from raymap.drawing.attention.shift import Grid, Shifts
 from raymap.drawing.attention.tokens import class_masks
@@ -35,14 +37,15 @@ class Trajectory:
         """
         self.text = text
         self._guidance = sampler.guidance_scale
-        self._unet = pipeline.unet
+        self._denoiser = denoiser_of(pipeline)
         self._scheduler = copy.deepcopy(pipeline.scheduler)
         self._scheduler.set_timesteps(sampler.steps, device=pipeline.device)
         pipeline.scheduler.set_timesteps(sampler.steps, device=pipeline.device)  # its noise scale is read below
         generators = noise_generators(seeds)
-        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        config = self._denoiser.config
+        side = config.sample_size * pipeline.vae_scale_factor
         self.latents = pipeline.prepare_latents(
-            len(seeds), pipeline.unet.config.in_channels, side, side, text.dtype, pipeline.device, generators
+            len(seeds), config.in_channels, side, side, text.dtype, pipeline.device, generators
         )
         self._extra = pipeline.prepare_extra_step_kwargs(generators, 0.0)
 
@@ -56,7 +59,7 @@ class Trajectory:
         latents = torch.cat([self.latents] * 2) if self._guidance > 1 else self.latents
         latents = self._scheduler.scale_model_input(latents, t)
         given = self.text if text is None else text
-        return self._unet(latents, t, encoder_hidden_states=given, return_dict=False)[0]
+        return self._denoiser(latents, t, encoder_hidden_states=given, return_dict=False)[0]
 
     def advance(self, predicted: torch.Tensor, t: torch.Tensor) -> None:
         """Take one denoising step (classifier-free guidance: Ho & Salimans 2022)."""
@@ -98,7 +101,7 @@ class Comparer:
         self._sampler, self._settings, self._size = sampler, settings, batch_size
         pipeline.scheduler.set_timesteps(sampler.steps)
         steps = pipeline.scheduler.timesteps.tolist()
-        self._layers = tuple(name.removesuffix(".attn2") for name in cross_attentions(pipeline.unet))
+        self._layers = tuple(cross_attentions(denoiser_of(pipeline), family_of(pipeline)))
         self._grid = Grid(len(steps), min(settings.bins, len(steps)), settings.head_groups, len(self._layers))
         bins = range(self._grid.bins)
         self._timesteps = tuple(fmean(t for k, t in enumerate(steps) if self._grid.bin_of(k) == b) for b in bins)
@@ -143,7 +146,7 @@ class Comparer:
             heat.take(shifts.passing, maps)
 
         first = size if self._sampler.guidance_scale > 1 else 0
-        with watched(self._pipeline.unet, slice(first, first + n), take):
+        with watched(denoiser_of(self._pipeline), family_of(self._pipeline), slice(first, first + n), take):
             for step, t in enumerate(base.timesteps):
                 store.swap(None)
                 shifts.pass_((), step)
