@@ -24,6 +24,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from raymap.actors.batches import Drawn, Scored
+from raymap.actors.roles import WorkerInfo
 from raymap.cluster import launch, stream
 from raymap.display.progress import Progress
 from raymap.plan.blocks import AdapterInfo, Block, Plan, make_plan
@@ -45,8 +46,8 @@ class StillGenerator:
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
-    def ready(self, scorer: bool = True) -> dict[str, Any]:
-        return {"device": "none", "threads": 1}
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return WorkerInfo(device="none", threads=1)
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         pixels = self.pixels[: len(block.items)]
@@ -65,17 +66,17 @@ class StillScorer:
     def read_base(self, block: Block) -> np.ndarray:
         return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)
 
-    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
-        pixels.reshape(-1)[::PAGE].max()
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        batch.reshape(-1)[::PAGE].max()
         table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
-        return Scored(table, None, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
+        return Scored(table, None, ["0" * 64] * len(batch), drawn.device, drawn.seconds | {"score_s": 0.0})
 
     def score_adapted(
-        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
     ) -> Scored:
-        n = len(pixels)
-        for batch in (pixels, base):
-            batch.reshape(-1)[::PAGE].max()
+        n = len(batch)
+        for pixels in (batch, base):
+            pixels.reshape(-1)[::PAGE].max()
         items = block.items
         columns: dict[str, Any] = {
             "adapter": [adapter.name] * n,

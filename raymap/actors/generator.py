@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
 from raymap.actors.batches import Drawn
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.card import read_phrase
 from raymap.adapters.derived import derived
@@ -47,9 +47,9 @@ class Generator:
         self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
-    def ready(self, scorer: bool = True) -> dict[str, Any]:
-        """Return what run.json records of a worker: device and threads; `scorer` is the answer of the one beside it."""
-        return {"device": self.device, "threads": self.spec.threads}
+    def ready(self, scorer: bool = True) -> WorkerInfo:
+        """Return what run.json records of a worker; `scorer` is the answer of the actor beside it."""
+        return WorkerInfo(self.device, self.spec.threads)
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         """Draw a block by the base (`adapter` is "base"), under an adapter or under a variant of one.

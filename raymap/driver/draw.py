@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,6 @@ def draw_missing(
     return schedule, {
         "drawn": plan.images(missing - schedule.failed),
         "drawing_s": round(time.perf_counter() - start, 1),
-        "workers": driver.seen,
+        "workers": [asdict(worker) for worker in driver.seen],
         **{name: round(value, 2) for name, value in driver.seconds.items()},
     }

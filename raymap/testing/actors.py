@@ -1,4 +1,4 @@
-"""Actors that stand where a generator or scorer stands; in a module that loads in no time, as each process must."""
+"""Actors that take the place of generators and scorers, in a module that every process loads quickly."""
 
 from __future__ import annotations
 
@@ -10,20 +10,40 @@ from typing import Any
 
 import numpy as np
 
-from raymap.actors.batches import Drawn
-from raymap.plan.blocks import Block
+from raymap.actors.batches import Drawn, Scored
+from raymap.actors.roles import WorkerInfo
+from raymap.cluster.shells import Built
+from raymap.plan.blocks import AdapterInfo, Block
+
+NOWHERE = WorkerInfo(device="none", threads=1)
+
+
+def _draw_nothing(block: Block, side: int) -> tuple[np.ndarray, Drawn]:
+    n = len(block.items)
+    return np.zeros((n, side, side, 3), np.uint8), Drawn((True,) * n, NOWHERE.device, {"draw_s": 0.0})
 
 
 class Generates:
-    def __init__(self, error: Exception | None) -> None:
-        if error is not None:
-            raise error
+    """A generator whose constructor may fail."""
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+    def __init__(self, error: Exception | None) -> None:
+        def build() -> WorkerInfo:
+            if error is not None:
+                raise error
+            return NOWHERE
+
+        self._built = Built(build)
+
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return self._built.checked()
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        return _draw_nothing(block, side=1)
 
 
 class ScoresAfterSeeing:
+    """A scorer that fails, or is killed, before it is ready."""
+
     def __init__(self, error: Exception | str | None) -> None:
         self.error = error
 
@@ -34,9 +54,20 @@ class ScoresAfterSeeing:
             raise self.error
         return True
 
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        raise NotImplementedError
+
+    def read_base(self, block: Block) -> np.ndarray:
+        raise NotImplementedError
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        raise NotImplementedError
+
 
 class Probe:
-    """Stands where a scorer stands and tells where an argument's bytes lie."""
+    """Takes the place of a scorer and tells where an argument's bytes are."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
         address = pixels.ctypes.data
@@ -52,14 +83,14 @@ class Probe:
 
 
 class Source:
-    """Stands where a generator stands."""
+    """Takes the place of a generator."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
 class Breaking:
-    """Stands where a generator stands, and breaks: the first process alone, or any under one model."""
+    """Takes the place of a generator and breaks: only the first process, or every one under a given model."""
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"
 
@@ -69,12 +100,11 @@ class Breaking:
         (started / str(os.getpid())).touch()
         self.drawn = 0
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return NOWHERE
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         self.drawn += 1
         if adapter == self.adapter or (self.adapter is None and self.first and self.drawn > 2):
             raise RuntimeError(self.PROBLEM)
-        n = len(block.items)
-        return np.zeros((n, self.side, self.side, 3), np.uint8), Drawn((True,) * n, "none", {"draw_s": 0.0})
+        return _draw_nothing(block, self.side)

@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.read import load_adapter
 from raymap.base.model import Base
@@ -53,7 +54,7 @@ def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: No
 
 def test_a_worker_is_up_once_both_its_actors_are(local_ray: None) -> None:
     worker: Worker = start_pair(Generates, None, ScoresAfterSeeing, None, Resources())
-    assert Starts("worker").answer(worker.ready) == {"device": "none"}
+    assert Starts("worker").answer(worker.ready) == WorkerInfo("none", 1)
     worker.stop()
 
 
