@@ -1,4 +1,4 @@
-"""Measures attention, a block and an adapter at a time, and tabulates what was measured."""
+"""Measures attention, one block under one adapter at a time, and puts the measurements into tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
 
 
 class AttentionMeter:
-    """One base model on one device, with every adapter's attention set beside its own."""
+    """One base on one device, whose attention is compared with that under every adapter."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self._generator = Generator(spec.generator)
@@ -34,7 +34,7 @@ class AttentionMeter:
         return self._generator.ready(scorer)
 
     def draw(self, block: Block, adapter: str) -> tuple[Compared | None, Drawn]:
-        """Compare a block's attention under an adapter with the base's; of the base itself there is nothing to say."""
+        """Compare a block's attention under an adapter with the base's; for the base itself nothing is measured."""
         start = time.perf_counter()
         prompts = [item.prompt for item in block.items]
         if adapter == BASE:
@@ -62,7 +62,7 @@ class AttentionTables:
         return Scored(stamped(ATTENTION, self.spec.digest).empty_table(), None, [], drawn.device, drawn.seconds)
 
     def read_base(self, block: Block) -> None:
-        """Return nothing: comparing needs no pictures."""
+        """Return nothing: a comparison needs no images."""
 
     def score_adapted(self, block: Block, adapter: AdapterInfo, batch: Compared, drawn: Drawn, base: None) -> Scored:
         """Return one row per prompt, seed, protocol, layer, bin, head group and class of tokens that the prompt has."""

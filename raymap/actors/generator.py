@@ -1,4 +1,4 @@
-"""Draws batches: holds the base and all adapters resident and swaps between them."""
+"""Draws batches: keeps the base and all adapters in memory and swaps between them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from raymap.study.interventions import MARK, Variant, in_force
 
 
 class Generator:
-    """One base model on one device, drawing blocks under any adapter or variant of one."""
+    """One base on one device, which draws blocks under any adapter or variant of one."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         pin(spec.threads)
@@ -55,7 +55,7 @@ class Generator:
         """Draw a block by the base (`adapter` is "base"), under an adapter or under a variant of one.
 
         Returns:
-            uint8 (N, H, W, 3), or no picture at all where every one is proved to be the base's own; and how.
+            uint8 (N, H, W, 3), or no image at all where each is proved to be the base's own; and how it was drawn.
 
         Raises:
             DrawingError: a pixel is not finite.
@@ -69,7 +69,7 @@ class Generator:
             self.store.swap(None)
         elif MARK in adapter:
             before_step = self._intervene(Variant.parse(adapter))
-            if self.store.text_state is not None:  # as many embeddings as variants and prompts would fill the device
+            if self.store.text_state is not None:  # kept for every variant and prompt, embeddings would fill the device
                 encoder = PromptEncoder(self.pipeline, self.store)
         else:
             phrase = self.phrases.get(adapter)
@@ -93,7 +93,7 @@ class Generator:
         self._resident[name] = adapter
 
     def _intervene(self, variant: Variant) -> Callable[[int], None] | None:
-        """Put a variant in force; return what has to be done before each denoising step, if anything."""
+        """Put a variant in force; return what is to be called before each denoising step, if anything."""
         name = variant.adapter
         if variant.family in ("random", "budget"):
             name = variant.name

@@ -84,7 +84,7 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a worker needs to know to measure attention: how to draw, and how to reduce."""
+    """What a worker needs to know to measure attention: how to draw, and how to reduce maps."""
 
     generator: GeneratorSpec
     settings: AttentionSettings
@@ -92,7 +92,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class TablesSpec:
-    """What tabulating needs to know: the digest that stamps the tables, and the order of the protocols."""
+    """What tables of attention need: the digest with which they are stamped, and the order of the protocols."""
 
     digest: str
     protocols: tuple[str, ...]

@@ -50,13 +50,13 @@ app = typer.Typer(
 )
 Output = Annotated[
     str | None,
-    typer.Option(help="Run folder: a path or a URL, as s3://bucket/run.", show_default="runs/<study name>"),
+    typer.Option(help="Run folder: a path, or a URL such as s3://bucket/run.", show_default="runs/<study name>"),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
-Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
-StudyFile = Annotated[Path, typer.Argument(help="A study, YAML.")]
-Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL as s3://bucket/run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print what would be done, then stop.")]
+Limit = Annotated[int | None, typer.Option(help="Keep only so many prompts, taken in turn from the categories.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value: overrides a key of the study.")]
+StudyFile = Annotated[Path, typer.Argument(help="A study: a YAML file.")]
+Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL such as s3://bucket/run.")]
 
 
 def offline() -> None:

@@ -1,4 +1,4 @@
-"""Commands that do a study: demo, train, run."""
+"""The commands that carry out a study: demo, train, run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def demo(output: Output = None) -> None:
 
     target = place(output or "runs/demo")
     if not is_local(target):
-        raise InputError(f"--output {output}", "is no local path, where the demo draws its references", "give a folder")
+        raise InputError(
+            f"--output {output}", "is not a local path, which the demo needs for its references", "give a folder"
+        )
     mapped(described(demo_study(target / "references")), target)
 
 
@@ -40,7 +42,7 @@ def train(
     limit: Limit = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
+    """Train the study's missing adapters and stop; `run` with the same output goes on from there."""
     from raymap.driver import run as runs
 
     prepared, target = _prepared(study, output, overrides, limit, dry_run)
@@ -56,10 +58,12 @@ def run(
     dry_run: DryRun = False,
     limit: Limit = None,
     overrides: Overrides = None,
-    price: Annotated[float | None, typer.Option(help="Of a device's hour; --dry-run then says what all costs.")] = None,
-    draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
+    price: Annotated[
+        float | None, typer.Option(help="Price of a device's hour; --dry-run then says what the run costs.")
+    ] = None,
+    draw_anyway: Annotated[bool, typer.Option(help="Also draw images that are proved equal to the base's.")] = False,
 ) -> None:
-    """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
+    """Train, draw, score, map and report. Running it again does only what is missing."""
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
     prepared, target = _prepared(study, output, changes, limit, dry_run)
     if dry_run:
@@ -73,7 +77,7 @@ def run(
 def _prepared(
     path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None, dry: bool = False
 ) -> tuple[Prepared, Path]:
-    """Read and check a study; return it with its run folder."""
+    """Read and check a study, and return it with its run folder."""
     from raymap.study.file import load_study
 
     target = place(output) if output else None
@@ -82,7 +86,7 @@ def _prepared(
 
 
 def described(study: Study, dry: bool = False) -> Prepared:
-    """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
+    """Check everything that a study names and print what it asks for; in a dry run, also what is still missing."""
     from raymap.driver.prepare import prepare
 
     prepared = prepare(study, dry)
@@ -92,13 +96,13 @@ def described(study: Study, dry: bool = False) -> Prepared:
             f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
         )
     for prompt in prepared.too_long:
-        problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
+        problem = f"{prompt.id} is longer than the text encoder reads, and the rest is ignored: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)
     return prepared
 
 
 def mapped(prepared: Prepared, output: Path) -> dict[str, Any]:
-    """Do a prepared study in a run folder, print its summary and return its statistics."""
+    """Carry out a prepared study in a run folder, print its summary and return its statistics."""
     from raymap.driver.run import run
     from raymap.store.folder import RunFolder
 

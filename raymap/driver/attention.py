@@ -1,4 +1,4 @@
-"""Measures a finished run's attention: the same prompts, seeds, adapters and batches, through the same scheduler."""
+"""Measures a finished run's attention: the same prompts, seeds, adapters and batches, with the same scheduler."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def check_attention(prepared: Prepared) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
-        InputError: prompts differ between base and adapter, a layer has fewer heads than head groups, or the denoiser
-            is compiled.
+        InputError: base and adapters draw different prompts, the denoiser is compiled, or a layer has fewer heads than
+            head groups.
     """
     study, heads = prepared.study, prepared.base.heads
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
     if study.speed.compile != "none":
-        problem = "compiles the denoiser, and watching its attention puts other modules in"
+        problem = "compiles the denoiser, whose attention can then not be watched"
         raise InputError(f"speed.compile: {study.speed.compile}", problem, "measure a run with `compile: none`")
     if study.attention.head_groups > heads:
         where = f"attention.head_groups: {study.attention.head_groups}"
@@ -53,10 +53,10 @@ def describe_attention(prepared: Prepared) -> str:
 
 
 def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
-    """Measure what is missing beside a finished run, and return attention.json. Running it again resumes.
+    """Measure what is missing beside a finished run and return what attention.json says. Running it again resumes.
 
     Raises:
-        InputError: the folder holds no finished run of this study, or attention reduced otherwise, or is in use.
+        InputError: the folder holds no finished run of this study, or attention with other settings, or is in use.
         IncompleteRunError: some batches failed; the others are kept and reduced.
     """
     folder = folder_at(output)
@@ -67,11 +67,11 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, An
 def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
     study = prepared.study
     if not (folder.root / "map.arrow").exists() or untrained_orders(prepared, folder):
-        problem = "holds no finished map, with which attention could be compared"
+        problem = "holds no finished map to compare attention with"
         raise InputError(str(folder.root), problem, "give the study to `raymap run` first")
     mapped = plan_run(prepared, folder)
     plan = replace(mapped, digest=_digest(mapped, study))
-    own = RunFolder(folder.root / "attention")  # a run folder of its own: ledger, failures, and scores of attention
+    own = RunFolder(folder.root / "attention")  # a run folder in itself, with ledger, failures and scores
     _check_digest(own, plan)
     done = own.done(plan)
     missing = set(plan.units) - done.keys()
@@ -85,9 +85,9 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[s
     progress.note("reducing: attention")
     from raymap.analysis.why.attention import reduce_attention  # late, because scipy takes a second
 
-    found = reduce_attention(folder.root)
+    summary = reduce_attention(folder.root)
     own.check_complete(plan, schedule.failed)
-    return found
+    return summary
 
 
 def _measure(
@@ -120,4 +120,4 @@ def _check_digest(own: RunFolder, plan: Plan) -> None:
     if not record.exists():
         write_atomically(record, as_json({"digest": plan.digest}))
     elif json.loads(record.read_text(encoding="utf-8"))["digest"] != plan.digest:
-        raise InputError(str(own.root), "holds attention that was reduced otherwise", "delete it")
+        raise InputError(str(own.root), "holds attention that was measured with other settings", "delete it")

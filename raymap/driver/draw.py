@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,20 @@ from raymap.store.files import is_local
 from raymap.store.folder import RunFolder
 
 
+@dataclass(frozen=True)
+class Session:
+    """One session of drawing: what run.json records of it, and the units that failed."""
+
+    record: dict[str, Any]
+    failed: frozenset[Unit]
+
+
 def folder_at(output: Path) -> RunFolder:
-    """Return the run folder; a relative path means another place on each node, and a job's own goes with the job."""
+    """Return the run folder.
+
+    Raises:
+        InputError: a relative path on a cluster, where it means another folder on every node.
+    """
     if os.environ.get("RAY_ADDRESS") and is_local(output) and not output.is_absolute():
         problem = "is a relative path, and the run joins a cluster"
         raise InputError(f"--output {output}", problem, "give a URL, or an absolute path that every node sees")
@@ -30,25 +42,31 @@ def folder_at(output: Path) -> RunFolder:
 
 
 def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
-    """Plan the run and refuse a folder that holds another one."""
-    infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
-    infos += [found.info for found in prepared.brought]
-    plan = make_plan(
-        prepared.study,
-        tuple(infos),
-        {"base": prepared.base.sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
-    )
+    """Plan the run; its adapters are in the run folder.
+
+    Raises:
+        InputError: the folder holds another study's run.
+    """
+    study = prepared.study
+    adapters = [info_of(order, folder.adapter(order.name)) for order in prepared.orders]
+    adapters += [found.info for found in prepared.brought]
+    digests = {"base": prepared.base.sha256, **judge_digests(study.clip, study.lpips)}
+    plan = make_plan(study, tuple(adapters), digests)
     record = folder.root / "run.json"
     if record.exists():
-        held = json.loads(record.read_text(encoding="utf-8")).get("digest")
-        if held != plan.digest:
+        recorded = json.loads(record.read_text(encoding="utf-8")).get("digest")
+        if recorded != plan.digest:
             raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
     return plan
 
 
-def draw_missing(
-    prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress
-) -> tuple[Schedule, dict[str, Any]]:
+def draw_missing(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> Session:
+    """Draw, score and commit what the run folder lacks of a plan, in a Ray runtime that is up.
+
+    Raises:
+        InputError: a node's shared memory is too small for what its workers have in flight.
+        IncompleteRunError: as `Stream.run`.
+    """
     from raymap.cluster import launch, stream
 
     start = time.perf_counter()
@@ -73,9 +91,10 @@ def draw_missing(
         devices={unit.block: device for unit, device in done.items() if unit.adapter == BASE},
     )
     driver.run(study.resources.workers)
-    return schedule, {
+    record = {
         "drawn": plan.images(missing - schedule.failed),
         "drawing_s": round(time.perf_counter() - start, 1),
         "workers": [asdict(worker) for worker in driver.seen],
         **{name: round(value, 2) for name, value in driver.seconds.items()},
     }
+    return Session(record, frozenset(schedule.failed))
