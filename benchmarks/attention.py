@@ -21,7 +21,7 @@ from rich.table import Table
 
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
-from raymap.base.families import family_of
+from raymap.base.families.registry import family_of
 from raymap.base.pipeline import load
 from raymap.bench.models import random_lora
 from raymap.drawing.attention.denoise import Comparer

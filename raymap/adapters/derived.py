@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from raymap.adapters.update import Adapter, LowRank, Replacement, Update
-from raymap.base.family import Family
+from raymap.base.families.family import Family
 from raymap.study.interventions import Extent, Variant
 
 

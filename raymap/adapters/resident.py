@@ -11,7 +11,7 @@ from torch import nn
 
 from raymap.adapters.triggers import may_stand_in
 from raymap.adapters.update import Adapter, Token, Update
-from raymap.base.families import family_of
+from raymap.base.families.registry import family_of
 
 EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30

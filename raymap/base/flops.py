@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from raymap.base.family import Family
+from raymap.base.families.family import Family
 from raymap.base.shapes import Shapes
 
 _BLOCK = re.compile(r"(?P<part>down|mid|up)_block(?:s\.(?P<number>\d+))?\.(?P<sampler>(?:down|up)samplers\.)?")

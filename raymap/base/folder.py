@@ -6,9 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from raymap.base.families import FAMILIES, INDEX, family_at
-from raymap.base.family import Family
+from raymap.base.families.family import Family
+from raymap.base.families.registry import FAMILIES, family_at
 from raymap.base.fetch import fetch_folder
+from raymap.base.shapes import INDEX
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 

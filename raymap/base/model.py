@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from raymap.base.families import family_at
-from raymap.base.family import Family
+from raymap.base.families.family import Family
+from raymap.base.families.registry import family_at
 from raymap.base.flops import Flops, count_flops
 from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve, tokenizer_folder
 from raymap.base.shapes import config_of, shapes_of

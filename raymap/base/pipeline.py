@@ -9,7 +9,7 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from raymap.base.families import family_at, family_of
+from raymap.base.families.registry import family_at, family_of
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:

@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from raymap.base.families import INDEX
 from raymap.errors import InputError
 
+INDEX = "model_index.json"
+"""Names a base's pipeline and the class of each of its components."""
 Shapes = dict[str, tuple[int, ...]]
 FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
 """A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
@@ -39,6 +40,12 @@ def shapes_of(folder: Path, component: str, prefix: str = "") -> Shapes:
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
 
 
+def index_of(folder: Path) -> dict[str, Any]:
+    """Return what a base's model_index.json says."""
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return index
+
+
 def config_of(folder: Path, component: str) -> dict[str, Any]:
     """Return a component's configuration."""
     config: dict[str, Any] = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
@@ -57,7 +64,7 @@ def built(folder: Path, component: str) -> Shapes:
     """Return the shapes of a component that is built on torch's meta device from its configuration."""
     import torch  # here, because a base that has safetensors files is looked at without it
 
-    library, name = json.loads((folder / INDEX).read_text(encoding="utf-8"))[component]
+    library, name = index_of(folder)[component]
     kind: Any = getattr(importlib.import_module(library), name)
     with torch.device("meta"):
         if library == "transformers":

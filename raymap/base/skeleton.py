@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from raymap.base.family import Family
+from raymap.base.families.family import Family
 from raymap.base.shapes import Shapes, shapes_of
 
 

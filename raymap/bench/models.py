@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.base.families import family_of
+from raymap.base.families.registry import family_of
 from raymap.base.flops import count_flops
 from raymap.base.folder import OUTLINES
 from raymap.base.shapes import shapes_in

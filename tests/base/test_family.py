@@ -14,10 +14,11 @@ from diffusers import StableDiffusionPipeline
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.brought import bring
-from raymap.base.families import FAMILIES, INDEX, family_of
+from raymap.base.families.registry import FAMILIES, family_of
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
 from raymap.base.model import Base
 from raymap.base.pipeline import load
+from raymap.base.shapes import INDEX
 from raymap.bench.models import random_base, random_lora, write_lora
 from raymap.driver.cost import estimate
 from raymap.driver.draw import plan_run

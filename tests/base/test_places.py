@@ -10,9 +10,9 @@ import fsspec
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from raymap.base.families import INDEX
 from raymap.base.folder import resolve
 from raymap.base.model import open_base
+from raymap.base.shapes import INDEX
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 

@@ -11,10 +11,9 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
-from raymap.base.families import INDEX
 from raymap.base.folder import OUTLINES
 from raymap.base.model import Base
-from raymap.base.shapes import Shapes, built, shapes_in, shapes_of
+from raymap.base.shapes import INDEX, Shapes, built, shapes_in, shapes_of
 from raymap.base.skeleton import word_id
 from raymap.bench.models import random_base
 from raymap.embedded.model import PIPELINE

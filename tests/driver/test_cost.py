@@ -11,11 +11,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from raymap.base.families import INDEX
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.flops import Flops, count_flops
 from raymap.base.model import Base
-from raymap.base.shapes import config_of, shapes_in, shapes_of
+from raymap.base.shapes import INDEX, config_of, shapes_in, shapes_of
 from raymap.bench.models import SIZES, TARGETS, random_base
 from raymap.driver import cost
 from raymap.driver.prepare import prepare

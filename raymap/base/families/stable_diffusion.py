@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.family import Family
+from raymap.base.families.family import Family
 
 STABLE_DIFFUSION = Family(
     title="Stable Diffusion 1 and 2",

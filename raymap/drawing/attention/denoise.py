@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from raymap.adapters.resident import AdapterStore
-from raymap.base.families import family_of
+from raymap.base.families.registry import family_of
 from raymap.base.pipeline import denoiser_of
 from raymap.drawing.attention.heat import Heat, TokenMaps
 from raymap.drawing.attention.shift import Grid, Shifts

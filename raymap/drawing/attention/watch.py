@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raymap.base.family import Family
+from raymap.base.families.family import Family
 
 Take = Callable[[int, torch.Tensor], None]
 """Gets a layer's number and its probabilities, float32 (items, heads, positions, tokens)."""
