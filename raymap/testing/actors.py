@@ -1,4 +1,7 @@
-"""Actors that stand where a generator or scorer stands; in a module that loads in no time, as each process must."""
+"""Actors that take the place of a generator or a scorer and do no arithmetic.
+
+Every actor's process imports this module, so it imports nothing that takes long.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from raymap.actors.batches import Drawn
-from raymap.plan.blocks import Block
+from raymap.actors.batches import Drawn, Scored
+from raymap.plan.blocks import AdapterInfo, Block
+from raymap.store.schema import NOISE, SCORES, stamped
+
+PAGE = 4096
 
 
 class Generates:
+    """A generator that starts, or raises an error while it starts."""
+
     def __init__(self, error: Exception | None) -> None:
         if error is not None:
             raise error
@@ -24,6 +33,8 @@ class Generates:
 
 
 class ScoresAfterSeeing:
+    """A scorer that starts, raises an error once it is asked whether it is ready, or kills its process then."""
+
     def __init__(self, error: Exception | str | None) -> None:
         self.error = error
 
@@ -36,7 +47,7 @@ class ScoresAfterSeeing:
 
 
 class Probe:
-    """Stands where a scorer stands and tells where an argument's bytes lie."""
+    """A scorer that tells in which mapping of its process the bytes of an argument lie."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
         address = pixels.ctypes.data
@@ -52,14 +63,14 @@ class Probe:
 
 
 class Source:
-    """Stands where a generator stands."""
+    """A generator of noise."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
 class Breaking:
-    """Stands where a generator stands, and breaks: the first process alone, or any under one model."""
+    """A generator that breaks: the first process only, or every process that draws under one model."""
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"
 
@@ -78,3 +89,61 @@ class Breaking:
             raise RuntimeError(self.PROBLEM)
         n = len(block.items)
         return np.zeros((n, self.side, self.side, 3), np.uint8), Drawn((True,) * n, "none", {"draw_s": 0.0})
+
+
+class StillGenerator:
+    """Hands out the same pixels again and again."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def ready(self, scorer: bool = True) -> dict[str, Any]:
+        return {"device": "none", "threads": 1}
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        pixels = self.pixels[: len(block.items)]
+        return pixels, Drawn((False,) * len(pixels), "none", {"swap_s": 0.0, "draw_s": 0.0})
+
+
+class StillScorer:
+    """Touches every page of a batch and returns rows of the contract's schema."""
+
+    def __init__(self, spec: tuple[str, int]) -> None:
+        self.digest, self.side = spec
+
+    def ready(self) -> bool:
+        return True
+
+    def read_base(self, block: Block) -> np.ndarray:
+        return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)
+
+    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
+        pixels.reshape(-1)[::PAGE].max()
+        table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
+        return Scored(table, None, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        n = len(pixels)
+        for batch in (pixels, base):
+            batch.reshape(-1)[::PAGE].max()
+        items = block.items
+        columns: dict[str, Any] = {
+            "adapter": [adapter.name] * n,
+            "method": [adapter.method] * n,
+            "subject": [adapter.subject] * n,
+            "subject_category": [adapter.subject_category] * n,
+            "prompt_id": [i.prompt_id for i in items],
+            "prompt_category": [i.prompt_category for i in items],
+            "seed": [i.seed for i in items],
+            "clip_base": np.zeros(n, np.float32),
+            "clip_adapted": np.zeros(n, np.float32),
+            "lpips": np.zeros(n, np.float32),
+            "base_sha256": ["0" * 64] * n,
+            "adapted_sha256": ["0" * 64] * n,
+            "drawn": [True] * n,
+            "device": [drawn.device] * n,
+        }
+        table = pa.table(columns, schema=stamped(SCORES, self.digest))
+        return Scored(table, None, ["0" * 64] * n, drawn.device, drawn.seconds | {"score_s": 0.0})

@@ -27,9 +27,9 @@ from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.report.gate import flagged, junit, summary, verdicts
 from raymap.study.builtin import audit_study
+from raymap.testing.scores import write_scores
 from tests.conftest import alone, raymap_command
-from tests.study.test_suites import HOSTILE
-from tests.synthetic import write_run
+from tests.hostile_prompts import HOSTILE
 
 Call = Callable[..., tuple[int, str]]
 ADAPTERS = ("ink.safetensors", "cup.pt", "clock=delta.bin")
@@ -262,7 +262,7 @@ def made_up(folder: Path, k: int, lpips: dict[int, float]) -> pl.DataFrame:
     values = np.full((12, 1, k), 0.1)
     for prompt, value in lpips.items():
         values[prompt] = value + np.arange(k) / 1000
-    write_run(folder, np.zeros((12, 1, k)), values)
+    write_scores(folder, np.zeros((12, 1, k)), values)
     reduce_run(folder)
     return flagged(folder)
 
@@ -281,7 +281,7 @@ def test_with_enough_seeds_the_test_must_agree(tmp_path: Path) -> None:
     values = np.full((12, 1, 10), 0.1)
     values[1] = 0.9 + np.arange(10) / 1000
     values[2, 0, 0] = 9.0
-    write_run(folder, np.zeros((12, 1, 10)), values)
+    write_scores(folder, np.zeros((12, 1, 10)), values)
     reduce_run(folder)
     cells = flagged(folder)
     assert cells["tested_e_per"].all() is True
@@ -292,7 +292,7 @@ def test_with_enough_seeds_the_test_must_agree(tmp_path: Path) -> None:
 
 def test_target_prompts_and_controls_do_not_count(tmp_path: Path) -> None:
     shift, lpips = np.zeros((12, 2, 4)), np.full((12, 2, 4), 0.9)
-    write_run(tmp_path, shift, lpips, adapters=("face", "other"), subject_categories=("face", "unknown"))
+    write_scores(tmp_path, shift, lpips, adapters=("face", "other"), subject_categories=("face", "unknown"))
     statistics = reduce_run(tmp_path)
     found = verdicts(flagged(tmp_path), statistics, Limits(prompts=10))
     assert [(v.adapter, v.value, v.of, v.passed) for v in found] == [("face", 10, 10, True), ("other", 12, 12, False)]
@@ -302,7 +302,7 @@ def test_target_prompts_and_controls_do_not_count(tmp_path: Path) -> None:
 def test_where_nothing_was_measured_no_limit_is_kept(tmp_path: Path) -> None:
     """An adapter with target prompts only cannot pass by default."""
     shift, lpips = np.zeros((1, 1, 4)), np.full((1, 1, 4), 0.9)
-    write_run(tmp_path, shift, lpips, subject_categories=("face",))
+    write_scores(tmp_path, shift, lpips, subject_categories=("face",))
     statistics = reduce_run(tmp_path)
     cells = shifted(read_map(tmp_path), pl.read_ipc((tmp_path / "shifts.arrow").read_bytes()), read_noise(tmp_path))
     found = judge(cells, statistics["adapters"], Limits(e_sem=1, e_per=1, prompts=5))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.driver import StillScorer, planned
 from raymap.cluster import launch
 from raymap.cluster.stream import Stream
 from raymap.display.progress import Progress
@@ -18,10 +17,11 @@ from raymap.plan.blocks import BASE, Unit
 from raymap.plan.schedule import Schedule
 from raymap.store.folder import RunFolder
 from raymap.study.model import Resources, Workers
-from raymap.testing.actors import Breaking
+from raymap.testing.actors import Breaking, StillScorer
+from raymap.testing.plans import plan_of
 
 SIDE = 8
-PLAN = planned(1840, batch=10)
+PLAN = plan_of(1840, batch=10)
 """Four blocks of ten images under the base and 45 adapters."""
 ONE, TWO = Workers(min=1, max=1), Workers(min=2, max=2)
 

@@ -17,7 +17,7 @@ from raymap import open_run
 from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.results import Run
-from tests.synthetic import write_run
+from raymap.testing.scores import write_scores
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = ("<img src=x onerror=alert(1)>", "b-adapter", "\x1b[31mred")
@@ -33,7 +33,7 @@ def values() -> tuple[np.ndarray, np.ndarray]:
 def folder(values: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("work") / "runs" / "demo"
     texts = ("<b>bold</b>", *(f"prompt {k}" for k in range(1, 12)))
-    write_run(path, *values, adapters=NAMES, texts=texts, study={"base": "embedded"})
+    write_scores(path, *values, adapters=NAMES, texts=texts, study={"base": "embedded"})
     reduce_run(path)
     return path
 
@@ -73,7 +73,7 @@ def test_the_matrix_is_the_scores_mean_over_seeds(run: Run, values: tuple[np.nda
 def test_a_cell_that_was_not_measured_is_not_a_number(values: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     shift = values[0].copy()
     shift[4, 1] = np.nan
-    write_run(tmp_path / "run", shift, values[1])
+    write_scores(tmp_path / "run", shift, values[1])
     reduce_run(tmp_path / "run")
     matrix = open_run(str(tmp_path / "run")).matrix()
     assert np.argwhere(np.isnan(matrix.values)).tolist() == [[4, 1]]

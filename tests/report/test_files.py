@@ -30,15 +30,9 @@ from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
 from raymap.report.verdict import smallest_p, verdict
-from raymap.testing.runs import CATEGORIES, Invented, write_run
+from raymap.testing.runs import Invented, write_run
 from tests.conftest import raymap_command
-
-ADAPTERS = [
-    (f"{category}-{method}", method, category, category)
-    for category in ("face", "style")
-    for method in ("textual_inversion", "lora", "custom_diffusion")
-]
-PROMPTS = [(f"a kettle of sort {k}", CATEGORIES[k % 6]) for k in range(18)]
+from tests.report.invented import ADAPTERS, PROMPTS
 
 
 @pytest.fixture(scope="module")
