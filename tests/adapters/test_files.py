@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ from tests.adapters.layouts import (
     kohya,
     written,
 )
-from tests.conftest import raymap_command, small_study
+from tests.commands import Ended
+from tests.small_study import small_study
 
 
 @pytest.fixture(scope="module")
@@ -219,20 +220,22 @@ def test_a_learned_token_may_be_called_what_it_will(token: str, skeleton: Skelet
     assert (read.method, read.adapter.triggers) == ("textual_inversion", (token,))
 
 
-def test_check_prints_a_row_an_adapter_and_refuses_with_a_reason(skeleton: Skeleton, tmp_path: Path) -> None:
+def test_check_prints_one_row_per_adapter_and_refuses_with_a_reason(
+    skeleton: Skeleton, tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     good = written("kohya", skeleton, tmp_path / "good.safetensors", alpha=6.0)
     (tmp_path / "bad.safetensors").write_bytes(good.read_bytes()[:-3])
     save_file({"koal": VECTORS}, tmp_path / "careless.safetensors", metadata={"modelspec.license": "CC0-1.0"})
     (tmp_path / "suite.yaml").write_text(json.dumps({"animals": ["a koala in a tree"]}))
     names = ["good.safetensors", "careless.safetensors", "bad.safetensors"]
     for files, code in ((names[:2], 0), (names, 2)):
-        command = raymap_command("check", *files, "--suite", "suite.yaml")
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        shown = "".join(done.stdout.split())
+        ended = command("check", *files, "--suite", "suite.yaml")
+        assert ended.code == code, ended.out + ended.err
+        shown = "".join(ended.out.split())
         for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
-            assert word in shown, done.stdout
-        assert ("refused:" in shown) == (code == 2), done.stdout
+            assert word in shown, ended.out
+        assert ("refused:" in shown) == (code == 2), ended.out
 
 
 def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(

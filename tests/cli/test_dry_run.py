@@ -18,7 +18,8 @@ from raymap.driver.prepare import describe, prepare, too_long
 from raymap.errors import InputError
 from raymap.study.file import load_study
 from raymap.study.suite import read_suite
-from tests.conftest import raymap_command, small_study
+from tests.commands import raymap_command
+from tests.small_study import small_study
 
 JOB = Path(__file__).parents[2] / "jobs" / "paper.yaml"
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import raymap_command
+from tests.commands import raymap_command
 
 SECRET = "hf_of_nobody_0123456789"
 RAY = str(Path(sys.executable).with_name("ray"))

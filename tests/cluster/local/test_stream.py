@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,6 @@ SIDE = 8
 PLAN = plan_of(1840, batch=10)
 """Four blocks of ten images under the base and 45 adapters."""
 ONE, TWO = Workers(min=1, max=1), Workers(min=2, max=2)
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with launch.runtime(Resources()):
-        yield
 
 
 def stream_of(folder: Path, breaks_under: str | None) -> Stream:

@@ -20,9 +20,8 @@ from raymap.report.page import render
 from raymap.report.source import read_run
 from raymap.study.suite import CATEGORIES
 from raymap.testing.runs import Invented, write_run
-from tests.browser import Opened, needs_browser, opened, pixels
+from tests.browser import Opened, opened, pixels
 
-pytestmark = needs_browser
 ADAPTERS = (
     ("face-a-lora", "lora", "face-a", "face"),
     ("face-a-custom_diffusion", "custom_diffusion", "face-a", "face"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from ray import cloudpickle
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.read import load_adapter
 from raymap.base.skeleton import skeleton_of
-from raymap.cluster.launch import Starts, Worker, runtime, start_pair
+from raymap.cluster.launch import Starts, Worker, start_pair
 from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
@@ -24,12 +24,6 @@ from raymap.testing.actors import Generates, ScoresAfterSeeing
 
 Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with runtime(Resources()):
-        yield
 
 
 @pytest.mark.parametrize(("drawing", "scoring"), [(NOWHERE, None), (None, NOWHERE)])
