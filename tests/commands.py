@@ -26,6 +26,11 @@ def raymap_command(*args: str | Path) -> list[str]:
     return [str(Path(sys.executable).with_name("raymap")), *(str(arg) for arg in args)]
 
 
+def python(code: str, *args: str | Path, **options: Any) -> str:
+    """Run Python code in a process of its own, which must end well; return what it printed."""
+    return finish([sys.executable, "-c", code, *(str(arg) for arg in args)], **options).stdout
+
+
 def finish(command: list[str], code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, which must come with an exit code; return what it wrote, as text."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False, **options)
