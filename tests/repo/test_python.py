@@ -111,7 +111,7 @@ def test_a_folder_without_a_map_is_refused(tmp_path: Path) -> None:
 
 def test_the_documented_example_runs(folder: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    printed = python("\n".join(blocks), cwd=folder.parent.parent)
+    assert len(blocks) == 6  # tests/driver/ray/test_commands.py runs the other three
+    printed = python("\n".join(blocks[:3]), cwd=folder.parent.parent)
     assert "<e_sem: 12 prompts × 3 adapters>" in printed
     assert printed.splitlines()[-1] == "0.0 0"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from raymap.cluster import launch
 from raymap.cluster.stream import Stream
@@ -38,7 +37,7 @@ def stream_of(folder: Path, breaks_under: str | None) -> Stream:
         run,
         launch.start_reducer(run),
         lambda: launch.start_pair(Breaking, spec, StillScorer, (PLAN.digest, SIDE), resources),
-        Progress(Console(quiet=True)),
+        Progress(),
     )
 
 
