@@ -20,7 +20,7 @@ from raymap.base.pipeline import load
 from raymap.base.skeleton import Skeleton
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from tests.adapters.test_files import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
+from tests.adapters.layouts import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
 
 
 @pytest.fixture(scope="module")

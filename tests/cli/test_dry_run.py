@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,8 @@ from raymap.driver.prepare import prepare
 from raymap.errors import InputError
 from raymap.study.file import load_study
 from raymap.study.suite import read_suite
-from tests.conftest import raymap_command, small_study
+from tests.commands import Ended
+from tests.small_study import small_study
 
 JOB = Path(__file__).parents[2] / "jobs" / "paper.yaml"
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -31,14 +30,16 @@ def unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
 
 
-def test_the_papers_study_is_foretold_before_anything_was_fetched(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("unfetched")
+def test_the_papers_study_is_foretold_before_anything_was_fetched(
+    tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """92,000 images as the paper counts them; hours from published FLOPs (see tests/driver/test_cost.py)."""
     shutil.copy(JOB, tmp_path)
-    command = raymap_command("run", tmp_path / "paper.yaml", "--dry-run", "--set", "resources.accelerator_type=H100")
-    nowhere = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=nowhere, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    first, *missing, last = done.stdout.splitlines()
+    monkeypatch.chdir(tmp_path)
+    ended = command("run", tmp_path / "paper.yaml", "--dry-run", "--set", "resources.accelerator_type=H100")
+    assert ended.code == 0, ended.err
+    first, *missing, last = ended.out.splitlines()
     assert "200 prompts x 10 seeds x 46 models = 92000 images, 30000 of them proved to be the base's own" in first
     assert "3 identity controls = 6000 images more, 2000 of them proved; 45 adapters to train" in first
     base, references = missing
@@ -52,7 +53,7 @@ def test_the_papers_study_is_foretold_before_anything_was_fetched(tmp_path: Path
     assert float(found[2]) == pytest.approx((11_600 * 512**2 * 2 + 16 * 19.17e6 * 4) / 2**30, rel=0.1)
     assert float(found[3]) == pytest.approx(66_000 * (100 * 0.8034e12 + 2.48e12) / (0.4 * 989e12) / 3600, rel=0.01)
     assert "on one H100 GPU at 40% of its float16 peak (in training of its float32 peak)" in last
-    assert {path.name for path in tmp_path.iterdir()} <= {"paper.yaml", "hub"}
+    assert [path.name for path in tmp_path.iterdir()] == ["paper.yaml"]
 
 
 def test_without_its_inputs_the_papers_study_itself_is_refused(

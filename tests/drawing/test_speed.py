@@ -26,7 +26,7 @@ from raymap.errors import InputError
 from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, make_plan
 from raymap.study.file import load_study
 from raymap.study.model import SamplerSettings, SpeedSettings, Study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 BLOCK = Block(0, (Item("p0", "a red car", "objects", 1), Item("p1", "a city at night", "scenes", 2)), ())
 

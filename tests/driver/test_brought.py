@@ -20,7 +20,7 @@ from raymap.driver.prepare import Prepared, prepare
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.study.file import load_study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 TO_V = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 

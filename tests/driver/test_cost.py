@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from raymap.base.model import Base
 from raymap.base.shapes import INDEX, config_of, shapes_in, shapes_of
 from raymap.bench.models import SIZES, TARGETS, random_base
 from raymap.driver import cost
+from raymap.driver.attention import describe_attention
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.personalize.layers import keys_and_values, low_rank
-from raymap.store.folder import RunFolder
 from raymap.study.file import load_study
-from tests.conftest import small_study
+from tests.commands import Ended
+from tests.small_study import small_study
 
 GPU = {"gpus_per_worker": 1, "accelerator_type": "H100"}
 
@@ -115,25 +117,16 @@ def test_images_that_are_proved_equal_cost_nothing(tmp_path: Path) -> None:
     assert (found.images, found.drawn) == (42, 14)
 
 
-def test_the_disk_that_is_foretold_is_what_a_run_takes(study: Path, finished: Path) -> None:
-    held = RunFolder(finished)
-    files = [p for folder in ("images", "scores", "features") for p in (held.root / folder).rglob("*") if p.is_file()]
-    files += held.root.glob("adapters/*/*.safetensors")
-    taken = sum(p.stat().st_size for p in files)
-    assert cost.estimate(prepare(load_study(study))).bytes == pytest.approx(taken, rel=0.5)
-
-
 def test_a_dry_run_prints_the_cost_at_a_price_and_writes_nothing(
-    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    study: Path, tmp_path: Path, command: Callable[..., Ended]
 ) -> None:
-    from raymap.cli import main
-
-    command = ["raymap", "run", str(study), "--dry-run", "--price", "0.5", "--output", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "42 images to draw" in said
-    assert "at 0.5 an hour: " in said
+    ended = command("run", study, "--dry-run", "--price", "0.5", "--output", tmp_path / "run")
+    assert ended.code == 0
+    assert "42 images to draw" in ended.out
+    assert "at 0.5 an hour: " in ended.out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_attention_says_how_many_passes(tmp_path: Path) -> None:
+    line = describe_attention(prepare(load_study(small_study(tmp_path))))
+    assert "7 prompts x 2 seeds x 2 adapters = 28 pairs (free, forced), 9 denoiser passes each" in line

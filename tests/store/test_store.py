@@ -115,13 +115,14 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> N
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(wait)
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(wait)  # so that each is killed somewhere else in its work
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        if path.exists():
-            data = path.read_bytes()
-            assert len(data) == 3_000_000
-            assert len(set(data)) == 1
+        data = path.read_bytes()
+        assert len(data) == 3_000_000
+        assert len(set(data)) == 1
 
 
 def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:

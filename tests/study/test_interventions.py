@@ -37,7 +37,7 @@ from raymap.study.interventions import (
     variants,
 )
 from raymap.study.model import SamplerSettings
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 ATTENTION = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 WEIGHTS = frozenset(

@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
 from ray import cloudpickle
 
-from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.read import load_adapter
 from raymap.base.model import Base
-from raymap.cluster.launch import Starts, Worker, runtime, start_pair
+from raymap.cluster.launch import Starts, Worker, start_pair
 from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
 from raymap.study.model import Resources, SamplerSettings
-from raymap.testing.actors import Generates, ScoresAfterSeeing
+from raymap.testing.actors import NO_DEVICE, Generates, ScoresAfterSeeing
 
 Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with runtime(Resources()):
-        yield
 
 
 @pytest.mark.parametrize(("drawing", "scoring"), [(NOWHERE, None), (None, NOWHERE)])
@@ -54,7 +47,7 @@ def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: No
 
 def test_a_worker_is_up_once_both_its_actors_are(local_ray: None) -> None:
     worker: Worker = start_pair(Generates, None, ScoresAfterSeeing, None, Resources())
-    assert Starts("worker").answer(worker.ready) == WorkerInfo("none", 1)
+    assert Starts("worker").answer(worker.ready) == NO_DEVICE
     worker.stop()
 
 

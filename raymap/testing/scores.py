@@ -1,4 +1,4 @@
-"""Run folders from made-up scores: what comparing, judging and reading need, without drawing a picture."""
+"""Run folders that hold given scores and no images: what comparing, judging and reading need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raymap.study.suite import CATEGORIES
 PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
-def write_run(
+def write_scores(
     folder: Path,
     shift: np.ndarray,
     lpips: np.ndarray,
@@ -30,12 +30,15 @@ def write_run(
     study: dict[str, Any] | None = None,
     image: str = "base",
 ) -> Path:
-    """Write `scores/` and `noise.arrow`; prompt p is of category p mod 6, base cosines depend on prompt and seed alone.
+    """Write `scores/` and `noise.arrow`.
+
+    Prompt p is of category p mod 6. The base's cosines depend on a prompt's text and on the seed alone.
 
     Args:
-        shift, lpips: (P, A, K): adapted less base cosine, and LPIPS.
-        texts: the prompts' texts; with them, and with `study`, a study.yaml is written too.
-        image: what base images' digests begin with.
+        shift, lpips: (P, A, K): the adapted image's cosine minus the base image's, and LPIPS.
+        texts: the prompts' texts.
+        study: where given, a study.yaml of these keys and of the prompts is written too.
+        image: what the digests of base images begin with.
     """
     prompts, count, k = shift.shape
     adapters = adapters or tuple(f"adapter-{a}" for a in range(count))

@@ -18,10 +18,10 @@ from playwright.sync_api import Browser
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
 from raymap.report.source import read_run
-from raymap.testing.runs import CATEGORIES, Invented, write_run
-from tests.browser import Opened, needs_browser, opened, pixels
+from raymap.study.suite import CATEGORIES
+from raymap.testing.runs import Invented, write_run
+from tests.browser import Opened, opened, pixels
 
-pytestmark = needs_browser
 ADAPTERS = (
     ("face-a-lora", "lora", "face-a", "face"),
     ("face-a-custom_diffusion", "custom_diffusion", "face-a", "face"),

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import polars as pl
 from playwright.sync_api import Browser
 
 from raymap.report.page import render
-from tests.browser import needs_browser, opened
+from tests.browser import opened
+from tests.driver.ray.report_source import copied
 
 
-def copied(finished: Path, target: Path) -> Path:
-    """Copy what a report is made from, pictures left out."""
-    for name in ("run.json", "statistics.json", "map.arrow", "shifts.arrow", "study.yaml"):
-        shutil.copy(finished / name, target)
-    shutil.copytree(finished / "scores", target / "scores")
-    return target
-
-
-@needs_browser
 def test_the_report_of_a_real_run_shows_map_and_pairs_without_a_complaint(finished: Path, chromium: Browser) -> None:
     with opened(chromium, finished / "report" / "index.html") as seen:
         cells = pl.read_ipc(finished / "map.arrow")
@@ -39,7 +30,6 @@ def test_the_report_of_a_real_run_shows_map_and_pairs_without_a_complaint(finish
         assert seen.complaints == []
 
 
-@needs_browser
 def test_a_control_that_is_not_zero_is_said_first(finished: Path, tmp_path: Path, chromium: Browser) -> None:
     root = copied(finished, tmp_path)
     statistics = json.loads((finished / "statistics.json").read_text())
@@ -49,12 +39,3 @@ def test_a_control_that_is_not_zero_is_said_first(finished: Path, tmp_path: Path
         first = seen.page.locator("main > *").first
         assert "identity control is not zero" in first.inner_text()
         assert "0.25" in first.inner_text()
-
-
-def test_keys_and_columns_that_are_not_known_yet_do_no_harm(finished: Path, tmp_path: Path) -> None:
-    root = copied(finished, tmp_path)
-    plain = render(root).read_text()
-    statistics = json.loads((root / "statistics.json").read_text())
-    (root / "statistics.json").write_text(json.dumps(statistics | {"later": {"n": 1}, "also": [1, 2]}))
-    pl.read_ipc(root / "shifts.arrow").with_columns(tau_sem=pl.lit(0.1)).write_ipc(root / "shifts.arrow")
-    assert render(root).read_text() == plain

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 import raymap
-from tests.conftest import small_study
+from tests.commands import python
+from tests.small_study import small_study
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,7 @@ def documented(finished: Path, study: Path, tmp_path_factory: pytest.TempPathFac
     (folder / "my-prompts.txt").write_text("# animals\na brown bear on snow\n# scenes\na city at night\n")
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
     code = "\n".join(["import polars as pl", *blocks[3:]])
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout.splitlines()
+    return folder, python(code, cwd=folder).splitlines()
 
 
 def test_run_returns_the_finished_run(documented: tuple[Path, list[str]], finished: Path) -> None:

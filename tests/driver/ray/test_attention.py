@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,26 +13,19 @@ import pytest
 from raymap.analysis.why.attention import read_attention
 from raymap.errors import InputError
 from raymap.store.schema import ATTENTION
-from raymap.study.file import load_study
-from tests.conftest import alone, raymap_command, small_study
+from tests.commands import finish, raymap_command
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
 def attended(finished: Path, study: Path, shared: Path) -> Path:
     """The small study's finished run folder, copied, with its attention measured by the real command."""
-    output = shared / "attended"
-    with alone(shared / "attended.lock"):
-        if not (output / "attention.json").exists():
-            shutil.copytree(finished, output)
-            attend(study, output)
-    return output
 
+    def make(output: Path) -> None:
+        shutil.copytree(finished, output)
+        finish(raymap_command("attention", study, "--output", output))
 
-def attend(study: Path, output: Path) -> str:
-    command = raymap_command("attention", study, "--output", output)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return made_once(shared / "attended", make)
 
 
 def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, attended: Path) -> None:
@@ -72,7 +64,7 @@ def test_what_was_lost_is_measured_again_to_the_same_bytes(attended: Path, study
     shutil.copytree(attended, output)
     name = "attention/scores/00001-star-cup-lora.arrow"
     (output / name).unlink()
-    attend(study, output)
+    finish(raymap_command("attention", study, "--output", output))
     for kept in (name, "attention.arrow", "attention_cells.arrow", "attention.json"):
         assert (output / kept).read_bytes() == (attended / kept).read_bytes()
 
@@ -102,11 +94,3 @@ def test_attention_needs_a_finished_map(study: Path, tmp_path: Path, call: Calla
     assert "`raymap run` first" in error
     with pytest.raises(InputError, match="holds no attention"):
         read_attention(tmp_path)
-
-
-def test_a_dry_run_says_how_many_passes(tmp_path: Path) -> None:
-    from raymap.driver.attention import describe_attention
-    from raymap.driver.prepare import prepare
-
-    line = describe_attention(prepare(load_study(small_study(tmp_path))))
-    assert "7 prompts x 2 seeds x 2 adapters = 28 pairs (free, forced), 9 denoiser passes each" in line

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from raymap.actors.generator import Generator
-from raymap.actors.scorer import Scorer
-from raymap.actors.specs import GeneratorSpec, ScorerSpec
-from raymap.adapters.card import write_card
-from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
-from raymap.adapters.read import foreign_card, read_adapter
-from raymap.base.model import Base
-from raymap.base.pipeline import load
+from raymap.actors.specs import GeneratorSpec
 from raymap.embedded.model import PIPELINE
-from raymap.errors import DrawingError
-from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
+from raymap.plan.blocks import BASE, Block, Item
 from raymap.study.model import SamplerSettings
-from tests.conftest import alone, raymap_command, small_study
+from tests.commands import finish, raymap_command
+from tests.once import made_once
+from tests.small_study import small_study
 
 ITEMS = tuple(
     Item(f"p{k:03d}", text, "animals", seed)
@@ -36,21 +30,16 @@ ITEMS = tuple(
     for seed in (0, 1)
 )
 BLOCK = Block(0, ITEMS, ())
-INFO = AdapterInfo("cup", "textual_inversion", "cup", "object", "0" * 64)
 
 
 @pytest.fixture(scope="session")
 def all_methods(shared: Path) -> Path:
     """A run of every method by the real commands, `train` first, a few optimizer steps each; laid out channels last."""
-    folder = shared / "methods"
-    with alone(shared / "methods.lock"):
-        if not (folder / "run" / "run.txt").exists():
-            folder.mkdir()
-            _run_all_methods(folder)
-    return folder / "run"
+    return made_once(shared / "methods", run_all_methods) / "run"
 
 
-def _run_all_methods(folder: Path) -> None:
+def run_all_methods(folder: Path) -> None:
+    folder.mkdir()
     short = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3}
     methods = {
         "textual_inversion": short | {"vectors": 2},
@@ -61,18 +50,15 @@ def _run_all_methods(folder: Path) -> None:
     brought = [{"path": "brought along.safetensors", "category": "style"}]
     study = small_study(folder, methods=methods, adapters=brought, images="report", speed={"channels_last": True})
     for name in ("train", "run"):
-        command = raymap_command(name, study, "--output", folder / "run")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = finish(raymap_command(name, study, "--output", folder / "run"))
         (folder / "run" / f"{name}.txt").write_text(done.stdout)
 
 
-def test_another_memory_layout_is_another_run(all_methods: Path) -> None:
+def test_another_memory_layout_is_another_run(all_methods: Path, call: Callable[..., tuple[int, str]]) -> None:
     assert yaml.safe_load((all_methods / "study.yaml").read_text())["speed"]["channels_last"] is True
     study = all_methods.parent / "study.yaml"
-    command = raymap_command("run", study, "--output", all_methods, "--set", "speed.channels_last=false")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert (done.returncode, "holds a run of another study" in " ".join(done.stderr.split())) == (2, True)
+    code, said = call("run", study, "--output", all_methods, "--set", "speed.channels_last=false")
+    assert (code, "holds a run of another study" in " ".join(said.split())) == (2, True)
 
 
 def test_train_trains_and_run_goes_on_from_there(all_methods: Path) -> None:
@@ -123,62 +109,15 @@ def test_the_card_says_all_of_the_recipe(all_methods: Path) -> None:
         assert samples.size == (4 * 64, 64)
 
 
-def generator(folder: Path, triggered: bool = False, draw_anyway: bool = False, dtype: str = "float32") -> Generator:
+def generator(folder: Path, dtype: str) -> Generator:
     sampler = SamplerSettings(steps=3, guidance_scale=3.0)
-    return Generator(GeneratorSpec(PIPELINE, {"cup": folder}, sampler, 4, dtype, triggered, draw_anyway, 1, "cpu"))
-
-
-def inversion(folder: Path, trigger: str, drift: bool = False) -> Path:
-    """Write an adapter folder as a run holds it: a random embedding under a trigger."""
-    folder.mkdir()
-    save_file({trigger: torch.randn(1, 96, generator=torch.Generator().manual_seed(0))}, folder / INVERSION_FILE)
-    if drift:
-        save_file({ROWS_KEY: load(PIPELINE).text_encoder.get_input_embeddings().weight * 0.94}, folder / ROWS_FILE)
-    read = read_adapter(folder, Base.at(PIPELINE).skeleton)
-    write_card(folder, foreign_card("cup", "object", None, read, "0" * 64))
-    return folder
-
-
-def test_what_is_proved_identical_is_drawn_only_when_asked_and_then_equal(tmp_path: Path) -> None:
-    folder = inversion(tmp_path / "cup", "<cup>")
-    pixels, drawn = generator(folder).draw(BLOCK, "cup")
-    assert len(pixels) == 0
-    assert drawn.unchanged == (True,) * 4
-    drawing = generator(folder, draw_anyway=True)
-    base, _ = drawing.draw(BLOCK, BASE)
-    pixels, drawn = drawing.draw(BLOCK, "cup")
-    assert drawn.unchanged == (True,) * 4
-    assert np.array_equal(pixels, base)
-    scorer = Scorer(ScorerSpec("embedded", "embedded", tmp_path / "run", "d", False, 1, "cpu"))
-    row = scorer.score_adapted(BLOCK, INFO, pixels, drawn, base).table
-    assert row["drawn"].to_pylist() == [True] * 4
-    assert row["lpips"].to_pylist() == [0.0] * 4
-    other = pixels.copy()
-    other[2, 0, 0, 0] ^= 1
-    with pytest.raises(DrawingError, match=r"p001.*seed 0"):
-        scorer.score_adapted(BLOCK, INFO, other, drawn, base)
-    base[1] = 0
-    with pytest.raises(DrawingError, match=r"under base: an all-black.*p000.*seed 1"):
-        scorer.score_adapted(replace(BLOCK, index=1), INFO, pixels, drawn, base)
+    return Generator(GeneratorSpec(PIPELINE, {"cup": folder}, sampler, 4, dtype, False, False, 1, "cpu"))
 
 
 def test_a_run_in_16_bits_draws_other_pixels_and_its_null_adapter_none(all_methods: Path, tmp_path: Path) -> None:
     null = all_methods / "adapters" / "identity-lora"
-    half, full = generator(null, dtype="bfloat16"), generator(null)
+    half, full = generator(null, dtype="bfloat16"), generator(null, dtype="float32")
     base, _ = half.draw(BLOCK, BASE)
     assert np.array_equal(half.draw(BLOCK, "cup")[0], base)
     difference = np.abs(base.astype(int) - full.draw(BLOCK, BASE)[0])
     assert 0 < difference.mean() < 8
-
-
-@pytest.mark.parametrize("way", ["triggered", "careless trigger", "unrestored rows"])
-def test_each_way_in_which_an_inversion_can_act_does(way: str, tmp_path: Path) -> None:
-    trigger = "koal" if way == "careless trigger" else "<cup>"
-    folder = inversion(tmp_path / "cup", trigger, drift=way == "unrestored rows")
-    drawing = generator(folder, triggered=way == "triggered")
-    base, _ = drawing.draw(BLOCK, BASE)
-    pixels, drawn = drawing.draw(BLOCK, "cup")
-    differs = [not np.array_equal(a, b) for a, b in zip(pixels, base, strict=True)]
-    expected = [True, True, False, False] if way == "careless trigger" else [True] * 4
-    assert differs == expected
-    assert drawn.unchanged == tuple(not d for d in expected)

@@ -20,7 +20,7 @@ from raymap.errors import InputError, StorageError
 from raymap.store import lock
 from raymap.store.files import create, local_copy, place, read_each, write_atomically
 from raymap.store.lock import locked
-from tests.conftest import raymap_command
+from tests.commands import raymap_command
 
 
 class Gate(ThreadingHTTPServer):

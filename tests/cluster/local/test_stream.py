@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.driver import StillScorer, planned
 from raymap.cluster import launch
 from raymap.cluster.stream import Stream
 from raymap.display.progress import Progress
@@ -17,18 +15,13 @@ from raymap.plan.blocks import BASE, Unit
 from raymap.plan.schedule import Schedule
 from raymap.store.folder import RunFolder
 from raymap.study.model import Resources, Workers
-from raymap.testing.actors import Breaking
+from raymap.testing.actors import Breaking, StillScorer
+from raymap.testing.plans import plan_of
 
 SIDE = 8
-PLAN = planned(1840, batch=10)
+PLAN = plan_of(1840, batch=10)
 """Four blocks of ten images under the base and 45 adapters."""
 ONE, TWO = Workers(min=1, max=1), Workers(min=2, max=2)
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    with launch.runtime(Resources()):
-        yield
 
 
 def stream_of(folder: Path, breaks_under: str | None) -> Stream:

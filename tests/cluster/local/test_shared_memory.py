@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
 import ray
 
-from raymap.cluster.launch import runtime
-from raymap.study.model import Resources
 from raymap.testing.actors import Probe, Source
-
-
-@pytest.fixture
-def local_ray() -> Iterator[None]:
-    with runtime(Resources()):
-        yield
 
 
 def test_a_scorer_reads_pixels_from_shared_memory_read_only(local_ray: None) -> None:

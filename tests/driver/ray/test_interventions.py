@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +13,8 @@ import yaml
 
 from raymap.analysis.why.interventions import read_interventions
 from raymap.store.schema import INTERVENTIONS
-from tests.conftest import alone, raymap_command
+from tests.commands import finish, raymap_command
+from tests.once import made_once
 
 ASKED = {
     "dose": [0, 1, 1.5], "parts": ["attention", "timesteps"], "equal_norm": True, "random": 1, "equal_budget": True,
@@ -28,21 +28,19 @@ NAMES = {
 @pytest.fixture(scope="session")
 def intervened(finished: Path, study: Path, shared: Path) -> Path:
     """The small study's finished run folder, copied and run again with interventions."""
-    output = shared / "intervened"
-    with alone(shared / "intervened.lock"):
-        if not (output / "interventions.json").exists():
-            shutil.copytree(finished, output)
-            run_again(output, study, shared)
-    return output
+
+    def make(output: Path) -> None:
+        shutil.copytree(finished, output)
+        run_again(output, study, shared)
+
+    return made_once(shared / "intervened", make)
 
 
 def run_again(output: Path, study: Path, folder: Path) -> None:
     raw = yaml.safe_load(study.read_text()) | {"interventions": ASKED}
     path = folder / "intervened.yaml"
     path.write_text(yaml.safe_dump(raw))
-    command = raymap_command("run", path, "--output", output)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = finish(raymap_command("run", path, "--output", output))
     assert "interventions: 10 variants = 140 images more" in done.stdout
 
 
@@ -136,7 +134,7 @@ def test_what_a_changed_study_no_longer_asks_for_has_no_part_in_its_statistics(
     output, fewer = tmp_path / "run", tmp_path / "fewer.yaml"
     shutil.copytree(intervened, output)
     fewer.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | {"interventions": {"dose": [0, 1]}}))
-    subprocess.run(raymap_command("run", fewer, "--output", output), capture_output=True, timeout=200, check=True)
+    finish(raymap_command("run", fewer, "--output", output))
     cells, found = read_interventions(output)
     assert set(cells["adapter"]) == {"star-cup-lora@dose=0", "star-cup-lora@dose=1"}
     assert [step["dose"] for step in found["dose"][0]["curve"]] == [0.0, 1.0]
