@@ -30,7 +30,7 @@ from tests.small_study import small_study
 Call = Callable[..., tuple[int, str]]
 JUDGES = {"clip": "embedded", "lpips": "embedded"}
 MODULE = '''
-"""A pipeline that diffusers does not have, and its family: the denoiser's middle is no stage, so it belongs to the rest."""
+"""A pipeline that diffusers does not have; its denoiser's middle is no stage, so it belongs to the rest."""
 
 from dataclasses import replace
 
