@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 
 from raymap.base.pipeline import denoiser_of
 from raymap.study.model import SpeedSettings
 
 
-def speed_up(pipeline: Any, speed: SpeedSettings) -> None:
+def speed_up(pipeline: DiffusionPipeline, speed: SpeedSettings) -> None:
     """Lay out denoiser and decoder as the settings say, and have them compiled, which happens at the first batch."""
     denoiser = denoiser_of(pipeline)
     if speed.channels_last:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from raymap.base.families.registry import family_at, family_of
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
     Raises:
@@ -28,6 +29,6 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     return pipeline.to(device)
 
 
-def denoiser_of(pipeline: Any) -> Any:
+def denoiser_of(pipeline: DiffusionPipeline) -> Any:
     """Return a pipeline's denoiser, a torch module with diffusers' `config`."""
     return getattr(pipeline, family_of(pipeline).denoiser)

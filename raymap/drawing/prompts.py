@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.resident import AdapterStore
 
@@ -26,7 +26,7 @@ KEPT_BYTES = 2**28
 class PromptEncoder:
     """Encodes each prompt alone, once for each state of tokenizer and text encoder."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, store: AdapterStore | None = None) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, store: AdapterStore | None = None) -> None:
         self._pipeline = pipeline
         self._store = store or AdapterStore(pipeline)
         self._known: dict[tuple[Any, str], Encoded] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.drawing.prompts import PromptEncoder
 from raymap.errors import DrawingError
@@ -19,7 +19,7 @@ def noise_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def denoising_steps(pipeline: StableDiffusionPipeline, sampler: SamplerSettings) -> int:
+def denoising_steps(pipeline: DiffusionPipeline, sampler: SamplerSettings) -> int:
     """Return how often drawing calls the denoiser: some schedulers add a step, or take two for each."""
     pipeline.scheduler.set_timesteps(sampler.steps)
     return len(pipeline.scheduler.timesteps)
@@ -27,7 +27,7 @@ def denoising_steps(pipeline: StableDiffusionPipeline, sampler: SamplerSettings)
 
 @torch.no_grad()
 def draw(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     encoder: PromptEncoder,
     prompts: list[str],
     seeds: tuple[int, ...],

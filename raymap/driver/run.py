@@ -88,17 +88,16 @@ def _drawn(
     prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunFolder, progress: Progress
 ) -> tuple[Plan, Session | None]:
     """Train and draw what the run folder lacks; return the plan, and the session where there was something to do."""
-    if not untrained:
-        plan = plan_run(prepared, folder)
-        if folder.done(plan).keys() == set(plan.units):
-            return plan, None
+    plan = None if untrained else plan_run(prepared, folder)
+    if plan and folder.done(plan).keys() == set(plan.units):
+        return plan, None
     refuse_other_versions(folder)
     from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
 
     study = prepared.study
     with launch.runtime(study.resources):
         training = {"training_s": train_missing(prepared, untrained, folder, progress)} if untrained else {}
-        plan = plan_run(prepared, folder)
+        plan = plan or plan_run(prepared, folder)
         write_study(study, folder)
         if not folder.ledger():
             write_atomically(folder.root / "run.json", as_json(decided(study, plan)))

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.resident import AdapterStore
 from raymap.base.families.registry import family_of
@@ -28,7 +28,7 @@ class Trajectory:
     """A batch on its way from noise to latents, with the numbers of `StableDiffusionPipeline` to the last bit."""
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, text: torch.Tensor, seeds: tuple[int, ...], sampler: SamplerSettings
+        self, pipeline: DiffusionPipeline, text: torch.Tensor, seeds: tuple[int, ...], sampler: SamplerSettings
     ) -> None:
         """Draw the initial noise.
 
@@ -90,7 +90,7 @@ class Comparer:
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
+        pipeline: DiffusionPipeline,
         store: AdapterStore,
         encoder: PromptEncoder,
         sampler: SamplerSettings,
