@@ -24,7 +24,7 @@ from raymap.analysis.summary import over_prompts
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
 from raymap.scoring.judges import JudgeInfo
-from raymap.store.files import files_in, local_copy, write_atomically
+from raymap.store.files import files_in, local_copy, read_each, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.store.schema import JUDGED, JUDGED_MAP, JUDGES, stamped
 
@@ -123,6 +123,12 @@ def read_judged(folder: Path) -> tuple[pl.DataFrame, tuple[JudgeInfo, ...]]:
     if (again := rows.filter(rows.select(KEY).is_duplicated())).height:
         raise InputError(str(where), f"holds two different rows for {again.select(KEY).row(0)}", RIGHT)
     return rows.sort(KEY), infos
+
+
+def read_judged_map(folder: Path) -> pl.DataFrame:
+    """Return a run folder's judged.arrow (schema JUDGED_MAP); no row where the run has no further judge."""
+    content = next(read_each([folder / "judged.arrow"]))
+    return pl.DataFrame(pl.from_arrow(JUDGED_MAP.empty_table())) if content is None else pl.read_ipc(content)
 
 
 def _declared(path: Path) -> bytes:
