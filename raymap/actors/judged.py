@@ -93,12 +93,12 @@ class Judges:
         return pa.concat_tables(tables)
 
 
-def _numbers(name: str, count: int, judge: Callable[..., Any], *images: Any) -> np.ndarray:
+def _numbers(name: str, count: int, judge: Callable[..., Any], *given: list[str] | np.ndarray) -> np.ndarray:
     """Return what a judge says of so many images or pairs, float32 (count,)."""
     if not count:
         return np.empty(0, np.float32)
     try:
-        values = np.asarray(judge(*images), dtype=np.float32)
+        values = np.asarray(judge(*map(_read_only, given)), dtype=np.float32)
     except Exception as error:
         raise RuntimeError(f"judge {name}: {type(error).__name__}: {error}") from error
     if values.shape != (count,):
@@ -106,3 +106,12 @@ def _numbers(name: str, count: int, judge: Callable[..., Any], *images: Any) -> 
     if not np.isfinite(values).all():
         raise DrawingError(f"judge {name}: a number is not finite")
     return values
+
+
+def _read_only(given: list[str] | np.ndarray) -> list[str] | np.ndarray:
+    """Return a copy of prompts or a view of images, so that what a judge does to them reaches no other judge."""
+    if isinstance(given, list):
+        return list(given)
+    view = given.view()
+    view.flags.writeable = False
+    return view

@@ -158,6 +158,8 @@ def describe(prepared: Prepared) -> str:
     line += f"{training} adapter{'' if training == 1 else 's'} to train"
     if number := prepared.variants:
         line += f"; interventions: {number} variants = {number * pictures} images more"
+    if study.judges:
+        line += f"; also judged by {', '.join(study.judges)}"
     return line
 
 
