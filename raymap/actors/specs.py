@@ -30,9 +30,10 @@ class GeneratorSpec:
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter.
+    """What a scorer needs to know: the names of its judges, where to write, and what it computes on.
 
-    `device` is the type of device that it computes on.
+    With `keep_all` every adapted image is kept, else one per prompt and adapter. `device` is a type of device, `cpu` or
+    `cuda`. `judges` are those beside CLIP and LPIPS.
     """
 
     clip: str
@@ -42,6 +43,7 @@ class ScorerSpec:
     keep_all: bool
     threads: int
     device: str
+    judges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from raymap.errors import IncompleteRunError, InputError
 from raymap.personalize.orders import info_of
 from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
-from raymap.scoring.names import judge_digests
+from raymap.scoring.names import judge_digests, judge_versions
 from raymap.store.files import is_local
 from raymap.store.folder import RunFolder
 from raymap.study.interventions import MARK
@@ -38,6 +38,7 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
         prepared.study,
         tuple(infos),
         {"base": prepared.base_sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
+        judge_versions(prepared.study.judges),
     )
     record = folder.root / "run.json"
     if record.exists():
@@ -85,6 +86,7 @@ def draw_missing(
         keep_all=study.images == "all",
         threads=threads,
         device=study.resources.device,
+        judges=study.judges,
     )
     driver = stream.Stream(
         plan,

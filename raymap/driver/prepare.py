@@ -108,7 +108,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     Raises:
         InputError: the first thing that cannot be used. Nothing has been started or written by then.
     """
-    check_judges(study.clip, study.lpips)
+    check_judges(study.clip, study.lpips, study.judges)
     # An adapter that was trained for the base names its digest, which an outline has not.
     outline = bases.outline(study.base) if dry and not study.adapters else None
     folder = outline or bases.resolve(study.base)
@@ -158,6 +158,8 @@ def describe(prepared: Prepared) -> str:
     line += f"{training} adapter{'' if training == 1 else 's'} to train"
     if number := prepared.variants:
         line += f"; interventions: {number} variants = {number * pictures} images more"
+    if study.judges:
+        line += f"; also judged by {', '.join(study.judges)}"
     return line
 
 

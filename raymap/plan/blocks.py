@@ -95,11 +95,20 @@ class Plan:
         return sum(len(self.blocks[u.block].items) for u in units)
 
 
-def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> Plan:
+def make_plan(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None = None,
+) -> Plan:
     """Cut prompts × seeds into blocks that fill one batch shape.
 
     A block holds all seeds of its prompts; when there are more seeds than a batch holds, a prompt is spread over
     several blocks, its noise pairs in the first.
+
+    Args:
+        model_digests: of the base and of the embedded judges.
+        judge_versions: of the study's further judges, by name.
     """
     size = study.batch_size
     seeds = study.seeds
@@ -119,7 +128,7 @@ def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: di
                 chunk = seeds[start : start + size]
                 items = tuple(Item(p.id, p.text, p.category, s) for s in chunk)
                 blocks.append(Block(len(blocks), items, noise_pairs(size) if start == 0 else ()))
-    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests))
+    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests, judge_versions))
 
 
 def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
@@ -129,7 +138,12 @@ def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
     return tuple(combinations(range(seeds), 2))[:3]
 
 
-def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> str:
+def _digest(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None,
+) -> str:
     decides: dict[str, Any] = {
         "models": model_digests,
         "clip": study.clip,
@@ -146,4 +160,6 @@ def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict
     }
     if study.speed != SpeedSettings():  # the usual one leaves the digest as runs have it that knew no other
         decides["speed"] = study.speed.model_dump()
+    if judge_versions:  # likewise
+        decides["judges"] = judge_versions
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -169,12 +169,16 @@ class Resources(_Frozen):
 
 
 class Study(_Frozen):
-    """Everything that decides a run. See docs/study.md for the file's keys."""
+    """Everything that decides a run. See docs/study.md for the file's keys.
+
+    `judges` are those beside CLIP and LPIPS, in alphabetical order; without any, no file of a run mentions them.
+    """
 
     name: Name
     base: Annotated[str, Field(min_length=1)] = "embedded"
     clip: str = "embedded"
     lpips: str = "embedded"
+    judges: Annotated[tuple[Name, ...], Field(exclude_if=lambda names: not names)] = ()
     sampler: SamplerSettings = SamplerSettings()
     seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**63)], ...]
     prompts: tuple[Prompt, ...]
@@ -197,6 +201,11 @@ class Study(_Frozen):
     def _count_of_seeds(cls, value: Any) -> Any:
         return tuple(range(value)) if type(value) is int else value
 
+    @field_validator("judges")
+    @classmethod
+    def _in_alphabetical_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(value))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.seeds) < 2:
@@ -216,8 +225,9 @@ class Study(_Frozen):
         for key, values in (
             ("seeds", self.seeds),
             ("subjects", [s.name for s in self.subjects]),
+            ("judges", self.judges),
         ):
             twice = [v for v, n in Counter(values).items() if n > 1]
             if twice:
-                raise ValueError(f"{key}: {twice[0]!r} stands twice; delete one")
+                raise ValueError(f"{key}: {twice[0]!r} is listed twice; remove one")
         return self
