@@ -1,4 +1,4 @@
-"""What actors say of a batch: the generator to the scorer, the scorer to the reducer."""
+"""What actors report of a batch: the generator to the scorer, and the scorer to the reducer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit's rows, its images' features and digests in the block's order, and how it came about.
+    """A unit's rows, its images' features and digests in the block's order, and where and how fast it was drawn.
 
     `features` (schema FEATURES) is None where no image was drawn, `judged` (schema JUDGED) where there are no judges
     beside CLIP and LPIPS.

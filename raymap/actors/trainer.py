@@ -14,9 +14,8 @@ from raymap.adapters.card import CARD, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.base.device import pin
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.errors import DrawingError, InputError
@@ -30,13 +29,12 @@ from raymap.study.model import SamplerSettings
 
 
 class Trainer:
-    """One base model on one device, personalized again and again from its pristine weights."""
+    """One base on one device, which is personalized again and again from its pristine weights."""
 
     def __init__(self, base: str | Path, threads: int, device: str) -> None:
         pin(threads)
-        folder = resolve(str(base))
-        self.skeleton = skeleton_of(folder)
-        self.pipeline = load(folder, device)
+        self.base = open_base(str(base))
+        self.pipeline = load(self.base.folder, device)
 
     def ready(self, run: Path) -> bool:
         """Return once it can train; InputError where this node does not see the run folder."""
@@ -46,15 +44,15 @@ class Trainer:
     def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:
         """Train orders of one method together, each into its adapter folder, yielding progress.
 
-        Beside the weights lie `samples.png`, what the adapted model draws for the subject's own caption, and
-        `losses.png`. An adapter's folder appears whole, when all is written; one that is there already stays.
+        Beside the weights are `samples.png`, which the adapted model draws for the subject's own caption, and
+        `losses.png`. An adapter's folder appears complete, once everything is written; an existing one is kept.
 
         Args:
-            scratch: holds the checkpoint, from which a training of the same orders that was broken off goes on; it is
+            scratch: the folder of the checkpoint, from which an interrupted training of the same orders goes on; it is
                 deleted at the end.
 
         Raises:
-            DrawingError: some adapters came out unusable (not finite, say); the others are there.
+            DrawingError: some adapters are unusable, for example not finite; the others are there.
         """
         problems = []
         with local_space(scratch) as space:
@@ -79,7 +77,7 @@ class Trainer:
             raise DrawingError("; ".join(problems))
 
     def _finish(self, order: AdapterOrder, part: Path, losses: list[tuple[int, float]]) -> None:
-        """Lay pictures and card beside an adapter's weights."""
+        """Write images and card beside an adapter's weights."""
         if order.subject is not None:
             self._sample(order, part)
             _draw_losses(losses, part / "losses.png")
@@ -88,13 +86,12 @@ class Trainer:
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:
             return None
-        size = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return np.stack([read_reference(path, size) for path in order.subject.references])
+        return np.stack([read_reference(path, self.base.side) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
-        """Draw the subject's caption, seeds 0 to 3, side by side, from the files as they were written."""
+        """Draw the subject's caption with seeds 0 to 3, side by side, from the files as they were written."""
         store = AdapterStore(self.pipeline)
-        store.add(order.name, read_adapter(folder, self.skeleton).adapter)
+        store.add(order.name, read_adapter(folder, self.base.skeleton).adapter)
         store.swap(order.name)
         captions, seeds = [order.caption] * SAMPLES, tuple(range(SAMPLES))
         pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)
@@ -103,12 +100,12 @@ class Trainer:
 
 
 def _checkpoint(orders: tuple[AdapterOrder, ...]) -> str:
-    """Return the name of the checkpoint that orders of these very settings leave."""
+    """Return the name of a checkpoint, which belongs to orders with exactly these settings."""
     return f"{hashlib.sha256(''.join(order.digest for order in orders).encode()).hexdigest()[:16]}.pt"
 
 
 def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:
-    """Save the loss over optimizer steps as a picture."""
+    """Plot the loss over optimizer steps."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*losses, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
     return tuple(wanted)
 
 
-def together(orders: tuple[AdapterOrder, ...], subjects: int) -> tuple[tuple[AdapterOrder, ...], ...]:
+def together(orders: Sequence[AdapterOrder], subjects: int) -> tuple[tuple[AdapterOrder, ...], ...]:
     """Return the orders in groups that are trained in one batch: up to `subjects` of one method, null adapters alone.
 
     Groups follow from the study alone, so that a training that is resumed ends with the same bits.

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from raymap.errors import IncompleteRunError
 from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_pictures
 
@@ -143,6 +144,16 @@ class RunFolder:
     def record_failure(self, unit: Unit, problem: str) -> None:
         """Append a unit that could not be drawn or scored to failures.jsonl."""
         self._append("failures", unit, {"block": unit.block, "adapter": unit.adapter, "problem": problem})
+
+    def check_complete(self, plan: Plan, failed: Collection[Unit]) -> None:
+        """Check that no batch of a plan failed while it was drawn or measured.
+
+        Raises:
+            IncompleteRunError: some did; failures.jsonl says why, and the same command tries them again.
+        """
+        if failed:
+            problem = f"{len(failed)} of {len(plan.units)} batches failed ({self.root / 'failures.jsonl'})"
+            raise IncompleteRunError(f"{problem}; the same command tries them again")
 
     def _append(self, journal: str, unit: Unit, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode()

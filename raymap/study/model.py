@@ -196,6 +196,11 @@ class Study(_Frozen):
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 
+    @property
+    def offline(self) -> bool:
+        """Whether base and judges are all embedded, so that nothing is ever asked of the model hub."""
+        return self.base == self.clip == self.lpips == "embedded"
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:

@@ -15,21 +15,37 @@ import numpy as np
 import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
+from raymap.actors.roles import WorkerInfo
+from raymap.cluster.shells import Built
 from raymap.plan.blocks import AdapterInfo, Block
 from raymap.store.schema import NOISE, SCORES, stamped
 
 PAGE = 4096
+NO_DEVICE = WorkerInfo(device="none", threads=1)
+
+
+def black(block: Block, side: int) -> tuple[np.ndarray, Drawn]:
+    """Return a block of black images of a side, as if a generator had drawn it in no time."""
+    n = len(block.items)
+    return np.zeros((n, side, side, 3), np.uint8), Drawn((True,) * n, NO_DEVICE.device, {"draw_s": 0.0})
 
 
 class Generates:
     """A generator that starts, or raises an error while it starts."""
 
     def __init__(self, error: Exception | None) -> None:
-        if error is not None:
-            raise error
+        def build() -> WorkerInfo:
+            if error is not None:
+                raise error
+            return NO_DEVICE
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+        self._built = Built(build)
+
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return self._built.checked()
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        return black(block, side=1)
 
 
 class ScoresAfterSeeing:
@@ -44,6 +60,17 @@ class ScoresAfterSeeing:
         elif self.error is not None:
             raise self.error
         return True
+
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        raise NotImplementedError
+
+    def read_base(self, block: Block) -> np.ndarray:
+        raise NotImplementedError
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        raise NotImplementedError
 
 
 class Probe:
@@ -80,15 +107,14 @@ class Breaking:
         (started / str(os.getpid())).touch()
         self.drawn = 0
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return NO_DEVICE
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         self.drawn += 1
         if adapter == self.adapter or (self.adapter is None and self.first and self.drawn > 2):
             raise RuntimeError(self.PROBLEM)
-        n = len(block.items)
-        return np.zeros((n, self.side, self.side, 3), np.uint8), Drawn((True,) * n, "none", {"draw_s": 0.0})
+        return black(block, self.side)
 
 
 class StillGenerator:
@@ -97,8 +123,8 @@ class StillGenerator:
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
-    def ready(self, scorer: bool = True) -> dict[str, Any]:
-        return {"device": "none", "threads": 1}
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return NO_DEVICE
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         pixels = self.pixels[: len(block.items)]
@@ -117,17 +143,17 @@ class StillScorer:
     def read_base(self, block: Block) -> np.ndarray:
         return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)
 
-    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
-        pixels.reshape(-1)[::PAGE].max()
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        batch.reshape(-1)[::PAGE].max()
         table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
-        return Scored(table, None, ["0" * 64] * len(pixels), drawn.device, drawn.seconds | {"score_s": 0.0})
+        return Scored(table, None, ["0" * 64] * len(batch), drawn.device, drawn.seconds | {"score_s": 0.0})
 
     def score_adapted(
-        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
     ) -> Scored:
-        n = len(pixels)
-        for batch in (pixels, base):
-            batch.reshape(-1)[::PAGE].max()
+        n = len(batch)
+        for pixels in (batch, base):
+            pixels.reshape(-1)[::PAGE].max()
         items = block.items
         columns: dict[str, Any] = {
             "adapter": [adapter.name] * n,

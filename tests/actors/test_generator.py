@@ -16,8 +16,8 @@ from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.card import write_card
 from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.adapters.read import foreign_card, read_adapter
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.embedded.model import PIPELINE
 from raymap.errors import DrawingError
 from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
@@ -43,7 +43,7 @@ def inversion(folder: Path, trigger: str, drift: bool = False) -> Path:
     save_file({trigger: torch.randn(1, 96, generator=torch.Generator().manual_seed(0))}, folder / INVERSION_FILE)
     if drift:
         save_file({ROWS_KEY: load(PIPELINE).text_encoder.get_input_embeddings().weight * 0.94}, folder / ROWS_FILE)
-    read = read_adapter(folder, skeleton_of(PIPELINE))
+    read = read_adapter(folder, Base.at(PIPELINE).skeleton)
     write_card(folder, foreign_card("cup", "object", None, read, "0" * 64))
     return folder
 

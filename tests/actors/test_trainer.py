@@ -14,7 +14,7 @@ from raymap.actors.trainer import Trainer
 from raymap.adapters.card import CARD
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.read import read_adapter
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.embedded.model import PIPELINE
 from raymap.errors import DrawingError
 from raymap.personalize import training as fitting
@@ -69,5 +69,5 @@ def test_a_subject_that_ends_in_nan_takes_no_other_of_its_batch_with_it(
         list(Spoiling(PIPELINE, 1, "cpu").train(orders, folders, tmp_path / "scratch"))
     assert [folder.exists() for folder in folders] == [False, True]
     assert len(json.loads((folders[1] / CARD).read_text())["losses"]) == 1
-    read_adapter(folders[1], skeleton_of(PIPELINE))
+    read_adapter(folders[1], Base.at(PIPELINE).skeleton)
     assert not (tmp_path / "scratch").exists()

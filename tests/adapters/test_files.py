@@ -19,8 +19,9 @@ from raymap.adapters.custom_diffusion import key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import LowRank
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import Skeleton, skeleton_of
+from raymap.base.skeleton import Skeleton
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -44,7 +45,7 @@ from tests.small_study import small_study
 
 @pytest.fixture(scope="module")
 def skeleton() -> Skeleton:
-    return skeleton_of(PIPELINE)
+    return Base.at(PIPELINE).skeleton
 
 
 @pytest.fixture(scope="module")

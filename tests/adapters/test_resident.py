@@ -21,8 +21,8 @@ from raymap.adapters.lora import LORA_FILE, METADATA
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing import prompts as prompts_module
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
@@ -83,7 +83,7 @@ def weights_digest(pipeline: StableDiffusionPipeline) -> str:
 
 
 def lora(folder: Path) -> Adapter:
-    return read_adapter(folder, skeleton_of(PIPELINE)).adapter
+    return read_adapter(folder, Base.at(PIPELINE).skeleton).adapter
 
 
 def varied(folder: Path, n: int, pipeline: StableDiffusionPipeline) -> dict[str, Adapter]:

@@ -18,7 +18,7 @@ from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.bench import plot
 from raymap.bench.difference import Difference, from_plain
 from raymap.bench.drawing import Drawing, block_of
@@ -332,7 +332,7 @@ def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_stu
         with drawer.loaded(adapter.path):
             theirs = drawer.draw(items)
         assert np.array_equal(drawer.draw(items), base), adapter.short_name
-        store.add(adapter.short_name, read_adapter(adapter.path, skeleton_of(PIPELINE)).adapter)
+        store.add(adapter.short_name, read_adapter(adapter.path, Base.at(PIPELINE).skeleton).adapter)
         store.swap(adapter.short_name)
         prompts, seeds = zip(*items, strict=True)
         sampler = SamplerSettings(steps=3)

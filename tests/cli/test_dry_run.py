@@ -10,9 +10,9 @@ from pathlib import Path
 import open_clip
 import pytest
 
-from raymap.base import folder as bases
-from raymap.base.skeleton import skeleton_of
-from raymap.driver.prepare import describe, prepare, too_long
+from raymap.base.folder import OUTLINES, outline_of
+from raymap.base.model import Base
+from raymap.driver.prepare import prepare
 from raymap.errors import InputError
 from raymap.study.file import load_study
 from raymap.study.suite import read_suite
@@ -82,7 +82,7 @@ def test_what_is_absent_is_named_and_what_is_broken_is_refused_all_the_same(tmp_
 def test_prompts_and_triggers_are_checked_without_the_base(tmp_path: Path) -> None:
     prompts = {"people": ["a man " * 60], "animals": ["a brown bear"]}
     prepared = prepare(load_study(small_study(tmp_path, base=SD15, **JUDGES, prompts=prompts)), dry=True)
-    assert [prompt.text for prompt in too_long(prepared)] == [("a man " * 60).strip()]
+    assert [prompt.text for prompt in prepared.too_long] == [("a man " * 60).strip()]
     methods = {"custom_diffusion": {"trigger": "cup"}}
     with pytest.raises(InputError, match="'cup' is an ordinary token"):
         prepare(load_study(small_study(tmp_path, base=SD15, **JUDGES, methods=methods)), dry=True)
@@ -91,9 +91,9 @@ def test_prompts_and_triggers_are_checked_without_the_base(tmp_path: Path) -> No
 @pytest.mark.usefixtures("unfetched")
 def test_a_base_of_unknown_architecture_must_be_there(tmp_path: Path) -> None:
     """Nor can adapters that are brought along be held against an outline: they name their base's digest."""
-    assert bases.outline("someone/model") is None
-    assert bases.outline("embedded") is None
-    assert bases.outline(f"{SD15}@fp16") == bases.OUTLINES / "sd15"
+    assert outline_of("someone/model") is None
+    assert outline_of("embedded") is None
+    assert outline_of(f"{SD15}@fp16") == OUTLINES / "sd15"
     with pytest.raises(InputError, match="base: someone/model"):
         prepare(load_study(small_study(tmp_path, base="someone/model", **JUDGES)), dry=True)
     with pytest.raises(InputError, match=f"base: {SD15}"):
@@ -105,12 +105,12 @@ def test_a_base_of_unknown_architecture_must_be_there(tmp_path: Path) -> None:
 
 def test_a_base_that_was_fetched_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "snapshots/0123/model_index.json")
-    assert bases.outline(SD15) is None
+    assert outline_of(SD15) is None
 
 
 def test_an_outlines_tokenizer_is_clips() -> None:
     """Token ids are those of open_clip's own tokenizer, which has its vocabulary from OpenAI's release."""
-    skeleton, peer = skeleton_of(bases.OUTLINES / "sd15"), open_clip.get_tokenizer("ViT-L-14")
+    skeleton, peer = Base.at(OUTLINES / "sd15").skeleton, open_clip.get_tokenizer("ViT-L-14")
     texts = [prompt.text for prompt in read_suite("paper", "suite", Path())]
     for text, ids in zip(texts, peer(texts).tolist(), strict=True):
         assert skeleton.tokenizer.encode(text).ids == [token for token in ids if token]
@@ -119,10 +119,10 @@ def test_an_outlines_tokenizer_is_clips() -> None:
 def test_identity_controls_stand_apart_from_the_studys_images(tmp_path: Path) -> None:
     methods = {"lora": {"steps": 2}, "textual_inversion": {"steps": 2}}
     plain = prepare(load_study(small_study(tmp_path, methods=methods)))
-    assert describe(plain) == (
+    assert plain.sentence == (
         "small: 7 prompts x 2 seeds x 3 models = 42 images, 14 of them proved to be the base's own and not drawn; "
         "2 identity controls = 28 images more, 14 of them proved; 2 adapters to train"
     )
     without = prepare(load_study(small_study(tmp_path, methods=methods, identity_control=False)))
-    assert "control" not in describe(without)
+    assert "control" not in without.sentence
     assert without.images == 42

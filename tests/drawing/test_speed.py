@@ -18,9 +18,8 @@ from raymap.adapters.card import write_card
 from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.update import LowRank
 from raymap.base.compile import compiled_once, speed_up
-from raymap.base.folder import digest
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.bench.models import random_lora, write_lora
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -49,10 +48,11 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("adapters")
     updates: dict[str, LowRank] = random_lora(load(PIPELINE).unet, 0)
     nulls = {name: replace(update, up=torch.zeros_like(update.up)) for name, update in updates.items()}
+    base = Base.at(PIPELINE)
     for name, of in (("cup", updates), ("null", nulls)):
         write_lora(of, folder / name)
-        read = read_adapter(folder / name, skeleton_of(PIPELINE))
-        write_card(folder / name, foreign_card(name, "object", None, read, digest(PIPELINE)))
+        read = read_adapter(folder / name, base.skeleton)
+        write_card(folder / name, foreign_card(name, "object", None, read, base.sha256))
     return {name: folder / name for name in ("cup", "null")}
 
 

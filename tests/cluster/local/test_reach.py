@@ -14,13 +14,13 @@ from ray import cloudpickle
 
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.read import load_adapter
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.cluster.launch import Starts, Worker, start_pair
 from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
 from raymap.study.model import Resources, SamplerSettings
-from raymap.testing.actors import Generates, ScoresAfterSeeing
+from raymap.testing.actors import NO_DEVICE, Generates, ScoresAfterSeeing
 
 Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
@@ -47,7 +47,7 @@ def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: No
 
 def test_a_worker_is_up_once_both_its_actors_are(local_ray: None) -> None:
     worker: Worker = start_pair(Generates, None, ScoresAfterSeeing, None, Resources())
-    assert Starts("worker").answer(worker.ready) == {"device": "none"}
+    assert Starts("worker").answer(worker.ready) == NO_DEVICE
     worker.stop()
 
 
@@ -68,7 +68,7 @@ def test_a_relative_run_folder_is_refused_on_a_cluster(
 
 
 def test_an_adapter_is_what_its_card_says_wherever_it_is_read(finished: Path, tmp_path: Path) -> None:
-    skeleton, name = skeleton_of(PIPELINE), "star-cup-lora"
+    skeleton, name = Base.at(PIPELINE).skeleton, "star-cup-lora"
     shutil.copytree(finished / "adapters" / name, tmp_path / name)
     load_adapter(tmp_path / name, skeleton)
     card = json.loads((tmp_path / name / "adapter.json").read_text())

@@ -72,7 +72,7 @@ def test_what_was_lost_is_measured_again_to_the_same_bytes(attended: Path, study
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        (["attention.bins=2"], "reduced otherwise"),
+        (["attention.bins=2"], "measured with other settings"),
         (["attention.head_groups=9"], "has 2 heads"),
         (["speed.compile=default"], "speed.compile: default: compiles the denoiser"),
         (["protocol=triggered"], "write `protocol: plain`"),

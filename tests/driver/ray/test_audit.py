@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from raymap.adapters.read import foreign_card, read_adapter
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.display.text import plain
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
@@ -35,7 +35,7 @@ def write_adapters(folder: Path) -> None:
         return torch.randn(*shape, generator=noise)
 
     lora: dict[str, torch.Tensor] = {}
-    for name, shape in skeleton_of(PIPELINE).shapes.items():
+    for name, shape in Base.at(PIPELINE).skeleton.shapes.items():
         if name.startswith("unet.") and name.endswith((".to_q.weight", ".to_v.weight")):
             module = "lora_unet_" + name.removeprefix("unet.").removesuffix(".weight").replace(".", "_")
             lora |= {
@@ -157,7 +157,7 @@ def test_cards_carry_licence_and_consent(audited: Path) -> None:
     assert (card["licence"], card["consent"]) == ("CC0-1.0", "the sitter agreed in writing")
     silent = json.loads((audited / "run" / "adapters" / "clock" / "adapter.json").read_text())
     assert (silent["licence"], silent["consent"]) == (None, None)
-    read = read_adapter(audited / "ink.safetensors", skeleton_of(PIPELINE))
+    read = read_adapter(audited / "ink.safetensors", Base.at(PIPELINE).skeleton)
     assert foreign_card("x", None, None, read, "0" * 64)["licence"] == "CC0-1.0"
 
 
