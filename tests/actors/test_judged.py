@@ -88,18 +88,18 @@ def test_rows_are_what_the_judges_say_of_the_same_images(build: Build, images: n
     assert [info["name"] for info in json.loads(seeds.schema.metadata[JUDGES])] == ["named-colour", "palette"]
     assert len(found) == 12
     for k, item in enumerate(ITEMS):
-        own = found["named-colour", item.prompt_id, item.seed, None]
-        assert own == (*(pytest.approx(scores[of][k], rel=1e-6) for of in ("base", "adapted")), None)
-        assert found["palette", item.prompt_id, item.seed, None] == (None, None, pytest.approx(distances[k], rel=1e-6))
+        own = scores["base"][k], scores["adapted"][k], None
+        assert found["named-colour", item.prompt_id, item.seed, None] == pytest.approx(own, rel=1e-6)
+        assert found["palette", item.prompt_id, item.seed, None] == pytest.approx((None, None, distances[k]), rel=1e-6)
     assert set(seeds["adapter"].to_pylist()) == {"base"}
     between = rows(seeds)
     assert len(between) == 4
     for a, b in BLOCK.pairs:
         key = ITEMS[a].prompt_id, ITEMS[a].seed, ITEMS[b].seed
-        one, other = (pytest.approx(scores["base"][k], rel=1e-6) for k in (a, b))
-        assert between["named-colour", *key] == (one, other, None)
+        pair = scores["base"][a], scores["base"][b], None
+        assert between["named-colour", *key] == pytest.approx(pair, rel=1e-6)
         distance = guide.Palette("cpu").distances(base[a : a + 1], base[b : b + 1])[0]
-        assert between["palette", *key] == (None, None, pytest.approx(distance, rel=1e-6))
+        assert between["palette", *key] == pytest.approx((None, None, distance), rel=1e-6)
 
 
 def test_images_that_are_proved_equal_have_no_distance_and_equal_scores(build: Build, images: np.ndarray) -> None:

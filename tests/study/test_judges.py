@@ -10,7 +10,7 @@ from raymap.driver.record import write_study
 from raymap.plan.blocks import AdapterInfo, make_plan
 from raymap.store.folder import RunFolder
 from raymap.study.file import load_study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 ADAPTER = AdapterInfo("a", "lora", "s", "object", "0" * 64)
 
@@ -34,5 +34,11 @@ def test_the_digest_holds_judges_and_versions_and_their_order_does_not_matter(tm
     assert one == other
     assert one.judges == ("blurred-rms", "palette")
     assert yaml.safe_load(yaml.safe_dump(one.model_dump(mode="json")))["judges"] == ["blurred-rms", "palette"]
-    versions = ({}, {"palette": "1"}, {"palette": "2"}, {"blurred-rms": "1"}, {"blurred-rms": "1", "palette": "1"})
+    versions: tuple[dict[str, str], ...] = (
+        {},
+        {"palette": "1"},
+        {"palette": "2"},
+        {"blurred-rms": "1"},
+        {"blurred-rms": "1", "palette": "1"},
+    )
     assert len({make_plan(one, (ADAPTER,), {"base": "b"}, version).digest for version in versions}) == len(versions)

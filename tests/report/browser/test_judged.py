@@ -14,11 +14,11 @@ from playwright.sync_api import Browser
 from raymap import open_run
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
-from raymap.testing.runs import CATEGORIES, Invented, write_run
-from tests.browser import Opened, needs_browser, opened
+from raymap.study.suite import CATEGORIES
+from raymap.testing.runs import Invented, write_run
+from tests.browser import Opened, opened
 from tests.judged_rows import write_judged
 
-pytestmark = needs_browser
 ADAPTERS = (
     ("face-a-lora", "lora", "face-a", "face"),
     ("style-b-lora", "lora", "style-b", "style"),
@@ -85,7 +85,7 @@ def test_a_lower_score_is_better_where_the_judge_says_so(seen: Opened, run_folde
     """`defects` counts what is wrong: the cell with the largest rise has the darkest shade of degradation, d0."""
     seen.page.select_option("[name=measure]", label=ADDED[2])
     cells = open_run(run_folder).judged.filter(pl.col("judge") == "defects").sort("shift_signed")
-    top = cells["shift_signed"].abs().max()
+    top = float(cells["shift_signed"].to_numpy().__abs__().max())
     for row in (cells.row(0, named=True), cells.row(-1, named=True)):
         classes = (seen.cell(row["prompt_id"], row["adapter"]).get_attribute("class") or "").split()
         assert f"d{round((1 - row['shift_signed'] / top) * 16)}" in classes
