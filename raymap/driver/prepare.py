@@ -13,12 +13,14 @@ from raymap.base import folder as bases
 from raymap.base.skeleton import Skeleton, skeleton_of
 from raymap.driver.interventions import check_interventions, planned_variants
 from raymap.errors import InputError
-from raymap.personalize.orders import CONTROL, AdapterOrder, orders
+from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import BASE, AdapterInfo
 from raymap.scoring.names import check_judges
 from raymap.study.interventions import MARK
-from raymap.study.model import NAME, Brought, Study
+from raymap.study.methods.method import CONTROL
+from raymap.study.model import Brought, Study
+from raymap.study.subject import NAME
 from raymap.study.suite import Prompt
 
 
@@ -181,13 +183,13 @@ def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[st
 
 def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
-    from raymap.adapters.read import foreign_card, read_adapter
+    from raymap.adapters.read import foreign_card, method_of, read_adapter
 
     if (entry.path / CARD).exists():
         info, card = read_card(entry.path, base_sha256)
         if entry.trigger:
             card |= {"token": entry.trigger, "phrase": entry.trigger}
-        read = read_adapter(entry.path, skeleton, card.get("token"))
+        read = read_adapter(entry.path, skeleton, card.get("token"), method_of(card))
         said = f"{entry.path / CARD}"
         if info.method != read.method:
             problem = f"{info.method!r} is not what its file holds, a {read.method}"

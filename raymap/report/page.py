@@ -12,8 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raymap.analysis.numerics.crossed import ALONE
+from raymap.analysis.paper.published import METHODS
 from raymap.report import sections
 from raymap.report.colours import SUBJECTS, palette
+from raymap.report.markers import marker_path
 from raymap.report.payload import payload, script_json
 from raymap.report.pictures import GAIN
 from raymap.report.source import Run, read_run
@@ -62,6 +64,7 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "adapter_cards": sections.adapter_cards(run),
         "distances": sections.distance_tables(run),
         "colours": SUBJECTS,
+        "paper_methods": METHODS,
         "gain": GAIN,
         "embedded": embedded,
         "unembedded": shown.pairs.height - embedded,
@@ -103,6 +106,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
     environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
+    environment.filters["marker"] = marker_path
     return environment
 
 
