@@ -1,8 +1,8 @@
-"""Controlled interventions: which variants of its adapters a study asks for. Pure: names and numbers, no tensors.
+"""Controlled interventions: which variants of its adapters a study asks for, as names and numbers, without tensors.
 
-A variant is an adapter of which one thing was changed: how much of it, which of its weights, when it is in force, or
-what stands in its place. It is planned, drawn, scored and committed as an adapter is, under the name
-`<adapter>@<family>=<level>`, which says all that a worker needs to know.
+A variant is an adapter with one thing changed: how strong it is, which of its weights are in force, when it is in
+force, or what it is replaced by. It is planned, drawn, scored and committed as adapters are, under the name
+`<adapter>@<family>=<level>`, which tells a worker all that it needs to know.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 MARK = "@"
-"""Divides a variant's name; no adapter of a study may have it in its own."""
+"""Separates the adapter in a variant's name; no adapter's own name may hold it."""
 REST = "rest"
-"""The level of a family that holds the weights that none of its other levels does."""
+"""The level for weights that belong to no other level of a family."""
 
 Part = Literal["projection", "attention", "stage", "layer", "timesteps"]
 Family = Literal["dose", Part, "norm", "random", "budget"]
@@ -30,12 +30,12 @@ _PROJECTION = re.compile(_LAYER + r"(?P<to>to_(?:q|k|v|out))\b.*")
 
 
 class Interventions(BaseModel):
-    """What a study intervenes on; `all` stands for everything at its usual levels.
+    """The interventions that a study asks for; `all` means everything at its usual levels.
 
-    `adapters` are those of the study that update weights, by default all but the controls. `dose` are factors α of ΔW.
-    `parts` puts parts of an adapter in force alone. `equal_norm` scales every adapter to the smallest one's norm,
-    `random` is how many random updates of each adapter's norm and rank are drawn, `equal_budget` cuts every adapter to
-    the numbers that the smallest one holds.
+    `adapters` restricts them to some of the study's adapters; by default they are all that update weights, controls
+    excepted. `dose` lists factors α of ΔW. `parts` puts single parts of an adapter in force. `equal_norm` scales every
+    adapter to the norm of the smallest one. `random` is how many random updates of an adapter's norm and rank are drawn
+    instead of it. `equal_budget` reduces every adapter to as many numbers as the smallest one holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,13 +59,13 @@ class Interventions(BaseModel):
     @classmethod
     def _once(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if value and len(set(value)) < len(value):
-            raise ValueError(f"{next(v for v in value if value.count(v) > 1)!r} stands twice; delete one")
+            raise ValueError(f"{next(v for v in value if value.count(v) > 1)!r} is listed twice; remove one")
         return value
 
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not (self.dose or self.parts or self.equal_norm or self.random or self.equal_budget):
-            raise ValueError("asks for nothing; write `interventions: all`, or list `dose`, `parts`, …")
+            raise ValueError("asks for nothing; write `interventions: all`, or give `dose`, `parts`, …")
         return self
 
 
@@ -73,8 +73,8 @@ class Interventions(BaseModel):
 class Extent:
     """How much of a base an adapter changes.
 
-    `weights` are the names of its updates, `norm` is the Frobenius norm of all of ΔW over that of the denoiser's
-    attention weights, `size` is how many numbers its updates hold.
+    `weights` are the names of the updated weights. `norm` is the Frobenius norm of all of ΔW over that of the
+    denoiser's attention weights. `size` is how many numbers the updates hold.
     """
 
     weights: frozenset[str]
@@ -84,7 +84,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Variant:
-    """An adapter of which one thing was changed; `alpha` scales ΔW."""
+    """An adapter with one thing changed; `alpha` scales ΔW."""
 
     adapter: str
     family: Family
@@ -99,30 +99,31 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Return the variant that a name stands for.
+        """Return the variant of this name.
 
         Raises:
-            ValueError: it is no variant's name.
+            ValueError: it is not the name of a variant.
         """
         match = re.fullmatch(rf"(.+){MARK}(\w+)=([^,=]+)(?:,alpha=([^,=]+))?", name)
         if match is None or match[2] not in (*get_args(Part), "dose", "norm", "random", "budget"):
-            raise ValueError(f"{name!r} names no variant")
+            raise ValueError(f"{name!r} is not the name of a variant")
         family: Any = match[2]
         alpha = float(match[3]) if family == "dose" else float(match[4] or 1)
         return cls(match[1], family, match[3], alpha)
 
     def only(self, weights: Collection[str]) -> frozenset[str] | None:
-        """Return which of the adapter's weights are in force; None is all of them."""
+        """Return which of the adapter's weights are in force; None means all of them."""
         if self.family not in MASKS:
             return None
         return frozenset(name for name in weights if level_of(self.family, name) == self.level)
 
 
 def level_of(part: Family, weight: str) -> str:
-    """Return the level of a family of masks to which a weight (`unet.….weight`) belongs.
+    """Return the level of a part to which a weight (`unet.….weight`) belongs.
 
-    Attention weights have a projection (`attn2.to_k`; attn1 is self-, attn2 cross-attention), an attention (`attn2`)
-    and a layer (`down_blocks.0.….attn2`); denoiser weights have a stage. All others belong to `rest`.
+    An attention weight has a projection (`attn2.to_k`; attn1 is self-attention, attn2 cross-attention), an attention
+    (`attn2`) and a layer (`down_blocks.0.….attn2`). Every weight of the denoiser has a stage. All others belong to
+    `rest`.
     """
     if part == "stage":
         component, _, rest = weight.partition(".")
@@ -135,23 +136,24 @@ def level_of(part: Family, weight: str) -> str:
 
 
 def is_attention(weight: str) -> bool:
-    """Return whether a weight is one of the denoiser's attention projections."""
+    """Return whether a weight is an attention projection of the denoiser."""
     return _PROJECTION.fullmatch(weight) is not None
 
 
 def levels(part: Part, weights: Collection[str]) -> tuple[str, ...]:
-    """Return the levels into which a family of parts divides an adapter; none where one level holds all of it."""
+    """Return the levels into which a part divides an adapter; none if a single level would hold all of it."""
     if part == "timesteps":
         return TIMESTEPS
-    found = {level_of(part, name) for name in weights}
-    return tuple(sorted(found)) if len(found) > 1 else ()
+    divided = {level_of(part, name) for name in weights}
+    return tuple(sorted(divided)) if len(divided) > 1 else ()
 
 
 def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Variant, ...]:
     """Return the variants that a study asks for, adapter by adapter.
 
     Args:
-        extents: the adapters that are intervened on, by name.
+        asked: the study's `interventions`.
+        extents: adapter -> its extent, for the adapters that are intervened on.
     """
     norm = min((extent.norm for extent in extents.values()), default=0.0)
     budget = min((extent.size for extent in extents.values()), default=0)
@@ -169,9 +171,9 @@ def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Varia
 
 
 def in_force(variant: Variant, step: int, steps: int) -> bool:
-    """Return whether a variant changes the denoiser in a denoising step, 0 to steps - 1.
+    """Return whether a variant changes the denoiser in a denoising step, counted from 0.
 
-    `early` is in force in the first half of the steps (the noisy ones; the larger half where their number is odd),
-    `late` in the others.
+    `early` is in force in the first half of the steps, which are the noisier ones, and `late` in the second. If the
+    number of steps is odd, the first half is the larger one.
     """
     return variant.family != "timesteps" or (step < (steps + 1) // 2) == (variant.level == "early")
