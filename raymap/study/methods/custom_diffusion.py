@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.study.methods.method import Method, class_word
+from raymap.study.methods.method import Marker, Method, class_word
 from raymap.study.recipes import Positive, Rate, Recipe, Share, Text
 from raymap.study.subject import Subject
 
@@ -34,7 +34,7 @@ class CustomDiffusion(Method[CustomDiffusionRecipe]):
     trainer = "raymap.personalize.methods.custom_diffusion:train"
     reader = "raymap.adapters.custom_diffusion:read"
     embedded = CustomDiffusionRecipe(steps=150, batch_size=4, learning_rate=1e-3, class_images=16)
-    marker = "^"
+    marker: Marker = "^"
     learns_token = True
     caption = "photo of a {}"
 

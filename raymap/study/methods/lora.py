@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.study.methods.method import Method
+from raymap.study.methods.method import Marker, Method
 from raymap.study.recipes import Positive, Rate, Recipe, Text
 from raymap.study.subject import Subject
 
@@ -30,7 +30,7 @@ class Lora(Method[LoraRecipe]):
     trainer = "raymap.personalize.methods.lora:train"
     reader = "raymap.adapters.lora:read"
     embedded = LoraRecipe(steps=200, batch_size=4, learning_rate=2e-3)
-    marker = "s"
+    marker: Marker = "s"
 
     def trigger(self, recipe: LoraRecipe, subject: Subject | None) -> str:
         return recipe.trigger

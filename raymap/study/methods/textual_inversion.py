@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from raymap.study.methods.method import CONTROL, Method
+from raymap.study.methods.method import CONTROL, Marker, Method
 from raymap.study.recipes import Positive, Rate, Recipe, Text
 from raymap.study.subject import Subject
 
@@ -55,7 +55,7 @@ class TextualInversion(Method[InversionRecipe]):
     trainer = "raymap.personalize.methods.textual_inversion:train"
     reader = "raymap.adapters.textual_inversion:read"
     embedded = InversionRecipe(steps=200, batch_size=8, learning_rate=2e-2, vectors=4)
-    marker = "o"
+    marker: Marker = "o"
     learns_token = True
 
     def trigger(self, recipe: InversionRecipe, subject: Subject | None) -> str:
