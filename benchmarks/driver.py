@@ -109,7 +109,6 @@ class Watch(Progress):
     memory: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__init__(Console(quiet=True))
         self._process = psutil.Process()
 
     def drawn(self, images: int) -> None:

@@ -16,6 +16,7 @@ from raymap.analysis.map import measured
 from raymap.analysis.read import read_map, read_noise, read_scores, read_statistics
 from raymap.display.text import plain, shown
 from raymap.errors import InputError
+from raymap.store.files import place
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")
 _COLUMNS = ("adapter", "method", "E_sem", "signed", "E_per")
@@ -138,11 +139,20 @@ def _estimate(e: dict[str, Any]) -> str:
     return f"{e['value']:.4f}" + ("" if e["low"] is None else f" [{e['low']:.4f}, {e['high']:.4f}]")
 
 
-def open_folder(folder: Path) -> Run:
-    """Open a run folder.
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder: a path, or a URL such as s3://bucket/run.
 
     Raises:
-        InputError: no map lies there.
+        InputError: it holds no map.
+    """
+    return open_folder(place(str(folder)))
+
+
+def open_folder(folder: Path) -> Run:
+    """Open a run folder whose place is known.
+
+    Raises:
+        InputError: it holds no map.
     """
     if not (folder / "map.arrow").exists():
         raise InputError(str(folder), "holds no map", "give a folder that `raymap run` or `raymap stats` wrote")

@@ -45,10 +45,10 @@ def offline() -> None:
 
 def watched(work: Callable[[Progress], T]) -> T:
     """Do work under a live progress display; an interruption ends with exit code 130."""
-    from raymap.display.progress import Progress
+    from raymap.display.progress import LiveProgress
 
     try:
-        with Progress(console) as progress:
+        with LiveProgress(console) as progress:
             return work(progress)
     except KeyboardInterrupt:  # caught here, because typer would end with 1
         console.print("interrupted; the same command goes on")

@@ -48,9 +48,9 @@ def audit(
     overrides: Overrides = None,
 ) -> None:
     """Measure adapters that are there already, and hold them against limits; no study, no training."""
-    from raymap.analysis.decide.gate import Limits, parse_limits
+    from raymap.analysis.decide.gate import AuditLimits, parse_limits
 
-    limits = Limits() if fail_above is None else parse_limits(fail_above)
+    limits = AuditLimits() if fail_above is None else parse_limits(fail_above)
     if junit and not limits.given:
         raise InputError("--junit", "has no limits to report on", "give --fail-above too")
     for option, path in (("--junit", junit), ("--json", json)):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from raymap.analysis.decide.gate import Limits, Verdict, judge, shifted
+from raymap.analysis.decide.gate import AuditLimits, Verdict, judge, shifted
 from raymap.analysis.read import read_map, read_noise
 from raymap.display.text import plain
 from raymap.store.folder import as_json
@@ -21,12 +21,12 @@ def flagged(output: Path) -> pl.DataFrame:
     return shifted(read_map(output), tests, read_noise(output))
 
 
-def verdicts(cells: pl.DataFrame, statistics: dict[str, Any], limits: Limits) -> tuple[Verdict, ...]:
+def verdicts(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter of a run against the limits."""
     return judge(cells, statistics["adapters"], limits)
 
 
-def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: Limits, found: Sequence[Verdict]) -> bytes:
+def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits, found: Sequence[Verdict]) -> bytes:
     """Return the JSON summary: the gate's outcome, each adapter's means, and its shifted prompts.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from raymap.study.model import Study
 from raymap.study.suite import limited, read_suite
 
 
-def load_study(path: Path, overrides: tuple[str, ...] = (), limit: int | None = None) -> Study:
+def load_study(path: str | Path, overrides: Sequence[str] = (), limit: int | None = None) -> Study:
     """Read a study; the paths in it are relative to its folder.
 
     Args:
@@ -25,6 +26,7 @@ def load_study(path: Path, overrides: tuple[str, ...] = (), limit: int | None = 
     Raises:
         InputError: naming the file, every key with a problem, and what to do.
     """
+    path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from raymap.adapters.read import foreign_card, read_adapter
-from raymap.analysis.decide.gate import Limits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem
+from raymap.analysis.decide.gate import AuditLimits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem
 from raymap.analysis.numerics.exchange import matching_p
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.reduce import reduce_run
@@ -228,7 +228,7 @@ def test_a_wrong_argument_is_refused_before_anything_is_drawn(
 
 
 def test_limits_are_read() -> None:
-    assert parse_limits("e_sem=0.03, prompts=3") == Limits(e_sem=0.03, prompts=3)
+    assert parse_limits("e_sem=0.03, prompts=3") == AuditLimits(e_sem=0.03, prompts=3)
     assert parse_limits("e_per=1e-2").given == {"e_per": 0.01}
 
 
@@ -294,7 +294,7 @@ def test_target_prompts_and_controls_do_not_count(tmp_path: Path) -> None:
     shift, lpips = np.zeros((12, 2, 4)), np.full((12, 2, 4), 0.9)
     write_run(tmp_path, shift, lpips, adapters=("face", "other"), subject_categories=("face", "unknown"))
     statistics = reduce_run(tmp_path)
-    found = verdicts(flagged(tmp_path), statistics, Limits(prompts=10))
+    found = verdicts(flagged(tmp_path), statistics, AuditLimits(prompts=10))
     assert [(v.adapter, v.value, v.of, v.passed) for v in found] == [("face", 10, 10, True), ("other", 12, 12, False)]
     assert {o.shifted_in for o in found[1].offenders} == {("e_per",)}
 
@@ -305,7 +305,7 @@ def test_where_nothing_was_measured_no_limit_is_kept(tmp_path: Path) -> None:
     write_run(tmp_path, shift, lpips, subject_categories=("face",))
     statistics = reduce_run(tmp_path)
     cells = shifted(read_map(tmp_path), pl.read_ipc((tmp_path / "shifts.arrow").read_bytes()), read_noise(tmp_path))
-    found = judge(cells, statistics["adapters"], Limits(e_sem=1, e_per=1, prompts=5))
+    found = judge(cells, statistics["adapters"], AuditLimits(e_sem=1, e_per=1, prompts=5))
     assert [(v.value, v.passed) for v in found] == [(None, False)] * 3
     assert b"no non-target prompt was measured" in junit(found, "x")
-    assert json.loads(summary(cells, statistics, Limits(e_sem=1), found))["passed"] is False
+    assert json.loads(summary(cells, statistics, AuditLimits(e_sem=1), found))["passed"] is False

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmarks.driver import StillScorer, planned
 from raymap.cluster import launch
@@ -45,7 +44,7 @@ def stream_of(folder: Path, breaks_under: str | None) -> Stream:
         run,
         launch.start_reducer(run),
         lambda: launch.start_pair(Breaking, spec, StillScorer, (PLAN.digest, SIDE), resources),
-        Progress(Console(quiet=True)),
+        Progress(),
     )
 
 

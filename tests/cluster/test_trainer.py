@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
-from rich.console import Console
 
 from raymap.actors.trainer import Trainer
 from raymap.adapters.card import CARD
@@ -69,7 +68,7 @@ def running() -> Iterator[None]:
 
 def train(groups: tuple[tuple[AdapterOrder, ...], ...], folder: RunFolder, start: Callable[[], Any]) -> None:
     with locked(folder.root):
-        training.train_all(groups, folder, start, 1, Progress(Console(quiet=True)))
+        training.train_all(groups, folder, start, 1, Progress())
 
 
 def test_a_lost_trainer_is_replaced_and_the_adapter_is_the_same_bits(

@@ -112,9 +112,9 @@ def test_a_folder_without_a_map_is_refused(tmp_path: Path) -> None:
 
 def test_the_documented_example_runs(folder: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 6  # tests/driver/test_commands.py runs the other three
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=folder.parent.parent, capture_output=True, text=True,
+        [sys.executable, "-c", "\n".join(blocks[:3])], cwd=folder.parent.parent, capture_output=True, text=True,
         timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

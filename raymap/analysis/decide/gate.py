@@ -27,7 +27,7 @@ WORST = 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class AuditLimits:
     """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, prompts that shifted."""
 
     e_sem: float | None = None
@@ -71,7 +71,7 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
 
-def parse_limits(text: str) -> Limits:
+def parse_limits(text: str) -> AuditLimits:
     """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each from 0.
 
     Raises:
@@ -92,7 +92,7 @@ def parse_limits(text: str) -> Limits:
         if not 0 <= found[name] < math.inf:
             kind = "a whole number" if kinds[name] is int else "a number"
             raise InputError(where, f"{name} is {value!r}", f"give {kind} from 0")
-    return Limits(**found)
+    return AuditLimits(**found)
 
 
 def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
@@ -137,7 +137,7 @@ def smallest_p_per(seeds: int, pairs: int) -> float:
     return 1 / math.comb(seeds + pairs, seeds)
 
 
-def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: Limits) -> tuple[Verdict, ...]:
+def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter against every limit that is set.
 
     Args:
