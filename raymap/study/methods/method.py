@@ -1,4 +1,4 @@
-"""What raymap has to know of a personalization method, all of it without torch."""
+"""What raymap has to know about a personalization method. None of it needs torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from raymap.study.recipes import Recipe
 from raymap.study.subject import Subject
 
 CONTROL = "identity"
-"""The method that scores and maps name for a null adapter, whatever would have trained it, and its subject's name."""
+"""What scores and maps give as the method, and as the subject, of a null adapter, whichever method wrote it."""
 CONTROL_CLASS = "object"
-"""The class word of a null adapter, which has no subject."""
+"""The class word of a null adapter, which has no subject of its own."""
 
 Marker = Literal["o", "s", "^", "v", "D", "P", "X"]
 """Matplotlib's name of a marker: circle, square, triangle up or down, diamond, filled plus, filled x."""
@@ -21,27 +21,27 @@ R = TypeVar("R", bound=Recipe)
 
 
 class Method(ABC, Generic[R]):
-    """One way to personalize a base model; a subclass describes it, and `METHODS` holds an instance of each.
+    """One way to personalize a base model. A subclass describes it; `METHODS` holds an instance of each.
 
-    `trainer` and `reader` name functions as `module:function`. They are imported where adapters are trained and where
-    adapter files are read, so that a driver, an analysis and a report need neither them nor torch.
+    `trainer` and `reader` name functions as `module:function`. They are imported only where adapters are trained and
+    where adapter files are read, so that a driver, an analysis and a report need neither them nor torch.
 
-    Functions get the recipe of a training and its subject, which is None for the *null adapter*: the one that a
-    method writes before its first step, which has to draw exactly what the base draws.
+    The functions below get the recipe of a training and its subject. The subject is None for the *null adapter*: the
+    one that the method writes without training, and under which the base must draw exactly what it draws alone.
 
     Attributes:
         name: the method's key in a study's `methods`, and its name in scores, maps and reports. Adapters are called
             `<subject>-<name>`.
         recipe: the class of its recipe.
         trainer: the function that trains it (`raymap.personalize.lessons.Train`).
-        reader: the function that reads its files (`raymap.adapters.read.Reader`). Methods whose files have one layout
-            share a reader.
+        reader: the function that reads its files (`raymap.adapters.read.Reader`). Methods whose files have the same
+            layout share a reader.
         embedded: a recipe that suits the embedded base, which is small: the preset `embedded-<name>`.
         marker: what stands for it in scatter plots.
-        learns_token: whether it adds its trigger to the tokenizer and learns that token's embedding, which is kept in
-            a file of Textual Inversion's layout.
-        caption: the caption of reference images, unless their subject or `templates` gives another; `{}` in it stands
-            for the phrase.
+        learns_token: whether its trigger is a new token, whose embedding is learned and kept in a file of Textual
+            Inversion's layout.
+        caption: the caption of reference images, unless the subject or `templates` gives another; `{}` stands for the
+            phrase.
     """
 
     name: str
@@ -55,18 +55,18 @@ class Method(ABC, Generic[R]):
 
     @abstractmethod
     def trigger(self, recipe: R, subject: Subject | None) -> str:
-        """Return the word that calls the subject; every caption has to hold it."""
+        """Return the word by which prompts call the subject; every caption has to hold it."""
 
     def phrase(self, recipe: R, subject: Subject | None) -> str:
         """Return what stands for the subject in a prompt: by default the trigger and the class word."""
         return f"{self.trigger(recipe, subject)} {class_word(subject)}"
 
     def templates(self, recipe: R, subject: Subject | None) -> tuple[str, ...] | None:
-        """Return captions of which each image is shown under any; None if there is one, `caption` or the subject's."""
+        """Return the captions from which one is chosen whenever an image is shown; None if there is only one."""
         return None
 
     def captions(self, recipe: R, subject: Subject | None) -> tuple[str, ...]:
-        """Return the captions of reference images, the phrase filled in."""
+        """Return the captions of reference images with the phrase filled in."""
         own = subject.instance_prompt if subject else None
         templates = self.templates(recipe, subject) or (own or self.caption,)
         return tuple(template.replace("{}", self.phrase(recipe, subject)) for template in templates)
@@ -76,7 +76,7 @@ class Method(ABC, Generic[R]):
         return f"a photo of {class_word(subject)}"
 
     def initializer(self, recipe: R, subject: Subject | None) -> str:
-        """Return the word from whose embedding a learned token starts: by default the last one of the class word."""
+        """Return the word from whose embedding a learned token starts: by default the class word's last word."""
         return class_word(subject).split()[-1]
 
     def targets(self, recipe: R) -> tuple[str, ...]:
@@ -84,14 +84,14 @@ class Method(ABC, Generic[R]):
         return ()
 
     def numbers(self, recipe: R, shape: tuple[int, ...]) -> int:
-        """Return how many numbers a file holds for a targeted layer whose weight has this shape; 0: it is left out.
+        """Return how many numbers an adapter holds for a targeted layer whose weight has this shape; 0 leaves it out.
 
-        By default a whole weight is held, of linear layers alone.
+        By default it holds whole weights of linear layers and nothing of other layers.
         """
         return math.prod(shape) if len(shape) == 2 else 0
 
     def proved(self, recipe: R, subject: Subject | None) -> bool:
-        """Return whether prompts that do not hold the trigger are provably drawn as the base draws them."""
+        """Return whether a prompt without the trigger is provably drawn as by the base alone."""
         return False
 
     def settings(self, given: Any) -> Any:
@@ -117,7 +117,7 @@ class Method(ABC, Generic[R]):
 
 
 def class_word(subject: Subject | None) -> str:
-    """Return the common noun for a subject, or for the null adapter's, which has none."""
+    """Return the common noun for a subject, or the one that stands in for the null adapter's."""
     return subject.class_word if subject else CONTROL_CLASS
 
 
