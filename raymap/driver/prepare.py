@@ -10,11 +10,12 @@ from pathlib import Path
 from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
-from raymap.personalize.orders import CONTROL, AdapterOrder, orders
+from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
 from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
+from raymap.study.methods.method import CONTROL
 from raymap.study.model import Study
 from raymap.study.suite import Prompt
 

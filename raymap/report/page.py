@@ -12,9 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raymap.analysis.numerics.crossed import ALONE
+from raymap.analysis.paper.published import METHODS
 from raymap.display.text import significant
 from raymap.report import judged, sections
 from raymap.report.colours import SUBJECTS, palette
+from raymap.report.markers import marker_path
 from raymap.report.payload import payload, script_json
 from raymap.report.pictures import GAIN
 from raymap.report.source import Run, read_run
@@ -64,6 +66,7 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "distances": sections.distance_tables(run),
         "judges": judged.judges(run),
         "colours": SUBJECTS,
+        "paper_methods": METHODS,
         "gain": GAIN,
         "embedded": embedded,
         "unembedded": shown.pairs.height - embedded,
@@ -106,6 +109,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
     environment.filters["significant"] = scaled
+    environment.filters["marker"] = marker_path
     return environment
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.map import CONTROL
-from raymap.analysis.tables import ORDER
 from raymap.report import judged
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
 from raymap.report.source import KEY, TESTS, Run
 from raymap.report.thumbnails import Gallery
+from raymap.study.methods.registry import METHODS
 from raymap.study.suite import CATEGORIES
 
 DIGITS = 4
@@ -75,7 +75,7 @@ def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         .unique()
         .sort(pl.col("prompt_category").replace_strict(order, default=len(order)), "prompt_id")
     )
-    methods = {method: k for k, method in enumerate(ORDER)}
+    methods = {method: k for k, method in enumerate(METHODS)}
     adapters = (
         run.cells.select("adapter", "method", "subject", "subject_category")
         .unique()
