@@ -29,7 +29,8 @@ from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.personalize.references.read import read_reference
 from raymap.scoring.clip import ClipScorer
-from raymap.study.model import Study, Subject
+from raymap.study.model import Study
+from raymap.study.subject import Subject
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +26,10 @@ from rich.table import Table
 from raymap.base.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.world.subjects import STAR_CUP
-from raymap.personalize.methods import Lesson, train
-from raymap.study.model import Methods
-from raymap.study.recipes import Method, Recipe, preset
-
-METHODS: tuple[Method, ...] = ("textual_inversion", "lora", "custom_diffusion")
+from raymap.personalize.lessons import Lesson, trainer_of
+from raymap.study.methods.method import Method
+from raymap.study.methods.registry import METHODS
+from raymap.study.recipes import Recipe
 
 
 def sized(size: str) -> StableDiffusionPipeline:
@@ -41,21 +41,26 @@ def sized(size: str) -> StableDiffusionPipeline:
     return pipeline
 
 
-def lesson(subject: int, method: Method, side: int, folder: Path) -> Lesson:
+def lesson(subject: int, method: Method[Any], side: int, folder: Path) -> Lesson:
     """Return a lesson of one drawn subject, its references its own, `side` pixels wide."""
     rng = np.random.default_rng(subject)
     images = np.stack([STAR_CUP.render(rng) for _ in range(5)])
     images = images.repeat(side // images.shape[1], 1).repeat(side // images.shape[2], 2)
-    trigger = f"<s{subject}>" if method == "textual_inversion" else "<new1>"
+    trigger = f"<s{subject}>" if method.learns_token else "sks"
     return Lesson(images, trigger, (f"a photo of {trigger}",), "a photo of cup", "cup", folder / str(subject))
 
 
 def seconds(
-    pipeline: StableDiffusionPipeline, lessons: tuple[Lesson, ...], recipe: Recipe, checkpoint: Path, steps: int
+    method: str,
+    pipeline: StableDiffusionPipeline,
+    lessons: tuple[Lesson, ...],
+    recipe: Recipe,
+    checkpoint: Path,
+    steps: int,
 ) -> float:
     """Return the seconds from the report of step ten (warm) to that of the last, a training of 10 + `steps` steps."""
     times = []
-    for _ in train(pipeline, lessons, recipe.model_copy(update={"steps": 10 + steps}), checkpoint):
+    for _ in trainer_of(method)(pipeline, lessons, recipe.model_copy(update={"steps": 10 + steps}), checkpoint):
         if pipeline.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter())
@@ -77,25 +82,21 @@ def main() -> None:
     side = 64 if args.size == "embedded" else 256  # the embedded autoencoder shrinks by 4: latents of 16 or 64
     kind = "embedded" if args.size == "embedded" else "reference"
     table = Table(title=f"a subject's optimizer steps per second, {args.size} base, {args.device}")
-    for name in ("method", "batch a subject", "subjects", "one after another", "together", "ratio"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+    for title in ("method", "batch a subject", "subjects", "one after another", "together", "ratio"):
+        table.add_column(title, justify="left" if title == "method" else "right")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for method in METHODS:
-            settings = preset(f"{kind}-{method}", method) | {"class_images": 8}
-            recipe = Methods.model_validate({method: settings}).recipes[method]
+        folder, checkpoint = Path(scratch), Path(scratch) / "checkpoint.pt"
+        for name, method in METHODS.items():
+            settings = method.settings({"preset": f"{kind}-{name}", "class_images": 8})
+            recipe = method.recipe.model_validate(settings)
             for n in args.subjects:
                 lessons = tuple(lesson(k, method, side, folder) for k in range(n))
                 alone, joint = [], []
                 for _ in range(args.repeats):
-                    alone.append(
-                        sum(seconds(pipeline, (x,), recipe, folder / "checkpoint.pt", args.steps) for x in lessons)
-                    )
-                    joint.append(seconds(pipeline, lessons, recipe, folder / "checkpoint.pt", args.steps))
+                    alone.append(sum(seconds(name, pipeline, (x,), recipe, checkpoint, args.steps) for x in lessons))
+                    joint.append(seconds(name, pipeline, lessons, recipe, checkpoint, args.steps))
                 one, other = (n * args.steps / statistics.median(times) for times in (alone, joint))
-                table.add_row(
-                    method, str(recipe.batch_size), str(n), f"{one:.2f}", f"{other:.2f}", f"{other / one:.2f}"
-                )
+                table.add_row(name, str(recipe.batch_size), str(n), f"{one:.2f}", f"{other:.2f}", f"{other / one:.2f}")
     Console(width=120).print(table)
 
 

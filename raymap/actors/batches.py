@@ -20,7 +20,8 @@ class Drawn:
 class Scored:
     """A unit's rows, its images' features and digests in the block's order, and where and how fast it was drawn.
 
-    `features` (schema FEATURES) is None where no image was drawn.
+    `features` (schema FEATURES) is None where no image was drawn, `judged` (schema JUDGED) where there are no judges
+    beside CLIP and LPIPS.
     """
 
     table: pa.Table
@@ -28,3 +29,4 @@ class Scored:
     images: list[str]
     device: str
     seconds: dict[str, float]
+    judged: pa.Table | None = None

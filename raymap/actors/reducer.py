@@ -18,5 +18,5 @@ class Reducer:
 
     def commit(self, unit: Unit, scored: Scored) -> tuple[str, dict[str, float]]:
         """Make a unit's rows durable; return the device that drew it and the seconds of each stage."""
-        self.folder.commit(unit, scored.table, scored.features, scored.images, scored.device)
+        self.folder.commit(unit, scored.table, scored.features, scored.images, scored.device, scored.judged)
         return scored.device, scored.seconds

@@ -55,9 +55,10 @@ class GeneratorSpec:
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """What a scorer needs to know; `keep_all` keeps every adapted image, otherwise one per prompt and adapter.
+    """What a scorer needs to know: the names of its judges, where to write, and what it computes on.
 
-    `device` is the type of device that it computes on.
+    With `keep_all` every adapted image is kept, else one per prompt and adapter. `device` is a type of device, `cpu` or
+    `cuda`. `judges` are those beside CLIP and LPIPS.
     """
 
     clip: str
@@ -67,6 +68,7 @@ class ScorerSpec:
     keep_all: bool
     threads: int
     device: str
+    judges: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, study: Study, plan: Plan, folder: RunFolder) -> Self:
@@ -79,6 +81,7 @@ class ScorerSpec:
             keep_all=study.images == "all",
             threads=study.resources.threads_per_worker,
             device=study.resources.device,
+            judges=study.judges,
         )
 
 

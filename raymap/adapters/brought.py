@@ -12,7 +12,8 @@ from raymap.base.model import Base
 from raymap.errors import InputError
 from raymap.plan.blocks import AdapterInfo
 from raymap.store.files import write_atomically
-from raymap.study.model import NAME, Brought
+from raymap.study.model import Brought
+from raymap.study.subject import NAME
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ def find(entry: Brought, base: Base, triggered: bool) -> Found:
     Raises:
         InputError: it cannot be read, does not fit the base, or has no trigger although it needs one.
     """
-    from raymap.adapters.read import foreign_card, read_adapter  # loads torch, and most studies bring no adapter
+    from raymap.adapters.read import (  # loads torch, and most studies bring no adapter
+        foreign_card,
+        method_of,
+        read_adapter,
+    )
 
     if (entry.path / CARD).exists():
         info, card = parse_card(entry.path, base.sha256)
         if entry.trigger:
             card |= {"token": entry.trigger, "phrase": entry.trigger}
-        read = read_adapter(entry.path, base.skeleton, card.get("token"))
+        read = read_adapter(entry.path, base.skeleton, card.get("token"), method_of(card))
         check_weights(entry.path, read.files, info)
         where = f"{entry.path / CARD}"
         if info.method != read.method:

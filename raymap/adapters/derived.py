@@ -1,4 +1,4 @@
-"""What interventions need of an adapter's weights: their extent, and the updates that replace them."""
+"""For interventions on an adapter: how much of the base it changes, and updates that replace its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raymap.study.interventions import Extent, Variant
 
 
 def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor], family: Family) -> Extent:
-    """Measure an adapter against its base.
+    """Return how much of its base an adapter changes.
 
     Args:
         weights: the base's own, by name.
@@ -43,7 +43,7 @@ def derived(adapter: Adapter, variant: Variant, weights: Mapping[str, torch.Tens
 
 
 def _random(name: str, update: Update, base: torch.Tensor, seed: str) -> Update:
-    """Return a Gaussian update of the same Frobenius norm, and of the same rank where it is a low one."""
+    """Return a Gaussian update of the same Frobenius norm; a low-rank update keeps its rank."""
     key = hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]
     random = torch.Generator("cpu").manual_seed(int.from_bytes(key, "big") >> 1)
     norm = update.norm(base)
@@ -55,7 +55,7 @@ def _random(name: str, update: Update, base: torch.Tensor, seed: str) -> Update:
 
 
 def _truncated(update: Update, base: torch.Tensor, rank: int) -> Update:
-    """Return the best approximation of an update of at most a rank (Eckart & Young 1936); vectors stay as they are."""
+    """Return the best approximation of at most this rank (Eckart & Young 1936); updates of vectors stay as they are."""
     if base.dim() < 2 or (isinstance(update, LowRank) and update.down.shape[0] <= rank):
         return update
     u, s, v = torch.linalg.svd(update.delta(base).flatten(1), full_matrices=False)

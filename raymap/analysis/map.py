@@ -10,7 +10,7 @@ import polars as pl
 from raymap.analysis.read import ADAPTER, MEASURED, PROMPT
 from raymap.analysis.sensitivity import entanglement
 from raymap.store.schema import MAP
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.subject import OWN_CATEGORY
 
 PERCENTILE = 0.95
 CONTROL = "identity"

@@ -11,12 +11,11 @@ import polars as pl
 from raymap.analysis.cube import cubes_of
 from raymap.analysis.map import NoiseFloor
 from raymap.analysis.numerics.crossed import Group, contrast
+from raymap.analysis.paper.published import METHODS
 
 TOP = 10
 RESAMPLES = 1_000
 BATCH = 50
-ORDER = ("textual_inversion", "lora", "custom_diffusion")
-"""The paper's order of methods, least entangling first (its eq. 13)."""
 
 
 def by_method_and_category(study: pl.DataFrame) -> list[dict[str, Any]]:
@@ -53,7 +52,7 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
     rows = []
     measures = ("e_sem", "entanglement")
     for measure, cube in zip(measures, cubes_of(study, *measures), strict=True):
-        present = [method for method in ORDER if method in cube.methods]
+        present = [method for method in METHODS if method in cube.methods]
         for low, high in itertools.pairwise(present):
             difference = cube.method(high) - cube.method(low)
             for category in sorted(set(cube.subject_categories.tolist())):

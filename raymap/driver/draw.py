@@ -16,7 +16,7 @@ from raymap.errors import InputError
 from raymap.personalize.orders import info_of
 from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
-from raymap.scoring.names import judge_digests
+from raymap.scoring.names import judge_digests, judge_versions
 from raymap.store.files import is_local
 from raymap.store.folder import RunFolder
 
@@ -51,7 +51,7 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     adapters = [info_of(order, folder.adapter(order.name)) for order in prepared.orders]
     adapters += [found.info for found in prepared.brought]
     digests = {"base": prepared.base.sha256, **judge_digests(study.clip, study.lpips)}
-    plan = make_plan(study, tuple(adapters), digests)
+    plan = make_plan(study, tuple(adapters), digests, judge_versions(study.judges))
     record = folder.root / "run.json"
     if record.exists():
         recorded = json.loads(record.read_text(encoding="utf-8")).get("digest")

@@ -10,11 +10,12 @@ from pathlib import Path
 from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
-from raymap.personalize.orders import CONTROL, AdapterOrder, orders
+from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
 from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
+from raymap.study.methods.method import CONTROL
 from raymap.study.model import Study
 from raymap.study.suite import Prompt
 
@@ -83,6 +84,8 @@ class Prepared:
         line += f"{training} adapter{'' if training == 1 else 's'} to train"
         if number := len(self.variants):
             line += f"; interventions: {number} variants = {number * each} images more"
+        if study.judges:
+            line += f"; also judged by {', '.join(study.judges)}"
         return line
 
     @cached_property
@@ -135,7 +138,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     """
     if study.offline:  # keeps the model libraries from asking the hub
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    check_judges(study.clip, study.lpips)
+    check_judges(study.clip, study.lpips, study.judges)
     # An adapter that was trained for the base names its digest, which an outline does not have.
     base = open_base(study.base, outline=dry and not study.adapters)
     absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())

@@ -11,6 +11,7 @@ import yaml
 from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
 from raymap.plan.blocks import Plan
+from raymap.scoring.names import judge_versions
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.study.model import Study
@@ -36,14 +37,32 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     record, settings = folder.root / "run.json", folder.root / "study.yaml"
     if not record.exists() or not settings.exists():
         return
+    before = json.loads(record.read_text(encoding="utf-8"))
     names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
-    recorded = set(json.loads(record.read_text(encoding="utf-8")).get("adapters", names))
+    recorded = set(before.get("adapters", names))
     asked = prepared.study.model_dump(mode="json")
     there = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
     other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
     if other:
         problem = f"holds a run of another study, with other `{other}`"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
+    _refuse_other_judges(before.get("judges", {}), judge_versions(prepared.study.judges), folder)
+
+
+def _refuse_other_judges(held: dict[str, str], asked: dict[str, str], folder: RunFolder) -> None:
+    """Refuse to go on with other judges, or other versions of them, than those of the images that are there."""
+    if held == asked:
+        return
+    there, here = (
+        ", ".join(f"{name} (version {version})" for name, version in judges.items()) or "none"
+        for judges in (held, asked)
+    )
+    problem = f"holds a run with other `judges`: {there} there, {here} in the study"
+    remedy = (
+        "give another --output, because images are judged while they are drawn; or, to go on with this run, write "
+        f"`judges: [{', '.join(held)}]`, in the versions that are named"
+    )
+    raise InputError(str(folder.root), problem, remedy)
 
 
 def refuse_other_versions(folder: RunFolder) -> None:
@@ -70,7 +89,8 @@ def versions() -> dict[str, str]:
 def decided(study: Study, plan: Plan) -> dict[str, Any]:
     """Return what run.json says from the start: everything that decides a run's bits."""
     digests = {adapter.name: adapter.sha256 for adapter in plan.adapters}
-    return {"study": study.name, "digest": plan.digest, "versions": versions(), "adapters": digests}
+    judges = {"judges": judge_versions(study.judges)} if study.judges else {}
+    return {"study": study.name, "digest": plan.digest, "versions": versions(), "adapters": digests, **judges}
 
 
 def write_record(

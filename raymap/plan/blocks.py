@@ -110,11 +110,20 @@ def check_names(adapters: Sequence[str]) -> None:
             raise InputError(f"adapter {name}", problem, "give its entry a `name:`")
 
 
-def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> Plan:
+def make_plan(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None = None,
+) -> Plan:
     """Cut prompts × seeds into blocks that fill one batch shape.
 
     A block holds all seeds of its prompts. Where there are more seeds than a batch holds, a prompt is spread over
     several blocks, and its noise pairs are in the first.
+
+    Args:
+        model_digests: of the base and of the embedded judges.
+        judge_versions: of the study's further judges, by name.
     """
     size = study.batch_size
     seeds = study.seeds
@@ -134,7 +143,7 @@ def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: di
                 chunk = seeds[start : start + size]
                 items = tuple(Item(p.id, p.text, p.category, s) for s in chunk)
                 blocks.append(Block(len(blocks), items, noise_pairs(size) if start == 0 else ()))
-    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests))
+    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests, judge_versions))
 
 
 def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
@@ -144,7 +153,12 @@ def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
     return tuple(combinations(range(seeds), 2))[:3]
 
 
-def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> str:
+def _digest(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None,
+) -> str:
     decides: dict[str, Any] = {
         "models": model_digests,
         "clip": study.clip,
@@ -159,8 +173,9 @@ def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict
         "draw_anyway": study.draw_anyway,
         "threads": study.resources.threads_per_worker if not study.resources.gpus_per_worker else None,
     }
-    if (
-        study.speed != SpeedSettings()
-    ):  # left out by default, so that the digests of runs from before this setting stay the same
+    # These are left out by default, so that the digests of runs from before these settings stay the same.
+    if study.speed != SpeedSettings():
         decides["speed"] = study.speed.model_dump()
+    if judge_versions:
+        decides["judges"] = judge_versions
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

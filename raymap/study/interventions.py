@@ -1,4 +1,4 @@
-"""Controlled interventions: which variants of its adapters a study asks for. Pure: names and numbers, no tensors.
+"""Controlled interventions: which variants of its adapters a study asks for, as names and numbers, without tensors.
 
 A variant is an adapter of which one thing was changed: its strength, which of its weights act, in which denoising steps
 it acts, or what replaces it. It is planned, drawn, scored and committed as an adapter is, under the name
@@ -29,7 +29,7 @@ Levels = Mapping[Part, tuple[str, ...]]
 
 
 class Interventions(BaseModel):
-    """What a study intervenes on; `all` stands for everything at its usual levels.
+    """The interventions that a study asks for; `all` means everything at its usual levels.
 
     `adapters` names adapters of the study that update weights, by default all but the controls. `dose` lists factors α
     of ΔW. `parts` lists the kinds of part that act alone. `equal_norm` scales every adapter to the norm of the smallest
@@ -64,7 +64,7 @@ class Interventions(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not (self.dose or self.parts or self.equal_norm or self.random or self.equal_budget):
-            raise ValueError("asks for nothing; write `interventions: all`, or list `dose`, `parts`, …")
+            raise ValueError("asks for nothing; write `interventions: all`, or give `dose`, `parts`, …")
         return self
 
 
@@ -83,7 +83,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Variant:
-    """An adapter of which one thing was changed; `alpha` scales ΔW."""
+    """An adapter with one thing changed; `alpha` scales ΔW."""
 
     adapter: str
     family: VariantFamily
@@ -106,14 +106,14 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Return the variant that a name stands for.
+        """Return the variant of this name.
 
         Raises:
-            ValueError: it is no variant's name.
+            ValueError: it is not the name of a variant.
         """
         match = re.fullmatch(rf"(.+){MARK}(\w+)=([^,=]+)(?:,alpha=([^,=]+))?", name)
         if match is None or match[2] not in (*get_args(Part), "dose", "norm", "random", "budget"):
-            raise ValueError(f"{name!r} names no variant")
+            raise ValueError(f"{name!r} is not the name of a variant")
         family: Any = match[2]
         alpha = float(match[3]) if family == "dose" else float(match[4] or 1)
         return cls(match[1], family, match[3], alpha)
@@ -165,7 +165,8 @@ def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Varia
     """Return the variants that a study asks for, adapter by adapter.
 
     Args:
-        extents: the adapters that are intervened on, by name.
+        asked: the study's `interventions`.
+        extents: adapter -> its extent, for the adapters that are intervened on.
     """
     norm = min((extent.norm for extent in extents.values()), default=0.0)
     budget = min((extent.size for extent in extents.values()), default=0)
@@ -183,7 +184,7 @@ def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Varia
 
 
 def in_force(variant: Variant, step: int, steps: int) -> bool:
-    """Return whether a variant changes the denoiser in a denoising step, 0 to steps - 1.
+    """Return whether a variant changes the denoiser in a denoising step, counted from 0.
 
     `early` acts in the first half of the steps (the noisy ones; the larger half where their number is odd), `late` in
     the others.

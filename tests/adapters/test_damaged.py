@@ -86,9 +86,9 @@ def test_what_does_not_fit_is_refused_by_name(
     ("data", "words"),
     [
         (b"", ("empty",)),
-        (b"hello", ("no readable",)),
-        ((2**40).to_bytes(8, "little") + b"{}", ("no readable",)),
-        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("no readable",)),
+        (b"hello", ("not a readable",)),
+        ((2**40).to_bytes(8, "little") + b"{}", ("not a readable",)),
+        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("not a readable",)),
     ],
 )
 def test_what_is_no_safetensors_file_is_refused(

@@ -27,9 +27,10 @@ from raymap.drawing import prompts as prompts_module
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.personalize.methods import Lesson, train_lora
+from raymap.personalize.lessons import Lesson
+from raymap.personalize.methods.lora import train as train_lora
+from raymap.study.methods.lora import LoraRecipe
 from raymap.study.model import SamplerSettings
-from raymap.study.recipes import LoraRecipe
 
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow"]
 SEEDS = (3, 5, 7)

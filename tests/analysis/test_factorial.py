@@ -16,7 +16,7 @@ from raymap.embedded.world.captioned import sample
 from raymap.errors import InputError
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import MAP
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.subject import OWN_CATEGORY
 from raymap.study.suite import read_suite
 
 

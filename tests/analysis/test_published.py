@@ -12,10 +12,18 @@ import pytest
 import yaml
 
 from raymap.analysis.paper import published as module
-from raymap.analysis.paper.published import METHODS, NUMBER, PAPER, SUBJECT_CATEGORIES, Figure, build_paper, load_paper
+from raymap.analysis.paper.published import (
+    METHODS,
+    NUMBER,
+    PAPER,
+    SUBJECT_CATEGORIES,
+    Figure,
+    Method,
+    build_paper,
+    load_paper,
+)
 from raymap.errors import InputError
-from raymap.study.model import SubjectCategory
-from raymap.study.recipes import Method
+from raymap.study.subject import SubjectCategory
 
 TEXT = Path(__file__).parents[3] / "shared" / "paper.txt"
 FIGURES = load_paper()

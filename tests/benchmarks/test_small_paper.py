@@ -41,9 +41,9 @@ def test_what_was_run_is_the_papers_study_but_for_its_size(study: Study) -> None
     assert {prompt.text for prompt in study.prompts} < {p.text for p in read_suite("paper", "suite", Path())}
     assert study.sampler.guidance_scale == paper.sampler.guidance_scale
     assert study.resources.train_together == paper.resources.train_together
-    for method, recipe in paper.methods.recipes.items():
+    for method, recipe in paper.methods.items():
         fewer = {"steps", "class_images"}
-        assert study.methods.recipes[method].model_dump(exclude=fewer) == recipe.model_dump(exclude=fewer), method
+        assert study.methods[method].model_dump(exclude=fewer) == recipe.model_dump(exclude=fewer), method
 
 
 def test_the_base_has_stable_diffusions_classes_and_blocks(folder: Path) -> None:

@@ -16,8 +16,8 @@ from tests.small_study import small_study
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"sede": 3}, ("sede", "is no key")),
-        ({"sampler": {"step": 3}}, ("sampler.step", "is no key")),
+        ({"sede": 3}, ("sede", "is not a key")),
+        ({"sampler": {"step": 3}}, ("sampler.step", "is not a key")),
         ({"seeds": [0, 1.5]}, ("seeds.1", "1.5")),
         ({"seeds": [0, "one"]}, ("seeds.1", "one")),
         ({"seeds": [4, 4]}, ("seeds", "4", "twice")),
@@ -34,6 +34,10 @@ from tests.small_study import small_study
         ({"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}, ("clip, lpips", "embedded", "ViT-L-14/openai")),
         ({"clip": "ViT-L-14/nobody"}, ("clip", "ViT-L-14/nobody")),
         ({"lpips": "mobile"}, ("lpips", "mobile")),
+        ({"judges": ["nobody"]}, ("judges", "nobody", "blurred-rms")),
+        ({"judges": ["blurred-rms", "blurred-rms"]}, ("judges", "blurred-rms", "twice")),
+        ({"judges": "blurred-rms"}, ("judges", "blurred-rms")),
+        ({"judges": ["../x"]}, ("judges.0", "../x")),
         ({"batch_size": 0}, ("batch_size", "0")),
         ({"batch_size": 1}, ("batch_size", "noise floor")),
         ({"subjects": 3}, ("subjects", "3")),
@@ -57,8 +61,8 @@ def test_a_study_that_is_no_yaml_is_refused(tmp_path: Path, call: Call) -> None:
     ("name", "content", "problem"),
     [
         ("missing.png", None, "does not exist"),
-        ("empty.png", b"", "no readable image"),
-        ("text.jpg", b"this is no picture", "no readable image"),
+        ("empty.png", b"", "not a readable image"),
+        ("text.jpg", b"this is not an image", "not a readable image"),
     ],
 )
 def test_a_bad_reference_image_is_refused(
@@ -75,7 +79,7 @@ def test_a_truncated_reference_image_is_refused(tmp_path: Path, call: Call) -> N
     path = small_study(tmp_path)
     whole = (tmp_path / "references" / "01.png").read_bytes()
     (tmp_path / "references" / "01.png").write_bytes(whole[: len(whole) // 2])
-    refused(call, "run", path, names=("01.png", "no readable image"))
+    refused(call, "run", path, names=("01.png", "not a readable image"))
 
 
 def test_an_enormous_reference_image_is_refused_unread(tmp_path: Path, call: Call) -> None:

@@ -21,8 +21,9 @@ from raymap.driver import cost
 from raymap.driver.attention import describe_attention
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
-from raymap.personalize.layers import keys_and_values, low_rank
+from raymap.personalize.layers import full_rank, low_rank
 from raymap.study.file import load_study
+from raymap.study.methods.custom_diffusion import KEYS_AND_VALUES
 from tests.commands import Ended
 from tests.small_study import small_study
 
@@ -103,7 +104,9 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "custom_diffusion"])
 def test_a_training_step_takes_the_passes_that_torch_counts(method: str) -> None:
     unet = random_base("sd15", "meta").unet
-    wrapped = keys_and_values(unet, 1) if method == "custom_diffusion" else low_rank(unet, TARGETS, 4, 4, 1, 0)
+    wrapped = (
+        full_rank(unet, KEYS_AND_VALUES, 1) if method == "custom_diffusion" else low_rank(unet, TARGETS, 4, 4, 1, 0)
+    )
     with wrapped, FlopCounterMode(display=False) as counter, torch.device("meta"):
         predicted = unet(torch.empty(1, 4, 64, 64), torch.zeros(1), torch.empty(1, 77, 768)).sample
         forward = counter.get_total_flops()

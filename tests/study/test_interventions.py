@@ -68,7 +68,7 @@ def test_a_variant_is_read_back_from_its_name(variant: Variant) -> None:
 
 @pytest.mark.parametrize("name", ["cup-lora", "cup@colour=red", "@dose=1", "cup@dose="])
 def test_other_names_are_no_variants(name: str) -> None:
-    with pytest.raises(ValueError, match="names no variant"):
+    with pytest.raises(ValueError, match="is not the name of a variant"):
         Variant.parse(name)
 
 
@@ -120,7 +120,7 @@ def test_halves_of_the_denoising_steps() -> None:
         ({"dose": [0, 1, 1]}, "is listed twice"),
         ({"dose": [-1, 0]}, "greater than or equal to 0"),
         ({"parts": ["colour"]}, "interventions.parts"),
-        ({"colour": 1}, "is no key of a study"),
+        ({"colour": 1}, "is not a key of a study"),
     ],
 )
 def test_bad_interventions_are_refused_by_key(tmp_path: Path, key: dict[str, object], problem: str) -> None:

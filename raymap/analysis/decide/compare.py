@@ -24,7 +24,7 @@ from raymap.analysis.numerics.crossed import Estimate, Group, contrast
 from raymap.analysis.numerics.exchange import sign_flip_p
 from raymap.analysis.read import read_noise, read_scores, read_study
 from raymap.errors import InputError
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.subject import OWN_CATEGORY
 
 MEASURES = ("e_sem", "e_sem_signed", "e_per")
 ENDS = ("before", "after")

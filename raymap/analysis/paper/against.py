@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from raymap.analysis.paper.published import Paper, load_paper
+from raymap.analysis.paper.published import METHODS, Paper, load_paper
+from raymap.study.methods.registry import known_method
 
+PROVED = frozenset(name for name in METHODS if known_method(name).proved(known_method(name).recipe(), None))
+"""Methods of the paper whose adapters, as their recipe trains them by default, are exact identities by proof."""
 PROVED_TI = (
     "Textual Inversion leaves every row but its own token's, which no prompt holds: an exact identity, so that its "
     "place at the bottom says nothing about the paper's figures for it, which are about what re-seeding gives"
@@ -66,10 +69,10 @@ def _table_1(paper: Paper, statistics: dict[str, Any], study: dict[str, Any]) ->
         method, category = cell["method"], cell["subject_category"]
         known = [c for c in paper.table1.cells if (c.method, c.subject_category) == (method, category)]
         for figure in known:
-            why = PROVED_TI if method == "textual_inversion" else "" if same else SCALES
+            why = PROVED_TI if method in PROVED else "" if same else SCALES
             interval = cell["e_sem"]
             inside = None
-            if same and method != "textual_inversion" and interval["low"] is not None:
+            if same and method not in PROVED and interval["low"] is not None:
                 inside = interval["low"] <= figure.e_sem.value <= interval["high"]
             what = f"E_sem of {method}, {category}"
             rows.append(_row(what, paper.table1.place, figure.e_sem.printed, _shown(interval), inside, why))
@@ -84,7 +87,7 @@ def _method_orders(paper: Paper, statistics: dict[str, Any]) -> list[dict[str, A
     for entry in statistics["method_order"]:
         if entry["measure"] != order.quantity:
             continue
-        identity = "textual_inversion" in entry["claim"]
+        identity = not PROVED.isdisjoint(entry["claim"].split(" < "))
         value = entry["difference"]
         ours = None if value["value"] is None else f"difference {_shown(value)}"
         rows.append(

@@ -28,7 +28,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
-from raymap.adapters.inversion import INVERSION_FILE
+from raymap.adapters.textual_inversion import INVERSION_FILE
 from raymap.base.folder import resolve
 from raymap.base.pipeline import load
 from raymap.bench.models import RANDOM, quiet, random_base, random_lora, write_lora

@@ -16,8 +16,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
-from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.lora import LORA_FILE
+from raymap.adapters.textual_inversion import INVERSION_FILE
 from raymap.base.folder import resolve
 from raymap.base.pipeline import load
 from raymap.scoring.clip import ClipScorer

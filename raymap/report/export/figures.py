@@ -12,15 +12,15 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 from raymap.analysis.map import measured
-from raymap.analysis.tables import ORDER
 from raymap.display.text import cut
 from raymap.report.colours import SUBJECTS, readable_on, stops
+from raymap.report.markers import marker_of
 from raymap.report.source import Run
+from raymap.study.methods.registry import METHODS, rank
 from raymap.study.suite import CATEGORIES
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 200
-MARKERS = {"textual_inversion": "o", "lora": "s", "custom_diffusion": "^"}
 LABELLED = 80
 """Up to so many prompts, Figure 2 names each; beyond, their categories alone."""
 SHORT = 48
@@ -48,11 +48,11 @@ def scatter(run: Run) -> Figure:
     figure = Figure(figsize=(5.2, 3.6))
     axes = figure.add_subplot()
     rows = [row for row in run.statistics["regions"] if None not in (row["e_sem"], row["e_per"])]
-    for method, category in sorted({(row["method"], row["subject_category"]) for row in rows}, key=_paper_order):
+    for method, category in sorted({(row["method"], row["subject_category"]) for row in rows}, key=_order):
         part = [row for row in rows if (row["method"], row["subject_category"]) == (method, category)]
         axes.scatter(
             [row["e_sem"] for row in part], [row["e_per"] for row in part], s=30,
-            marker=MARKERS.get(method, "D"), color=SUBJECTS.get(category, SUBJECTS["unknown"]),
+            marker=marker_of(method), color=SUBJECTS.get(category, SUBJECTS["unknown"]),
             edgecolors="white", linewidths=0.5, label=f"{method}, {category}",
         )  # fmt: skip
     floor = run.statistics["noise_floor"]
@@ -86,7 +86,7 @@ def heatmap(run: Run) -> Figure:
             descending=[False, True, False], nulls_last=True,
         )
     )  # fmt: skip
-    methods = pl.col("method").replace_strict({method: k for k, method in enumerate(ORDER)}, default=len(ORDER))
+    methods = pl.col("method").replace_strict({method: k for k, method in enumerate(METHODS)}, default=len(METHODS))
     adapters = (
         cells.select("subject_category", "method", "adapter").unique().sort("subject_category", methods, "adapter")
     )
@@ -132,9 +132,9 @@ def matrix(run: Run) -> Figure:
     return figure
 
 
-def _paper_order(key: tuple[str, str]) -> tuple[int, str, str]:
+def _order(key: tuple[str, str]) -> tuple[tuple[int, str], str]:
     method, category = key
-    return ORDER.index(method) if method in ORDER else len(ORDER), method, category
+    return rank(method), category
 
 
 def _sequential() -> Colormap:

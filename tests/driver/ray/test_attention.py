@@ -76,7 +76,7 @@ def test_what_was_lost_is_measured_again_to_the_same_bytes(attended: Path, study
         (["attention.head_groups=9"], "has 2 heads"),
         (["speed.compile=default"], "speed.compile: default: compiles the denoiser"),
         (["protocol=triggered"], "write `protocol: plain`"),
-        (["attention.colour=1"], "is no key of a study"),
+        (["attention.colour=1"], "is not a key of a study"),
     ],
 )
 def test_bad_input_ends_with_2_before_anything_starts(
