@@ -1,4 +1,4 @@
-"""Actors that stand where a generator or scorer stands; in a module that loads in no time, as each process must."""
+"""Stand-ins for generators and scorers, in a module that every actor process imports quickly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from raymap.actors.batches import Drawn
 from raymap.plan.blocks import Block
 
 
-class Generates:
+class StubGenerator:
+    """A generator that fails to start with a given error, or starts and does nothing."""
+
     def __init__(self, error: Exception | None) -> None:
         if error is not None:
             raise error
@@ -23,7 +25,9 @@ class Generates:
         return {"device": "none"}
 
 
-class ScoresAfterSeeing:
+class StubScorer:
+    """A scorer whose `ready` raises a given error, or kills its process where it is given a text instead."""
+
     def __init__(self, error: Exception | str | None) -> None:
         self.error = error
 
@@ -35,8 +39,8 @@ class ScoresAfterSeeing:
         return True
 
 
-class Probe:
-    """Stands where a scorer stands and tells where an argument's bytes lie."""
+class MemoryProbe:
+    """Takes a scorer's place and reports in which memory mapping an argument's bytes are."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
         address = pixels.ctypes.data
@@ -48,18 +52,22 @@ class Probe:
                     "writeable": pixels.flags.writeable,
                     "owned": pixels.flags.owndata,
                 }
-        raise AssertionError("the address lies in no mapping")
+        raise AssertionError("the address is in no mapping")
 
 
-class Source:
-    """Stands where a generator stands."""
+class ImageSource:
+    """Takes a generator's place and returns random images, uint8 (16, 64, 64, 3)."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
-class Breaking:
-    """Stands where a generator stands, and breaks: the first process alone, or any under one model."""
+class FaultyGenerator:
+    """A generator that breaks as a GPU may: the first process at its third batch, or every process under one model.
+
+    `spec` is the images' side, the name of that model (None: the first process breaks) and a folder where processes
+    register.
+    """
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"
 

@@ -10,7 +10,7 @@ import ray
 
 from raymap.cluster.launch import runtime
 from raymap.study.model import Resources
-from raymap.testing.actors import Probe, Source
+from raymap.testing.actors import ImageSource, MemoryProbe
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def local_ray() -> Iterator[None]:
 
 
 def test_a_scorer_reads_pixels_from_shared_memory_read_only(local_ray: None) -> None:
-    source, probes = ray.remote(Source).remote(), [ray.remote(Probe).remote() for _ in range(2)]
+    source, probes = ray.remote(ImageSource).remote(), [ray.remote(MemoryProbe).remote() for _ in range(2)]
     pixels = source.draw.remote(3)
     for seen in ray.get([probe.look.remote(pixels) for probe in probes]):
         assert "/dev/shm" in seen["mapping"] or "plasma" in seen["mapping"], seen
         assert not seen["writeable"]
         assert not seen["owned"]
-    assert np.array_equal(ray.get(pixels), Source().draw(3))
+    assert np.array_equal(ray.get(pixels), ImageSource().draw(3))

@@ -14,7 +14,7 @@ from raymap.report.export.write import FORMATS, export
 from raymap.report.page import render
 from raymap.report.payload import script_json
 from raymap.report.source import read_run
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 from tests.browser import needs_browser, opened
 from tests.conftest import raymap_command
 
@@ -42,7 +42,7 @@ CARDS = {IMAGE: {"licence": "<script>alert(3)</script>", "consent": "given <i>in
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_run(tmp_path_factory.mktemp("hostile") / "run", Invented(ADAPTERS, PROMPTS, 4, 16, False, CARDS))
+    root = write_run(tmp_path_factory.mktemp("hostile") / "run", SyntheticRun(ADAPTERS, PROMPTS, 4, 16, False, CARDS))
     reduce_run(root)
     render(root)
     return root
