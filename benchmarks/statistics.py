@@ -1,12 +1,12 @@
-"""How long do the statistics of many score rows take, in how much memory, and how do both grow?
+"""Measures how long the statistics of many score rows take, how much memory they need, and how both grow.
 
     python -m benchmarks.statistics [--rows 100000 1000000 10000000] [--keep DIR]
 
-Every size is a run folder by the contract: one file an adapter in `scores/`, all columns and digests, and three seed
-pairs a prompt in `noise.arrow`. Subjects of three categories have three methods each (Textual Inversion an exact
-identity), and there are two identity controls. Every folder is reduced by a process of its own, to map.arrow,
-shifts.arrow and statistics.json. Shown are its wall time, the processor time of all its threads, and its peak resident
-memory. The growth is the exponent b of processor time ~ rows^b from the size before.
+Every size is a run folder that keeps the contract: one file per adapter in `scores/`, with all columns and digests, and
+three seed pairs per prompt in `noise.arrow`. Subjects of three categories have three methods each (Textual Inversion is
+an exact identity), and there are two identity controls. A process of its own reduces each folder to map.arrow,
+shifts.arrow and statistics.json. The table has its wall time, the processor time of all its threads and its peak
+resident memory. The growth is the exponent b of processor time ~ rows^b since the size before.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ REDUCE = (
 
 
 def shape(rows: int) -> tuple[int, int]:
-    """Return prompts and adapters of about so many rows: four prompts an adapter, as 2,000 x 500 x 10."""
+    """Return the prompts and adapters of about `rows` rows: four prompts per adapter, as in 2,000 x 500 x 10."""
     adapters = round(math.sqrt(rows / SEEDS / 4))
     return round(rows / SEEDS / adapters), adapters
 
 
 def adapter_names(count: int) -> list[tuple[str, str, str, str]]:
-    """Return (adapter, method, subject, subject category) of each."""
+    """Return (adapter, method, subject, subject category) of `count` adapters."""
     named = [(f"identity-{k}", "identity", f"control-{k}", "control") for k in range(CONTROLS)]
     methods = ("textual_inversion", "lora", "custom_diffusion")
     for k in range(count - CONTROLS):
@@ -57,14 +57,14 @@ def adapter_names(count: int) -> list[tuple[str, str, str, str]]:
 
 
 def digests(rng: np.random.Generator, count: int) -> pa.Array:
-    """Return as many strings of 64 hexadecimal digits."""
+    """Return `count` random strings of 64 hexadecimal digits."""
     text = rng.bytes(32 * count).hex().encode()
     offsets = np.arange(0, 64 * count + 1, 64, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def write_run(folder: Path, rows: int) -> int:
-    """Write `scores/` and `noise.arrow` of about so many rows; return how many."""
+    """Write `scores/` and `noise.arrow` with about `rows` rows of scores; return their exact number."""
     rng = np.random.default_rng(0)
     prompts, adapters = shape(rows)
     ids = np.array([f"prompt-{p:05d}" for p in range(prompts)])
@@ -100,21 +100,21 @@ def write_run(folder: Path, rows: int) -> int:
 
 
 def measure(folder: Path) -> tuple[float, float, float]:
-    """Reduce a run folder in a process of its own; return seconds of wall and processor time, and peak GiB."""
+    """Reduce a run folder in a process of its own; return wall and processor seconds, and peak memory in GiB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", REDUCE, str(folder)])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"the process ended with exit code {process.returncode}")
+        raise SystemExit(f"reducing {folder} ended with exit code {process.returncode}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 def main() -> None:
     """Print time, memory and growth for every size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[10**5, 10**6, 10**7])
-    parser.add_argument("--keep", type=Path, help="write the run folders here and keep them")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10**5, 10**6, 10**7], help="numbers of rows of scores")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the run folders")
     args = parser.parse_args()
     console = Console(width=120)
     table = Table(title=f"scores to map, shift tests and statistics, {os.cpu_count()} processors")

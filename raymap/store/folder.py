@@ -100,7 +100,7 @@ class RunFolder:
         return np.stack([_decode(content or b"") for content in contents])
 
     def commit(self, unit: Unit, table: pa.Table, features: pa.Table | None, images: list[str], device: str) -> None:
-        """Write a unit's features, its rows and, last, its ledger line; repeated on one device, the rows are the same.
+        """Write a unit's features, its rows and, last, its ledger line. A repetition on one device writes equal rows.
 
         Args:
             images: pixel digests of the unit's images, in the block's order.
