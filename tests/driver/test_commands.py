@@ -28,7 +28,7 @@ def documented(finished: Path, study: Path, tmp_path_factory: pytest.TempPathFac
     shutil.copy(study, folder / "study.yaml")
     shutil.copytree(finished, folder / "runs" / "study")
     shutil.copy(next((finished / "adapters" / "star-cup-lora").glob("*.safetensors")), folder / "my-lora.safetensors")
-    (folder / "my-prompts.txt").write_text("a brown bear on snow\na city at night\n")
+    (folder / "my-prompts.txt").write_text("# animals\na brown bear on snow\n# scenes\na city at night\n")
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
     code = "\n".join(["import polars as pl", *blocks[3:]])
     command = [sys.executable, "-c", code]
