@@ -1,4 +1,4 @@
-"""Do the reported tests and intervals keep their promises? Simulated maps with prompt and subject effects tell.
+"""Checks how well the reported tests and intervals hold, on simulated maps with prompt and subject effects.
 
     python -m benchmarks.calibration [--sets 2000]
 

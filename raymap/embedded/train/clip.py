@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
 def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Blur a third of the batch, add noise to it or leave it, and shift the whole batch by up to 3 pixels.
 
-    So the model also recognizes images that are slightly soft or grainy. `x` is float32 (N, 3, H, W) and is changed.
+    The model thereby learns slightly soft or grainy images, too. `x` is float32 (N, 3, H, W) and is changed in place.
     """
     kind = rng.random()
     n = len(x) // 3
