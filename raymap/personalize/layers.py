@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from raymap.study.methods.method import is_target
+from raymap.base.skeleton import is_target
 
 Weights = dict[str, nn.Parameter]
 
