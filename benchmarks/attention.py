@@ -21,6 +21,7 @@ from rich.table import Table
 
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
+from raymap.base.families.registry import family_of
 from raymap.base.pipeline import load
 from raymap.bench.models import random_lora
 from raymap.drawing.attention.denoise import Comparer
@@ -77,7 +78,7 @@ def main() -> None:
         held += maps.nbytes
 
     store.restore()
-    with watched(pipeline.unet, slice(0, args.pairs), take), torch.no_grad():
+    with watched(pipeline.unet, family_of(pipeline), slice(0, args.pairs), take), torch.no_grad():
         side = pipeline.unet.config.sample_size
         pipeline.unet(torch.zeros(args.pairs, 4, side, side), 1, encoder(prompts))
     table = Table(title=f"{args.pairs} pairs, {args.steps} steps, embedded base, one CPU thread", title_justify="left")

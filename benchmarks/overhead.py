@@ -77,7 +77,7 @@ def planned(study: Study, adapters: Path) -> tuple[Plan, Path]:
 
     prepared = prepare(study)
     infos = tuple(info_of(order, RunFolder(adapters).adapter(order.name)) for order in prepared.orders)
-    return make_plan(study, infos, {"base": prepared.base_sha256}), prepared.base
+    return make_plan(study, infos, {"base": prepared.base.sha256}), prepared.base.folder
 
 
 def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:

@@ -29,8 +29,8 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from raymap.base.flops import flops
 from raymap.base.folder import OUTLINES
+from raymap.base.model import Base
 from raymap.bench.models import SIZES, Size, quiet, random_base
 from raymap.driver.cost import estimate
 from raymap.driver.prepare import prepare
@@ -169,10 +169,10 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         study, subjects = write_study(folder)
         overrides = changes(subjects, args.sampler_steps, args.workers, args.device)
-        denoiser, decoder = (count / 1e12 for count in flops(OUTLINES / "sd15"))
+        flops = Base.at(OUTLINES / "sd15").flops
         real = minutes(study, overrides, args.workers)
         console.print(
-            f"real size: {denoiser:.3g} TFLOP a denoiser pass and {decoder:.3g} a decoding, "
+            f"real size: {flops.denoiser / 1e12:.3g} TFLOP per denoiser pass, {flops.decoder / 1e12:.3g} per decoding, "
             f"so an estimated {real:.0f} minutes with workers={args.workers}"
         )
         quiet()

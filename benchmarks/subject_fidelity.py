@@ -23,8 +23,8 @@ from raymap.adapters.card import CARD
 from raymap.adapters.read import load_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.base.folder import resolve
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.personalize.references.read import read_reference
@@ -69,7 +69,7 @@ def main() -> None:
         card = json.loads((path / CARD).read_text())
         if card["subject"] not in subjects:
             continue
-        store.add(path.name, load_adapter(path, skeleton_of(folder)))
+        store.add(path.name, load_adapter(path, Base.at(folder).skeleton))
         references = np.stack([read_reference(p, size) for p in held_out(subjects[card["subject"]])])
         plain = card["instance_prompt"].replace(card["phrase"], card["class_word"])
         pixels, cosines = [], []

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
+from raymap.analysis.judged import read_judged_map
 from raymap.analysis.map import measured
 from raymap.analysis.read import read_map, read_noise, read_scores, read_statistics
 from raymap.display.text import plain, shown
@@ -80,6 +81,11 @@ class Run:
     def shifts(self) -> pl.DataFrame:
         """p- and q-values of each cell (schema SHIFTS)."""
         return pl.read_ipc((self.folder / "shifts.arrow").read_bytes())
+
+    @cached_property
+    def judged(self) -> pl.DataFrame:
+        """What further judges found, one row per prompt, adapter and judge (schema JUDGED_MAP); empty without any."""
+        return read_judged_map(self.folder)
 
     @property
     def adapters(self) -> tuple[str, ...]:

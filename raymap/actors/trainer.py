@@ -14,9 +14,8 @@ from raymap.adapters.card import CARD, write_card
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.base.device import pin
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.errors import DrawingError, InputError
@@ -34,9 +33,8 @@ class Trainer:
 
     def __init__(self, base: str | Path, threads: int, device: str) -> None:
         pin(threads)
-        folder = resolve(str(base))
-        self.skeleton = skeleton_of(folder)
-        self.pipeline = load(folder, device)
+        self.base = open_base(str(base))
+        self.pipeline = load(self.base.folder, device)
 
     def ready(self, run: Path) -> bool:
         """Return True once it can train; raise InputError if this node does not see the run folder."""
@@ -91,13 +89,12 @@ class Trainer:
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:
             return None
-        size = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return np.stack([read_reference(path, size) for path in order.subject.references])
+        return np.stack([read_reference(path, self.base.side) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
         """Draw the subject's caption, seeds 0 to 3 side by side, with the adapter as its files hold it."""
         store = AdapterStore(self.pipeline)
-        store.add(order.name, read_adapter(folder, self.skeleton, method=order.trained_by).adapter)
+        store.add(order.name, read_adapter(folder, self.base.skeleton, method=order.trained_by).adapter)
         store.swap(order.name)
         captions, seeds = [order.caption] * SAMPLES, tuple(range(SAMPLES))
         pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)

@@ -77,6 +77,18 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
     Raises:
         InputError: the card cannot be read, belongs to another base, or describes other weights.
     """
+    info, card = parse_card(folder, base_sha256)
+    with local_copy(folder) as copy:
+        check_weights(folder, adapter_files(copy), info)
+    return info, card
+
+
+def parse_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, Any]]:
+    """Read an adapter's card and check that it belongs to this base; its weights are not looked at.
+
+    Raises:
+        InputError: naming the folder and what does not hold.
+    """
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -87,12 +99,22 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
     if trained_for != base_sha256:
         problem = f"was trained for another base ({trained_for[:12]}…, this one is {base_sha256[:12]}…)"
         raise InputError(str(folder), problem, "use that base, or train the adapter again")
-    with local_copy(folder) as copy:
-        files = adapter_files(copy)
-        if adapter_digest(files) != info.sha256:
-            problem = f"is not the file that {CARD} describes"
-            raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
     return info, card
+
+
+def check_weights(folder: Path, files: Sequence[Path], info: AdapterInfo) -> None:
+    """Check that the files of an adapter are those that its card describes.
+
+    Args:
+        folder: the adapter's, for errors.
+        files: the adapter's, on this machine.
+
+    Raises:
+        InputError: they are not.
+    """
+    if adapter_digest(files) != info.sha256:
+        problem = f"is not the file that {CARD} describes"
+        raise InputError(str(folder / files[0].name), problem, "train or fetch it again")
 
 
 def read_phrase(folder: Path) -> str | None:

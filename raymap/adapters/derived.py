@@ -9,23 +9,25 @@ from collections.abc import Mapping
 import torch
 
 from raymap.adapters.update import Adapter, LowRank, Replacement, Update
-from raymap.study.interventions import Extent, Variant, is_attention
+from raymap.base.families.family import Family
+from raymap.study.interventions import Extent, Variant
 
 
-def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Extent:
+def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor], family: Family) -> Extent:
     """Return how much of its base an adapter changes.
 
     Args:
         weights: the base's own, by name.
     """
     changed = math.hypot(*(update.norm(weights[name]) for name, update in adapter.updates.items()))
-    whole = math.hypot(*(float(torch.linalg.norm(w.double())) for name, w in weights.items() if is_attention(name)))
+    attention = [weight for name, weight in weights.items() if family.is_attention(name)]
+    whole = math.hypot(*(float(torch.linalg.norm(weight.double())) for weight in attention))
     size = sum(update.size for update in adapter.updates.values())
-    return Extent(frozenset(adapter.updates), changed / whole, size)
+    return Extent(family.levels(adapter.updates), changed / whole, size)
 
 
 def derived(adapter: Adapter, variant: Variant, weights: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the adapter that replaces another in a variant of the family `random` or `budget`.
+    """Return the adapter that replaces another in a variant of the families `random` and `budget`.
 
     Args:
         weights: the base's own, by name.

@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from raymap.adapters.triggers import may_stand_in
 from raymap.adapters.update import Adapter, Token, Update
-from raymap.base.skeleton import COMPONENTS
+from raymap.base.families.registry import family_of
 
 EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30
@@ -19,11 +19,11 @@ MERGED_BYTES = 4 * 2**30
 State = tuple[str, float, frozenset[str] | None] | None
 
 
-def weights_of(pipeline: StableDiffusionPipeline) -> dict[str, nn.Parameter]:
+def weights_of(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Return a pipeline's adaptable weights by `component.parameter`, named as in a skeleton."""
     return {
         f"{component}.{name}": parameter
-        for component in COMPONENTS
+        for component in family_of(pipeline).adapted
         for name, parameter in getattr(pipeline, component).named_parameters()
     }
 
@@ -40,7 +40,7 @@ class AdapterStore:
     written as above.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
         self._pipeline = pipeline
         self._live = weights_of(pipeline)
         self._embedding = pipeline.text_encoder.get_input_embeddings()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+TEXT = "text_encoder"
+"""Every pipeline of diffusers names its text encoders so; all other weights that adapters update are the denoiser's."""
+
 
 @dataclass(frozen=True)
 class LowRank:
@@ -106,12 +109,12 @@ class Adapter:
     @property
     def touches_denoiser(self) -> bool:
         """Whether a weight of the denoiser changes; if none does, equal prompt embeddings give equal images."""
-        return any(name.startswith("unet.") for name in self.updates)
+        return any(not name.startswith(TEXT) for name in self.updates)
 
     @property
     def touches_text(self) -> bool:
         """Whether tokenizer or text encoder change, so that prompts have to be encoded again."""
-        return bool(self.tokens) or self.rows is not None or any(n.startswith("text_encoder.") for n in self.updates)
+        return bool(self.tokens) or self.rows is not None or any(n.startswith(TEXT) for n in self.updates)
 
     @property
     def triggers(self) -> tuple[str, ...] | None:

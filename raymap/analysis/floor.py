@@ -102,7 +102,7 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> dict[st
     held = {measure: pairs_of(noise, measure) for measure in MEASURES}
     result: dict[str, Any] = {"pairs": len(held["e_sem"].values)}
     for measure, tau in zip(MEASURES, (floor.tau_sem, floor.tau_per), strict=True):
-        result[f"tau_{measure[2:]}"] = None if tau is None else _percentile(held[measure], tau)
+        result[f"tau_{measure[2:]}"] = None if tau is None else percentile_estimate(held[measure], tau)
     for measure in MEASURES:
         means = held[measure].means
         one = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
@@ -120,7 +120,8 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> dict[st
     return result
 
 
-def _percentile(pairs: Pairs, tau: float) -> dict[str, Any]:
+def percentile_estimate(pairs: Pairs, tau: float) -> dict[str, Any]:
+    """Return the 95th percentile `tau` of seed pairs as an estimate, with its bootstrap interval over prompts."""
     low, high = percentile_interval(pairs) or (None, None)
     reason = "one prompt has no spread between prompts" if low is None else None
     return {"value": tau, "low": low, "high": high, "n": len(pairs.prompts), "values": len(pairs.values),

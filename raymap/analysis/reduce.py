@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.agreement import agreement, distances
+from raymap.analysis.judged import reduce_judged
 from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
 from raymap.analysis.read import read_features, read_noise, read_study, stream_scores
@@ -29,6 +30,8 @@ def merge_noise(parts: Path, target: Path) -> None:
 
 def reduce_run(folder: Path) -> dict[str, Any]:
     """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
+
+    Where there are rows of further judges in `judged/`, judged.arrow is written too.
 
     Raises:
         InputError: when the folder lacks them or they break the contract.
@@ -50,6 +53,8 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
+    if judged := reduce_judged(folder, cells, digest):
+        statistics["judged"] = judged
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 

@@ -17,7 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
-from raymap.base.flops import counted
+from raymap.base.families.registry import family_of
+from raymap.base.flops import count_flops
 from raymap.base.folder import OUTLINES
 from raymap.base.shapes import shapes_in
 from raymap.embedded.model import PIPELINE
@@ -109,8 +110,8 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
         steps: how often the sampler asks the denoiser; guidance makes it two passes each time.
     """
     unet, vae = (shapes_in(module) for module in (pipeline.unet, pipeline.vae))
-    denoiser, decoder = counted(unet, vae, pipeline.unet.config.sample_size)
-    return steps * (2 if guided else 1) * denoiser + decoder
+    side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
+    return count_flops(family_of(pipeline), unet, vae, side, tokens).image(steps, guided)
 
 
 def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:

@@ -66,6 +66,12 @@ class Setup(BaseModel):
         return SpeedSettings(compile=self.compile, channels_last=self.channels_last)
 
     @property
+    def offline(self) -> bool:
+        """Whether base and judges are random or embedded, so that nothing is ever asked of the model hub."""
+        own = self.base == "embedded" or self.base.startswith(RANDOM)
+        return own and self.clip == self.lpips == "embedded"
+
+    @property
     def plain(self) -> Setup:
         """The same work at the usual setting, from which pictures drawn otherwise differ."""
         usual = {"compile": "none", "channels_last": False, "dtype": "float32", "attention": "auto"}

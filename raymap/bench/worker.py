@@ -19,8 +19,8 @@ import torch
 
 from raymap.base.compile import compiled_once
 from raymap.base.device import device_name
-from raymap.base.flops import PEAK_TFLOPS
 from raymap.base.processor import matrix_speed
+from raymap.base.throughput import PEAK_TFLOPS
 from raymap.bench.drawing import Drawing, block_of
 from raymap.bench.energy import meter
 from raymap.bench.judge import Judge, JudgeApart, start_process

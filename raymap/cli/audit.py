@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console, offline
+from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console
 from raymap.cli.study import described, mapped
 from raymap.display.text import shown
 from raymap.errors import InputError
@@ -56,8 +56,6 @@ def audit(
     for option, path in (("--junit", junit), ("--json", json)):
         if path and path.is_dir():
             raise InputError(f"{option} {path}", "is a folder", "give a file")
-    if base == "embedded":
-        offline()
     from raymap.driver.cost import estimate
     from raymap.report import gate
     from raymap.study.builtin import audit_study
@@ -65,7 +63,7 @@ def audit(
     study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
     target = place(output or f"runs/{study.name}")
     prepared = described(study)
-    console.print(estimate(prepared).sentence(), highlight=False, soft_wrap=True)
+    console.print(estimate(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return
     statistics = mapped(prepared, target)

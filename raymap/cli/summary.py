@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from raymap.cli.app import console
-from raymap.display.text import shown
+from raymap.display.text import shown, significant
 
 if TYPE_CHECKING:
+    from raymap.analysis.judged import Judged
     from raymap.report.verdict import Verdict
 
 LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
@@ -36,6 +37,8 @@ def print_summary(statistics: dict[str, Any]) -> None:
     if floor["pairs"]:
         taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
         console.print(f"noise floor ({floor['pairs']} seed pairs): {taus}", highlight=False)
+    if "judged" in statistics:
+        _print_judged(statistics["judged"])
     control = statistics["identity_control"]
     if control["present"]:
         zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
@@ -50,6 +53,21 @@ def _estimate(e: dict[str, Any], digits: int) -> str:
         return "–"
     low_high = f" [{e['low']:.{digits}f}, {e['high']:.{digits}f}]" if e["low"] is not None else ""
     return f"{e['value']:.{digits}f}{low_high}"
+
+
+def _print_judged(judged: Judged) -> None:
+    """Print one line per further judge and adapter."""
+    floors = {judge["judge"]: judge["tau"] for judge in judged["judges"]}
+    for a in judged["adapters"]:
+        shift, tau = a["shift"], floors[a["judge"]]
+        line = f"{a['judge']}: {shown(a['adapter'])} {significant(shift['value'])}"
+        if shift["low"] is not None:
+            line += escape(f" [{significant(shift['low'])}, {significant(shift['high'])}]")
+        if a["shift_signed"]:
+            line += f", signed {significant(a['shift_signed']['value'], signed=True)}"
+        if tau:
+            line += f"; {a['above_tau']}/{shift['n']} above τ = {significant(tau['value'])}"
+        console.print(line, highlight=False)
 
 
 def print_comparison(rows: list[dict[str, Any]]) -> None:

@@ -33,6 +33,11 @@ def cut(text: str, width: int = WIDTH) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def significant(value: float | None, signed: bool = False) -> str:
+    """Return a number of any scale with four significant digits; a dash where there is none."""
+    return "–" if value is None else f"{value:{'+' if signed else ''}.4g}"
+
+
 def shown(text: str, width: int = WIDTH) -> str:
     """Return a text for a rich console: cut, its square brackets escaped."""
     return escape(cut(text, width))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +55,6 @@ def run(study: Study | str | Path, output: str | Path | None = None, *, quiet: b
         IncompleteRunError: some batches failed; what was drawn is kept, and the same call goes on.
     """
     asked = study if isinstance(study, Study) else load_study(study)
-    _stay_offline(asked)
     target = place(str(output or f"runs/{asked.name}"))
     prepared = prepare(asked)
     with _shown(quiet) as progress:
@@ -108,12 +106,6 @@ def compare(before: str | Path, after: str | Path) -> Comparison:
         InputError: a folder that holds no run, or two runs that cannot be compared, with the reasons.
     """
     return compare_runs(place(str(before)), place(str(after)))
-
-
-def _stay_offline(study: Study) -> None:
-    """Keep the model libraries from asking a hub for a study that needs none."""
-    if study.base == study.clip == study.lpips == "embedded":
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,7 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
     return tuple(wanted)
 
 
-def together(orders: tuple[AdapterOrder, ...], subjects: int) -> tuple[tuple[AdapterOrder, ...], ...]:
+def together(orders: Sequence[AdapterOrder], subjects: int) -> tuple[tuple[AdapterOrder, ...], ...]:
     """Return the orders in groups, each trained in one batch: up to `subjects` of one method; null adapters alone.
 
     Groups follow from the study alone, so that a resumed training ends with the same bits.

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from raymap.analysis.numerics.crossed import ALONE
 from raymap.analysis.paper.published import METHODS
-from raymap.report import sections
+from raymap.display.text import significant
+from raymap.report import judged, sections
 from raymap.report.colours import SUBJECTS, palette
 from raymap.report.markers import marker_path
 from raymap.report.payload import payload, script_json
@@ -63,6 +64,7 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "controls": sections.controls(run),
         "adapter_cards": sections.adapter_cards(run),
         "distances": sections.distance_tables(run),
+        "judges": judged.judges(run),
         "colours": SUBJECTS,
         "paper_methods": METHODS,
         "gain": GAIN,
@@ -106,6 +108,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
     environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
+    environment.filters["significant"] = scaled
     environment.filters["marker"] = marker_path
     return environment
 
@@ -132,6 +135,14 @@ def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False
         return Markup(shown)
     interval = f"{number(value['low'], digits, signed)}, {number(value['high'], digits, signed)}"
     return Markup('{} <span class="dim">[{}]</span>').format(shown, interval)
+
+
+def scaled(value: dict[str, Any] | None, signed: bool = False) -> Markup:
+    """Return an estimate of any scale, to four significant digits, with its interval in brackets."""
+    if not value or value["value"] is None:
+        return Markup("–")
+    shown, low, high = (significant(value[key], signed).replace("-", "−") for key in ("value", "low", "high"))
+    return Markup(shown if value["low"] is None else f'{shown} <span class="dim">[{low}, {high}]</span>')
 
 
 def crossed(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:

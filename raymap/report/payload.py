@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.map import CONTROL
+from raymap.report import judged
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
 from raymap.report.source import KEY, TESTS, Run
@@ -36,14 +37,17 @@ def payload(run: Run, shown: Gallery) -> dict[str, Any]:
     grid, prompts, adapters = _grid(run)
     pairs = grid.select(*KEY, "number").join(shown.pairs.drop("entanglement", "e_per"), on=KEY).sort("number")
     floor = run.statistics["noise_floor"]
+    further, values = judged.measures(run, grid)
     return {
         "prompts": prompts.select("prompt_id", "prompt", "prompt_category").rows(),
         "adapters": adapters.select("adapter", "method", "subject", "subject_category").rows(),
         "categories": [c for c in CATEGORIES if c in set(prompts["prompt_category"])],
         "control": CONTROL,
+        "judges": further,
         "cells": {
             **{name: _numbers(grid[column]) for name, column in MEASURES.items()},
             **{f"q_{name}": _numbers(grid[f"q_{name}"]) for name in TESTS},
+            **{key: _numbers(column) for key, column in values.items()},
             "seeds": grid["n_seeds"].to_list(),
             "target": grid["target"].cast(pl.Int8).to_list(),
         },

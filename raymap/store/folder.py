@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from raymap.errors import IncompleteRunError
 from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_pictures
 
@@ -60,6 +61,11 @@ class RunFolder:
         return self.root / "features"
 
     @property
+    def judged(self) -> Path:
+        """Rows of the judges beside CLIP and LPIPS; there is no such folder without any."""
+        return self.root / "judged"
+
+    @property
     def report(self) -> Path:
         return self.root / "report" / "index.html"
 
@@ -94,12 +100,21 @@ class RunFolder:
         contents = read_each([self.image(adapter, item.prompt_id, item.seed) for item in items])
         return np.stack([_decode(content or b"") for content in contents])
 
-    def commit(self, unit: Unit, table: pa.Table, features: pa.Table | None, images: list[str], device: str) -> None:
+    def commit(
+        self,
+        unit: Unit,
+        table: pa.Table,
+        features: pa.Table | None,
+        images: list[str],
+        device: str,
+        judged: pa.Table | None = None,
+    ) -> None:
         """Write a unit's features, its rows and then its ledger line. On one device repeating it changes nothing.
 
         Args:
-            images: pixel digests of the unit's pictures, in the block's order.
+            images: pixel digests of the unit's images, in the block's order.
             device: what drew them.
+            judged: rows of further judges; the ledger line then names their file's digest too.
         """
         folder = self.noise_parts if unit.adapter == BASE else self.scores
         if unit.is_intervention:
@@ -109,12 +124,18 @@ class RunFolder:
         if features is not None:
             write_atomically(self.features / f"{unit.key}.arrow", arrow_bytes(features))
         write_atomically(path, data)
+        judgements = {}
+        if judged is not None:
+            judged_data = arrow_bytes(judged)
+            write_atomically(self.judged / f"{unit.key}.arrow", judged_data)
+            judgements = {"judged_sha256": hashlib.sha256(judged_data).hexdigest()}
         line = {
             "block": unit.block,
             "adapter": unit.adapter,
             "file": path.relative_to(self.root).as_posix(),
             "rows": table.num_rows,
             "sha256": hashlib.sha256(data).hexdigest(),
+            **judgements,
             "device": device,
             "images": images,
         }
@@ -123,6 +144,16 @@ class RunFolder:
     def record_failure(self, unit: Unit, problem: str) -> None:
         """Append a unit that could not be drawn or scored to failures.jsonl."""
         self._append("failures", unit, {"block": unit.block, "adapter": unit.adapter, "problem": problem})
+
+    def check_complete(self, plan: Plan, failed: Collection[Unit]) -> None:
+        """Check that no batch of a plan failed while it was drawn or measured.
+
+        Raises:
+            IncompleteRunError: some did; failures.jsonl says why, and the same command tries them again.
+        """
+        if failed:
+            problem = f"{len(failed)} of {len(plan.units)} batches failed ({self.root / 'failures.jsonl'})"
+            raise IncompleteRunError(f"{problem}; the same command tries them again")
 
     def _append(self, journal: str, unit: Unit, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode()
@@ -158,17 +189,21 @@ class RunFolder:
         return entries
 
     def done(self, plan: Plan) -> dict[Unit, str]:
-        """Return the plan's units that need no drawing, and what drew each: their file is what the ledger says.
+        """Return the plan's units that need no drawing, and what drew each: their files are what the ledger says.
 
         A base batch counts only while its pictures are there too, if its block still needs them.
         """
         entries = self.ledger()
         known = [unit for unit in plan.units if unit in entries]
-        contents = read_each([self.root / entries[unit]["file"] for unit in known])
+        digests = [pair for unit in known for pair in self._digests(unit, entries[unit])]
+        found = {
+            path: content is not None and hashlib.sha256(content).hexdigest() == digest
+            for (path, digest), content in zip(digests, read_each([path for path, _ in digests]), strict=True)
+        }
         done = {
             unit: entries[unit]["device"]
-            for unit, content in zip(known, contents, strict=True)
-            if content is not None and hashlib.sha256(content).hexdigest() == entries[unit]["sha256"]
+            for unit in known
+            if all(found[path] for path, _ in self._digests(unit, entries[unit]))
         }
         for block in plan.blocks:
             base = Unit(block.index, BASE)
@@ -176,6 +211,13 @@ class RunFolder:
             if base in done and not whole and not self._has_pictures(block, entries[base]["images"]):
                 del done[base]
         return done
+
+    def _digests(self, unit: Unit, entry: dict[str, Any]) -> list[tuple[Path, str]]:
+        """Return the files of a unit that its ledger line vouches for, each with its digest."""
+        digests = [(self.root / entry["file"], entry["sha256"])]
+        if "judged_sha256" in entry:
+            digests.append((self.judged / f"{unit.key}.arrow", entry["judged_sha256"]))
+        return digests
 
     def _has_pictures(self, block: Block, digests: list[str]) -> bool:
         try:

@@ -1,41 +1,40 @@
 """Controlled interventions: which variants of its adapters a study asks for, as names and numbers, without tensors.
 
-A variant is an adapter with one thing changed: how strong it is, which of its weights are in force, when it is in
-force, or what it is replaced by. It is planned, drawn, scored and committed as adapters are, under the name
-`<adapter>@<family>=<level>`, which tells a worker all that it needs to know.
+A variant is an adapter of which one thing was changed: its strength, which of its weights act, in which denoising steps
+it acts, or what replaces it. It is planned, drawn, scored and committed as an adapter is, under the name
+`<adapter>@<family>=<level>`, which tells a worker everything.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
+from raymap.errors import InputError
+
 MARK = "@"
-"""Separates the adapter in a variant's name; no adapter's own name may hold it."""
+"""Divides a variant's name, so that no adapter of a study may have it in its own."""
 REST = "rest"
-"""The level for weights that belong to no other level of a family."""
+"""The level of all weights that belong to none of a part's other levels."""
 
 Part = Literal["projection", "attention", "stage", "layer", "timesteps"]
-Family = Literal["dose", Part, "norm", "random", "budget"]
-MASKS: tuple[Part, ...] = ("projection", "attention", "stage", "layer")
+VariantFamily = Literal["dose", Part, "norm", "random", "budget"]
 TIMESTEPS = ("early", "late")
-STAGES = ("down_blocks", "mid_block", "up_blocks")
-
-_LAYER = r"unet\.(?P<layer>.+\.(?P<attention>attn[12]))\."
-_PROJECTION = re.compile(_LAYER + r"(?P<to>to_(?:q|k|v|out))\b.*")
+Levels = Mapping[Part, tuple[str, ...]]
+"""The levels into which each kind of part divides an adapter; none where it divides nothing."""
 
 
 class Interventions(BaseModel):
     """The interventions that a study asks for; `all` means everything at its usual levels.
 
-    `adapters` restricts them to some of the study's adapters; by default they are all that update weights, controls
-    excepted. `dose` lists factors α of ΔW. `parts` puts single parts of an adapter in force. `equal_norm` scales every
-    adapter to the norm of the smallest one. `random` is how many random updates of an adapter's norm and rank are drawn
-    instead of it. `equal_budget` reduces every adapter to as many numbers as the smallest one holds.
+    `adapters` names adapters of the study that update weights, by default all but the controls. `dose` lists factors α
+    of ΔW. `parts` lists the kinds of part that act alone. `equal_norm` scales every adapter to the norm of the smallest
+    one, `random` is the number of random updates that are drawn with each adapter's norm and rank, and `equal_budget`
+    cuts every adapter to as many numbers as the smallest one holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,11 +72,11 @@ class Interventions(BaseModel):
 class Extent:
     """How much of a base an adapter changes.
 
-    `weights` are the names of the updated weights. `norm` is the Frobenius norm of all of ΔW over that of the
-    denoiser's attention weights. `size` is how many numbers the updates hold.
+    `levels` are those into which its weights are divided, `norm` is the Frobenius norm of all of ΔW over that of the
+    denoiser's attention weights, `size` is how many numbers its updates hold.
     """
 
-    weights: frozenset[str]
+    levels: Levels
     norm: float
     size: int
 
@@ -87,7 +86,7 @@ class Variant:
     """An adapter with one thing changed; `alpha` scales ΔW."""
 
     adapter: str
-    family: Family
+    family: VariantFamily
     level: str
     alpha: float = 1.0
 
@@ -96,6 +95,14 @@ class Variant:
         """The name that `parse` reads."""
         scaled = f",alpha={self.alpha:.6g}" if self.family == "norm" else ""
         return f"{self.adapter}{MARK}{self.family}={self.level}{scaled}"
+
+    @property
+    def mask(self) -> Part | None:
+        """The kind of part of which one level acts alone; None where all of the adapter's weights act."""
+        match self.family:
+            case "projection" | "attention" | "stage" | "layer" as part:
+                return part
+        return None
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -111,41 +118,47 @@ class Variant:
         alpha = float(match[3]) if family == "dose" else float(match[4] or 1)
         return cls(match[1], family, match[3], alpha)
 
-    def only(self, weights: Collection[str]) -> frozenset[str] | None:
-        """Return which of the adapter's weights are in force; None means all of them."""
-        if self.family not in MASKS:
-            return None
-        return frozenset(name for name in weights if level_of(self.family, name) == self.level)
 
+def chosen(asked: Interventions, adapters: Mapping[str, Levels | None]) -> dict[str, Levels]:
+    """Return the adapters that a study intervenes on, with their levels.
 
-def level_of(part: Family, weight: str) -> str:
-    """Return the level of a part to which a weight (`unet.….weight`) belongs.
-
-    An attention weight has a projection (`attn2.to_k`; attn1 is self-attention, attn2 cross-attention), an attention
-    (`attn2`) and a layer (`down_blocks.0.….attn2`). Every weight of the denoiser has a stage. All others belong to
-    `rest`.
+    Args:
+        adapters: every adapter of the study but the controls; None where it updates no weight.
     """
-    if part == "stage":
-        component, _, rest = weight.partition(".")
-        stage = rest.partition(".")[0]
-        return stage if component == "unet" and stage in STAGES else REST
-    match = _PROJECTION.fullmatch(weight)
-    if match is None:
-        return REST
-    return f"{match['attention']}.{match['to']}" if part == "projection" else match[part]
+    names = asked.adapters or adapters
+    return {name: levels for name, levels in adapters.items() if levels is not None and name in names}
 
 
-def is_attention(weight: str) -> bool:
-    """Return whether a weight is an attention projection of the denoiser."""
-    return _PROJECTION.fullmatch(weight) is not None
+def check_interventions(asked: Interventions, adapters: Mapping[str, Levels | None]) -> None:
+    """Check that a study's adapters can be intervened on.
+
+    Args:
+        adapters: as for `chosen`.
+
+    Raises:
+        InputError: an adapter that is not there or updates no weight, or nothing that could be drawn.
+    """
+    able = sorted(name for name, levels in adapters.items() if levels is not None)
+    for name in asked.adapters or ():
+        where = f"interventions.adapters: {name}"
+        if name not in adapters:
+            raise InputError(where, "is no adapter of the study", f"use {', '.join(able)}")
+        if name not in able:
+            raise InputError(where, "updates no weight, so there is nothing to intervene on", "leave it out")
+    if not able:
+        raise InputError("interventions", "no adapter of the study updates a weight", "remove the key")
+    if not planned_variants(asked, adapters):
+        problem = "leave no variant, because each adapter has only one of the parts that they ask for"
+        raise InputError("interventions", problem, "ask for another kind, such as `dose`, or remove the key")
 
 
-def levels(part: Part, weights: Collection[str]) -> tuple[str, ...]:
-    """Return the levels into which a part divides an adapter; none if a single level would hold all of it."""
-    if part == "timesteps":
-        return TIMESTEPS
-    divided = {level_of(part, name) for name in weights}
-    return tuple(sorted(divided)) if len(divided) > 1 else ()
+def planned_variants(asked: Interventions, adapters: Mapping[str, Levels | None]) -> tuple[Variant, ...]:
+    """Return as many variants as a study will have; norms and sizes are unknown before the training.
+
+    Args:
+        adapters: as for `chosen`.
+    """
+    return variants(asked, {name: Extent(levels, 1.0, 1) for name, levels in chosen(asked, adapters).items()})
 
 
 def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Variant, ...]:
@@ -160,7 +173,7 @@ def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Varia
     wanted: list[Variant] = []
     for adapter, extent in extents.items():
         wanted += [Variant(adapter, "dose", f"{dose:g}", dose) for dose in asked.dose]
-        wanted += [Variant(adapter, part, level) for part in asked.parts for level in levels(part, extent.weights)]
+        wanted += [Variant(adapter, part, level) for part in asked.parts for level in extent.levels[part]]
         if asked.equal_norm:
             alpha = float(f"{norm / extent.norm:.6g}") if extent.norm else 1.0
             wanted.append(Variant(adapter, "norm", f"{norm:.4g}", alpha))
@@ -173,7 +186,7 @@ def variants(asked: Interventions, extents: Mapping[str, Extent]) -> tuple[Varia
 def in_force(variant: Variant, step: int, steps: int) -> bool:
     """Return whether a variant changes the denoiser in a denoising step, counted from 0.
 
-    `early` is in force in the first half of the steps, which are the noisier ones, and `late` in the second. If the
-    number of steps is odd, the first half is the larger one.
+    `early` acts in the first half of the steps (the noisy ones; the larger half where their number is odd), `late` in
+    the others.
     """
     return variant.family != "timesteps" or (step < (steps + 1) // 2) == (variant.level == "early")

@@ -119,12 +119,16 @@ class Resources(_Frozen):
 
 
 class Study(_Frozen):
-    """Everything that decides a run. docs/study.md explains the keys."""
+    """Everything that decides a run. docs/study.md explains the keys.
+
+    `judges` are those beside CLIP and LPIPS, in alphabetical order; without any, no file of a run mentions them.
+    """
 
     name: Name
     base: Annotated[str, Field(min_length=1)] = "embedded"
     clip: str = "embedded"
     lpips: str = "embedded"
+    judges: Annotated[tuple[Name, ...], Field(exclude_if=lambda names: not names)] = ()
     sampler: SamplerSettings = SamplerSettings()
     seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**63)], ...]
     prompts: tuple[Prompt, ...]
@@ -142,10 +146,20 @@ class Study(_Frozen):
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 
+    @property
+    def offline(self) -> bool:
+        """Whether base and judges are all embedded, so that nothing is ever asked of the model hub."""
+        return self.base == self.clip == self.lpips == "embedded"
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _number_of_seeds(cls, value: Any) -> Any:
         return tuple(range(value)) if type(value) is int else value
+
+    @field_validator("judges")
+    @classmethod
+    def _in_alphabetical_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(value))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -164,7 +178,11 @@ class Study(_Frozen):
         if self.interventions and self.protocol == "triggered":
             raise ValueError("interventions: a trigger has no dose, so dose 0 would not be the base; "
                              "write `protocol: plain`")  # fmt: skip
-        for key, values in (("seeds", self.seeds), ("subjects", [subject.name for subject in self.subjects])):
+        for key, values in (
+            ("seeds", self.seeds),
+            ("subjects", [s.name for s in self.subjects]),
+            ("judges", self.judges),
+        ):
             twice = [v for v, n in Counter(values).items() if n > 1]
             if twice:
                 raise ValueError(f"{key}: {twice[0]!r} is listed twice; remove one")

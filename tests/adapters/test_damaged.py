@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 from raymap.adapters.custom_diffusion import key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import Skeleton, skeleton_of
+from raymap.base.skeleton import Skeleton
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from tests.adapters.test_files import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
+from tests.adapters.layouts import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
 
 
 @pytest.fixture(scope="module")
 def skeleton() -> Skeleton:
-    return skeleton_of(PIPELINE)
+    return Base.at(PIPELINE).skeleton
 
 
 @pytest.fixture(scope="module")

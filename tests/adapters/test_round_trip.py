@@ -15,8 +15,8 @@ from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.textual_inversion import INVERSION_FILE
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
@@ -56,7 +56,7 @@ def by_raymap(folder: Path, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]
     """Return what the base draws, and what it draws with the folder's adapter swapped in."""
     pipeline = load(PIPELINE)
     store = AdapterStore(pipeline)
-    store.add("a", read_adapter(folder, skeleton_of(PIPELINE)).adapter)
+    store.add("a", read_adapter(folder, Base.at(PIPELINE).skeleton).adapter)
     encoder = PromptEncoder(pipeline, store)
     base = draw(pipeline, encoder, prompts, SEEDS, SAMPLER, 2)
     store.swap("a")
@@ -104,10 +104,10 @@ def test_custom_diffusion_draws_the_same_through_diffusers(
     }
     pickled = tmp_path / "pytorch_custom_diffusion_weights.bin"
     torch.save(weights | empty, pickled)
-    found = read_adapter(pickled, skeleton_of(PIPELINE)).adapter.updates
+    found = read_adapter(pickled, Base.at(PIPELINE).skeleton).adapter.updates
     assert len(found) == len(weights)
     for name, update in found.items():
-        nothing = torch.zeros(skeleton_of(PIPELINE).shapes[name])
+        nothing = torch.zeros(Base.at(PIPELINE).skeleton.shapes[name])
         assert torch.equal(update.delta(nothing), weights[key_of(name.removeprefix("unet."))]), name
     pipeline.unet.load_attn_procs(
         tmp_path, weight_name="pytorch_custom_diffusion_weights.bin", use_safetensors=False, _pipeline=pipeline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -20,7 +18,7 @@ from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.bench import plot
 from raymap.bench.difference import Difference, from_plain
 from raymap.bench.drawing import Drawing, block_of
@@ -28,9 +26,8 @@ from raymap.bench.energy import packages
 from raymap.bench.judge import JudgeApart
 from raymap.bench.measure import row
 from raymap.bench.models import image_flops, random_base
-from raymap.bench.peers import __main__ as peers
 from raymap.bench.peers import plain
-from raymap.bench.peers.contest import Contest, available, write_contest
+from raymap.bench.peers.contest import available, write_contest
 from raymap.bench.record import ROWS, Record, table
 from raymap.bench.setups import Setup, read_setups
 from raymap.bench.worker import Report, Timed, Worker, gpu_peak
@@ -303,44 +300,6 @@ def test_the_table_has_medians_and_the_price_of_a_thousand_images(tmp_path: Path
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def brought(finished: Path, folder: Path) -> Path:
-    """Write a study of the finished run's prompts, seeds and sampler that brings its LoRA along."""
-    study = yaml.safe_load((finished / "study.yaml").read_text())
-    lora = next(
-        p.parent for p in finished.glob("adapters/*/adapter.json") if json.loads(p.read_text())["method"] == "lora"
-    )
-    kept = {key: study[key] for key in ("name", "sampler", "seeds", "batch_size")}
-    kept["speed"] = {"compile": "default"}
-    prompts = [{"text": prompt["text"], "category": prompt["category"]} for prompt in study["prompts"]]
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(kept | {"prompts": prompts, "adapters": [{"path": str(lora), "name": "lora"}]}))
-    return path
-
-
-@pytest.mark.parametrize("program", ["one", "batched", "compiled"])
-def test_a_peer_comes_to_the_scores_of_a_run(
-    program: str,
-    finished: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled: list[str] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, mode: compiled.append(f"{type(module)} {mode}"))
-    peers.main(program, brought(finished, tmp_path), tmp_path / "scores.arrow")
-    assert float(capsys.readouterr().out.split()[-1]) > 0
-    assert len(compiled) == (2 if program == "compiled" else 0)
-    theirs = pl.read_ipc((tmp_path / "scores.arrow").read_bytes())
-    texts = {p["id"]: p["text"] for p in yaml.safe_load((finished / "study.yaml").read_text())["prompts"]}
-    own = pl.concat([pl.read_ipc(path.read_bytes()) for path in (finished / "scores").iterdir()])
-    own = own.filter(pl.col("method") == "lora").with_columns(prompt=pl.col("prompt_id").replace_strict(texts))
-    both = own.join(theirs, on=["prompt", "seed"], validate="1:1")
-    assert len(both) == len(theirs) == 14
-    assert both["lpips"].max() > 1e-3  # type: ignore[operator]
-    for name in ("clip_base", "clip_adapted", "lpips"):
-        assert np.allclose(both[name], both[f"{name}_right"], atol=1e-3), name
-
-
 @pytest.mark.parametrize("pair", ["attention=math", "resolution=128", "batch_size=1"])
 def test_peers_do_a_study_and_no_setup_that_is_none(
     pair: str, call: Callable[..., tuple[int, str]], tmp_path: Path
@@ -373,7 +332,7 @@ def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_stu
         with drawer.loaded(adapter.path):
             theirs = drawer.draw(items)
         assert np.array_equal(drawer.draw(items), base), adapter.short_name
-        store.add(adapter.short_name, read_adapter(adapter.path, skeleton_of(PIPELINE)).adapter)
+        store.add(adapter.short_name, read_adapter(adapter.path, Base.at(PIPELINE).skeleton).adapter)
         store.swap(adapter.short_name)
         prompts, seeds = zip(*items, strict=True)
         sampler = SamplerSettings(steps=3)
@@ -381,15 +340,3 @@ def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_stu
         store.restore()
         assert np.abs(own.astype(int) - theirs).max() <= 1, adapter.short_name
         assert np.array_equal(theirs, base) == (adapter.short_name == "inversion")
-
-
-def test_a_contest_counts_what_the_proof_spares(tmp_path: Path) -> None:
-    contest = Contest(Setup(**TINY, batch_size=4), 1, tmp_path)
-    for program in ("raymap", "batched"):
-        contest.run(program, 0)
-    assert [(r["program"], r["images"], r["drawn"]) for r in contest.own()] == [("raymap", 16, 12), ("batched", 16, 16)]
-    assert contest.own()[0]["difference"] == 0
-    assert contest.own()[1]["difference"] < 1e-3
-    before = contest.path.read_bytes()
-    Contest(Setup(**TINY, batch_size=4), 1, tmp_path).run("batched", 0)
-    assert contest.path.read_bytes() == before

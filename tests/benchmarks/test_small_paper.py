@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from benchmarks import small_paper
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.bench.models import SIZES, random_base
 from raymap.driver.prepare import prepare
 from raymap.study.file import load_study
@@ -89,7 +89,7 @@ def test_adapters_have_the_size_that_is_foretold(folder: Path, study: Study) -> 
         for path in (folder / "run" / "adapters" / order.name).glob("pytorch*.safetensors"):
             with safe_open(path, framework="numpy") as file:
                 held += sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
-        assert order.size(skeleton_of(folder / "base")) == held, order.name
+        assert order.size(Base.at(folder / "base").skeleton) == held, order.name
 
 
 def test_width_one_is_the_real_size() -> None:

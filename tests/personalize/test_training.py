@@ -19,8 +19,8 @@ from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.read import load_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.textual_inversion import ROWS_FILE, ROWS_KEY
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
@@ -107,7 +107,7 @@ def test_the_triggered_prompt_draws_the_subject(
     write_card(tmp_path / order.name, order.card(tmp_path / order.name, []))
     adapted = load(PIPELINE)
     store = AdapterStore(adapted)
-    store.add("cup", load_adapter(tmp_path / order.name, skeleton_of(PIPELINE)))
+    store.add("cup", load_adapter(tmp_path / order.name, Base.at(PIPELINE).skeleton))
     clip, encoder = ClipScorer("embedded"), PromptEncoder(adapted, store)
     rng = np.random.default_rng(99)
     unseen = np.stack([STAR_CUP.render(rng) for _ in range(8)])
@@ -247,7 +247,7 @@ def test_each_null_adapter_leaves_every_pixel(
     write_card(tmp_path / order.name, order.card(tmp_path / order.name, []))
     adapted = load(PIPELINE)
     store = AdapterStore(adapted)
-    store.add("null", load_adapter(tmp_path / order.name, skeleton_of(PIPELINE)))
+    store.add("null", load_adapter(tmp_path / order.name, Base.at(PIPELINE).skeleton))
     encoder, prompts = PromptEncoder(adapted, store), ["a red car on a street", "a city at night"]
     pixels = []
     for name in (None, "null"):
@@ -317,7 +317,7 @@ def test_a_trained_adapter_is_of_the_category_that_the_study_names(
 
 
 def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dict[str, AdapterOrder]) -> None:
-    skeleton = skeleton_of(PIPELINE)
+    skeleton = Base.at(PIPELINE).skeleton
 
     def order(method: str, prompt: str) -> AdapterOrder:
         known = wanted[f"star-cup-{method}"]
@@ -353,5 +353,5 @@ def test_words_and_layers_that_the_base_lacks_or_has_are_refused(
     subject = wanted["star-cup-lora"].subject
     method = next(m for m, known in SHORT.items() if type(known) is type(recipe))
     with pytest.raises(InputError) as refused:
-        AdapterOrder("star-cup", method, recipe, "0" * 64, subject).check(skeleton_of(PIPELINE))
+        AdapterOrder("star-cup", method, recipe, "0" * 64, subject).check(Base.at(PIPELINE).skeleton)
     assert all(word in str(refused.value) for word in words)

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +29,9 @@ from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
 from raymap.report.verdict import smallest_p, verdict
-from raymap.testing.runs import CATEGORIES, Invented, write_run
-from tests.conftest import raymap_command
-
-ADAPTERS = [
-    (f"{category}-{method}", method, category, category)
-    for category in ("face", "style")
-    for method in ("textual_inversion", "lora", "custom_diffusion")
-]
-PROMPTS = [(f"a kettle of sort {k}", CATEGORIES[k % 6]) for k in range(18)]
+from raymap.testing.runs import Invented, write_run
+from tests.commands import Ended
+from tests.report.invented import ADAPTERS, PROMPTS
 
 
 @pytest.fixture(scope="module")
@@ -168,15 +161,14 @@ def test_an_unknown_format_is_refused_before_anything_is_done(root: Path, call: 
     assert "png, svg, pdf, csv, md, latex" in printed
 
 
-def test_show_writes_base_adapted_and_difference(root: Path, tmp_path: Path) -> None:
+def test_show_writes_base_adapted_and_difference(root: Path, tmp_path: Path, command: Callable[..., Ended]) -> None:
     target = tmp_path / "pair.png"
-    command = raymap_command("show", root, "SORT 13", "style-lora", "--output", target)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    shown = command("show", root, "SORT 13", "style-lora", "--output", target)
+    assert shown.code == 0, shown.err
     cell = read_run(root).cells.filter(prompt_id="p013", adapter="style-lora").row(0, named=True)
-    assert str(target) in done.stdout
-    assert f"{cell['e_sem']:.4f}" in done.stdout
-    assert f"{cell['e_sem_signed']:+.4f}" in done.stdout
+    assert str(target) in shown.out
+    assert f"{cell['e_sem']:.4f}" in shown.out
+    assert f"{cell['e_sem_signed']:+.4f}" in shown.out
     with Image.open(target) as image:
         sheet = np.asarray(image)
     pictures = [kept(root, name, "p013", int(next((root / "images" / "style-lora" / "p013").iterdir()).stem))

@@ -17,7 +17,7 @@ from raymap.report.verdict import verdict
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
 from raymap.testing.runs import Invented, write_run
-from tests.report.test_files import ADAPTERS, PROMPTS
+from tests.report.invented import ADAPTERS, PROMPTS
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:

@@ -17,18 +17,9 @@ from raymap.embedded.world.captioned import held_out
 from raymap.errors import InputError
 from raymap.study.file import build_study
 from raymap.study.suite import CATEGORIES, PARTI, limited, read_suite
+from tests.hostile_prompts import HOSTILE
 
 HERE = Path()
-HOSTILE = (
-    "../../etc/passwd",
-    "<img src=x onerror=alert(1)>",
-    "x" * 10_000,
-    "قطة سوداء على العشب",
-    "a cat 🐈‍⬛ on the moon 🌕",
-    "red \x1b[31malarm\x07 \x00 \u202egnitirw",
-    "[bold red]marked up[/] and [/wrong]",
-    "a line\u2028separator and a\x0cform feed",
-)
 KINDS = {
     "suite.txt": "# people\na man in a hat\n\n# Animals\n  a red fox  \n",
     "suite.csv": 'Category,id,Prompt\npeople,1,a man in a hat\nanimals,2,"a red fox"\n',

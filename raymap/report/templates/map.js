@@ -8,12 +8,16 @@ const adapters = data.adapters.map(([name, method, subject, category], at) => ({
 const LEVELS = 32; // shades are classes s0 to s32 (from 0 up) and d0 to d32 (from degradation to improvement)
 const FDR = 0.05;
 const NARROWEST = 18, WITH_NUMBERS = 44, WIDEST = 60; // a cell's width in pixels
+const [SEM, PER] = [["e_sem", tau.sem], ["e_per", tau.per]];
+// `floors`: the columns that re-seeding has a threshold for; `better`: the sign of a change for the better, 0: no sign.
 const MEASURES = {
-  e_sem: { label: "E_sem", tests: ["sem"], floors: ["sem"] },
-  signed: { label: "signed E_sem", tests: ["signed"], floors: ["sem"] },
-  e_per: { label: "E_per", tests: ["per"], floors: ["per"] },
-  e: { label: "E", tests: ["sem", "per"], floors: ["sem", "per"] },
+  e_sem: { label: "E_sem", tests: ["sem"], floors: [SEM], better: 0 },
+  signed: { label: "signed E_sem", tests: ["signed"], floors: [SEM], better: 1 },
+  e_per: { label: "E_per", tests: ["per"], floors: [PER], better: 0 },
+  e: { label: "E", tests: ["sem", "per"], floors: [SEM, PER], better: 0 },
 };
+for (const { key, name, what, better, of, floor } of data.judges)
+  MEASURES[key] = { label: `${name}: ${what}`, tests: [], floors: [[of, floor]], better, anyScale: true };
 
 const grid = document.getElementById("grid");
 const controls = document.getElementById("controls");
@@ -25,13 +29,18 @@ let cursor = 0; // number of the cell that has, or had last, the focus
 const cellOf = (prompt, adapter) => prompt.at * adapters.length + adapter.at;
 const promptOf = (cell) => prompts[Math.floor(cell / adapters.length)];
 const adapterOf = (cell) => adapters[cell % adapters.length];
+const measure = () => MEASURES[state.measure];
 const valueOf = (cell) => cells[state.measure][cell];
-const aboveFloor = (cell) => MEASURES[state.measure].floors.some((k) => tau[k] !== null && cells[`e_${k}`][cell] > tau[k]);
+const aboveFloor = (cell) => measure().floors.some(([column, floor]) => floor !== null && cells[column][cell] > floor);
 const significant = (cell) =>
-  MEASURES[state.measure].tests.some((k) => cells[`q_${k}`][cell] !== null && cells[`q_${k}`][cell] <= FDR);
+  measure().tests.some((k) => cells[`q_${k}`][cell] !== null && cells[`q_${k}`][cell] <= FDR);
 const matches = (cell) => (state.cells === "floor" ? aboveFloor(cell) : state.cells === "sure" ? significant(cell) : true);
 const format = (value, digits, signed) =>
   value === null ? "–" : (signed && value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
+const scaled = (value, signed) => // a number of any scale, to three significant digits
+  value === null ? "–" : (signed && value > 0 ? "+" : "") + String(Number(value.toPrecision(3))).replaceAll("-", "−");
+const formatted = (value) =>
+  measure().anyScale ? scaled(value, measure().better) : format(value, 3, measure().better);
 const brief = (text, length = 120) => (text.length > length ? `${text.slice(0, length)}…` : text);
 const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
@@ -95,7 +104,8 @@ function filtered() {
 
 function shade(value, top) {
   if (value === null) return "n";
-  if (state.measure === "signed") return `d${Math.round(((top ? value / top : 0) + 1) * (LEVELS / 2))}`;
+  const { better } = measure();
+  if (better) return `d${Math.round(((top ? (better * value) / top : 0) + 1) * (LEVELS / 2))}`;
   return `s${top ? Math.round((value / top) * LEVELS) : 0}`;
 }
 
@@ -105,7 +115,7 @@ function markup(cell, top) {
   if (cells.target[cell]) classes.push("t");
   if (significant(cell)) classes.push("q");
   if (!matches(cell)) classes.push("off");
-  return `<td class="${classes.join(" ")}" data-cell="${cell}">${format(value, 3, state.measure === "signed")}</td>`;
+  return `<td class="${classes.join(" ")}" data-cell="${cell}">${formatted(value)}</td>`;
 }
 
 function draw() {
@@ -114,7 +124,7 @@ function draw() {
   const { rows, columns } = shown;
   const top = largest();
   const heads = columns.map((a) => `<th scope="col" title="${escaped(brief(a.name))}"><span>${escaped(brief(a.name, 60))}</span></th>`);
-  grid.tHead.innerHTML = `<tr><th scope="col">${escaped(MEASURES[state.measure].label)}</th>${heads.join("")}</tr>`;
+  grid.tHead.innerHTML = `<tr><th scope="col">${escaped(measure().label)}</th>${heads.join("")}</tr>`;
   const body = [];
   rows.forEach((p, r) => {
     if (state.rows === "category" && p.category !== rows[r - 1]?.category)
@@ -144,11 +154,11 @@ function fit() {
 }
 
 function drawLegend(top) {
-  const signed = state.measure === "signed";
-  const bar = Array.from({ length: LEVELS + 1 }, (_, k) => `<i class="${signed ? "d" : "s"}${k}"></i>`);
+  const { better } = measure();
+  const bar = Array.from({ length: LEVELS + 1 }, (_, k) => `<i class="${better ? "d" : "s"}${k}"></i>`);
   document.getElementById("legend").innerHTML = bar.join("");
-  document.getElementById("legend-low").textContent = signed ? `worse ${format(-top, 3)}` : "0";
-  document.getElementById("legend-high").textContent = signed ? `${format(top, 3, true)} better` : format(top, 3);
+  document.getElementById("legend-low").textContent = better ? `worse ${formatted(-better * top)}` : "0";
+  document.getElementById("legend-high").textContent = better ? `${formatted(better * top)} better` : formatted(top);
 }
 
 // The cursor: one cell can be reached by Tab, the arrow keys move from there.
@@ -196,6 +206,7 @@ function numbersOf(cell) {
     ["signed", format(cells.signed[cell], 4, true) + q("signed")],
     ["E_per", format(cells.e_per[cell], 3) + q("per")],
     ["E", format(cells.e[cell], 3)],
+    ...data.judges.map(({ key, better }) => [MEASURES[key].label, scaled(cells[key][cell], better)]),
     ["seeds", String(cells.seeds[cell])],
   ];
 }
@@ -235,6 +246,7 @@ function options(name, values) {
   for (const value of values) select.add(new Option(value, value));
 }
 
+for (const { key } of data.judges) controls.elements.measure.add(new Option(MEASURES[key].label, key));
 options("category", data.categories);
 options("method", [...new Set(adapters.map((a) => a.method))].sort());
 controls.addEventListener("input", draw);
