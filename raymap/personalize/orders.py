@@ -115,8 +115,8 @@ class AdapterOrder:
             problem = f"{self.caption!r} does not hold {self.trigger!r}, by which {where} calls the subject"
             remedy = f"write {{}} where a method's trigger and class word belong, or give `{where}.trigger`"
             raise InputError(f"instance_prompt of {self.subject.name if self.subject else self.name}", problem, remedy)
-        for target in self._trained_by.targets(self.recipe):
-            if not self._targeted(skeleton, (target,)):
+        for target in self._trained_by.targets(self.recipe, skeleton.family):
+            if not self._updates(skeleton, (target,)):
                 problem = f"the target {target!r} is not a layer of the denoiser that {self.trained_by} can train"
                 raise InputError(where, problem, "give ends of the names of such layers, as `targets: [to_q, to_v]`")
         if not self._trained_by.learns_token:
@@ -130,13 +130,13 @@ class AdapterOrder:
 
     def touched(self, skeleton: Skeleton) -> frozenset[str]:
         """Return the names of the weights that the trained adapter will update (`unet.….weight`)."""
-        return frozenset(self._targeted(skeleton, self._trained_by.targets(self.recipe)))
+        return frozenset(self._updates(skeleton, self._trained_by.targets(self.recipe, skeleton.family)))
 
     def size(self, skeleton: Skeleton) -> int:
         """Return how many bytes the trained adapter's updates take in float32; a learned token is not counted."""
-        return 4 * sum(self._targeted(skeleton, self._trained_by.targets(self.recipe)).values())
+        return 4 * sum(self._updates(skeleton, self._trained_by.targets(self.recipe, skeleton.family)).values())
 
-    def _targeted(self, skeleton: Skeleton, targets: tuple[str, ...]) -> dict[str, int]:
+    def _updates(self, skeleton: Skeleton, targets: tuple[str, ...]) -> dict[str, int]:
         """Return weight -> how many numbers an adapter holds for it, of the denoiser's layers that are targeted."""
         numbers = {
             name: self._trained_by.numbers(self.recipe, skeleton.shapes[name]) for name in skeleton.targeted(targets)

@@ -98,7 +98,7 @@ def test_added_methods_are_trained_by_their_own_trainers(added: Path) -> None:
     untrained = load_file(added / "adapters" / "identity-attention_output" / "attention_output.safetensors")
     assert len(trained) == sum(name.endswith("attn2.to_out.0.weight") for name in base) > 0
     for key, weight in trained.items():
-        own = base[key.replace(".whole_weight", ".weight")]
+        own = base[key.replace(".whole.weight", ".weight")]
         assert untrained[key].equal(own)
         assert not weight.equal(own)
     values = load_file(added / "adapters" / "star-cup-lora_of_values" / "pytorch_lora_weights.safetensors")
