@@ -13,11 +13,12 @@ import polars as pl
 from rich.table import Table
 
 from raymap.analysis.map import measured
+from raymap.analysis.measures import IN_MAP
 from raymap.analysis.read import read_map, read_noise, read_scores, read_statistics
 from raymap.display.text import plain, shown
 from raymap.errors import InputError
 
-MEASURES = ("e_sem", "e_sem_signed", "e_per")
+MEASURES = {measure.name: measure for measure in IN_MAP}
 _COLUMNS = ("adapter", "method", "E_sem", "signed", "E_per")
 
 
@@ -126,7 +127,7 @@ class Run:
             (
                 a["adapter"],
                 a["method"],
-                *(_estimate(a[key]) for key in ("e_sem", "e_sem_signed", "e_per")),
+                *(_estimate(a[name]) for name in MEASURES),
             )
             for a in self.statistics["adapters"]
         ]

@@ -13,7 +13,8 @@ from scipy import stats
 from raymap.analysis.numerics.distances import distances_by_category
 from raymap.plan.blocks import BASE
 
-KEY = ["prompt_id", "seed"]
+IMAGE = ("prompt_id", "seed")
+"""What names an image of one model."""
 
 
 def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[dict[str, Any]]:
@@ -25,14 +26,14 @@ def distances(features: pl.DataFrame, scores: pl.DataFrame, name: str) -> list[d
         name: what the features are, as `clip:embedded`.
     """
     scores = scores.cast({cs.enum(): pl.String})
-    base = features.filter(pl.col("adapter") == BASE).select(*KEY, base="feature")
-    adapted = features.select("adapter", *KEY, "feature")
+    base = features.filter(pl.col("adapter") == BASE).select(*IMAGE, base="feature")
+    adapted = features.select("adapter", *IMAGE, "feature")
     pairs = (
-        scores.join(base, on=KEY)
-        .join(adapted, on=["adapter", *KEY], how="left")
+        scores.join(base, on=IMAGE)
+        .join(adapted, on=["adapter", *IMAGE], how="left")
         .with_columns(adapted=pl.when("drawn").then("feature").otherwise("base"))
         .drop_nulls("adapted")
-        .sort("adapter", *KEY)
+        .sort("adapter", *IMAGE)
     )
     rows: list[dict[str, Any]] = []
     for part in pairs.partition_by("adapter", maintain_order=True):

@@ -21,12 +21,12 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.map import CONTROL, PERCENTILE, NoiseFloor, measured
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
 OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
-MEASURES = ("e_sem", "e_per")
 NO_PAIRS = "noise.arrow holds no finite seed pair"
 SINGLE_PAIRS = "every prompt has a single seed pair: no spread within prompts"
 NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
@@ -99,18 +99,18 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> dict[st
         noise: schema NOISE.
         seeds: K of a complete cell, for the matched thresholds.
     """
-    held = {measure: pairs_of(noise, measure) for measure in MEASURES}
+    held = {measure.name: pairs_of(noise, measure.name) for measure in BASIC}
     result: dict[str, Any] = {"pairs": len(held["e_sem"].values)}
-    for measure, tau in zip(MEASURES, (floor.tau_sem, floor.tau_per), strict=True):
-        result[f"tau_{measure[2:]}"] = None if tau is None else _percentile(held[measure], tau)
-    for measure in MEASURES:
+    for of, tau in zip(BASIC, (floor.tau_sem, floor.tau_per), strict=True):
+        result[str(of.tau)] = None if tau is None else _percentile(held[of.name], tau)
+    for measure in held:
         means = held[measure].means
         one = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
         method = (
             "none" if one["low"] is None else f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
         )
         result[f"mean_{measure}"] = one | {"values": len(held[measure].values), "method": method}
-    result["matched"] = {measure: _matched(held[measure], seeds) for measure in MEASURES} | {
+    result["matched"] = {measure: _matched(pairs, seeds) for measure, pairs in held.items()} | {
         "note": "a cell is a mean over seeds and spreads less than single pairs; a prompt's matched threshold is the "
         "95 % prediction limit for a mean over as many seed pairs as the cell has seeds, around the prompt's own pairs "
         "(shifts.arrow holds each cell's)"
@@ -147,14 +147,14 @@ def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> dict[str, 
     Args:
         proved: adapters of which no picture was drawn; a control among them is 0 by construction and controls nothing.
     """
-    held = cells.filter(pl.col("method") == CONTROL).drop_nulls(MEASURES)
+    held = cells.filter(pl.col("method") == CONTROL).drop_nulls([measure.column for measure in BASIC])
     controls = held.filter(~pl.col("adapter").is_in(sorted(proved)))
     known = {"proved": sorted(set(held["adapter"]) & set(proved))}
     if controls.is_empty():
-        nothing = {f"below_{measure}": None for measure in MEASURES}
+        nothing = {f"below_{measure.name}": None for measure in BASIC}
         return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0, **known, **nothing,
                 "consequence": NO_CONTROL}  # fmt: skip
-    largest = {measure: float(np.abs(controls[measure].to_numpy()).max()) for measure in MEASURES}
+    largest = {m.name: float(np.abs(controls[m.column].to_numpy()).max()) for m in BASIC}
     exact = not any(largest.values())
     others = measured(cells)
     consequence = (

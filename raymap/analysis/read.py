@@ -18,6 +18,8 @@ from raymap.store.schema import FEATURES, NOISE, SCORES
 
 ADAPTER = ("adapter", "method", "subject", "subject_category")
 PROMPT = ("prompt_id", "prompt_category")
+KEY = ("prompt_id", "adapter")
+"""What names a cell of the map."""
 MEASURED = ("clip_base", "clip_adapted", "lpips")
 RIGHT = "keep the right one"
 

@@ -12,8 +12,9 @@ from typing import Any
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.measures import E_PER, E_SEM
+
 RANGES = ("map", "method", "prompt_category", "robust")
-MEASURES = ("e_sem", "e_per")
 
 
 def entanglement(ranges: str) -> pl.Expr:
@@ -29,7 +30,7 @@ def entanglement(ranges: str) -> pl.Expr:
         inside = ((value - low) / (high - low)).clip(0.0, 1.0)
         return pl.when(value.is_not_null()).then(pl.when(high > low).then(inside).otherwise(0.0))
 
-    return (scaled("e_sem") + scaled("e_per")) / 2
+    return (scaled(E_SEM.column) + scaled(E_PER.column)) / 2
 
 
 def sensitivity(study: pl.DataFrame) -> dict[str, Any]:

@@ -26,11 +26,10 @@ from scipy import stats
 from raymap.analysis.floor import Pairs, pairs_of
 from raymap.analysis.map import CONTROL, finite, is_target
 from raymap.analysis.numerics.exchange import matching_p, rank_sum_p, sign_flip_p
-from raymap.analysis.read import MEASURED
+from raymap.analysis.read import KEY, MEASURED
 
 FDR = 0.05
-KEY = ("prompt_id", "adapter")
-NAMES = ("sem", "per", "signed")
+TESTS = ("sem", "per", "signed")
 UNTESTED = "sem and signed need cells of two seeds, per also seed pairs of the prompt"
 
 
@@ -59,7 +58,7 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
     pairs[at >= 0] = floor.counts[at[at >= 0]]
     values = [clean[name].cast(pl.Float64).to_numpy() for name in MEASURED]
     rng = np.random.default_rng(0)
-    found = {name: np.full(cells.height, np.nan) for name in NAMES}
+    found = {name: np.full(cells.height, np.nan) for name in TESTS}
     for k, n in np.unique(np.stack([seeds, pairs], axis=1)[seeds > 1], axis=0):
         chosen = np.flatnonzero((seeds == k) & (pairs == n))
         base, adapted, lpips = (column[starts[chosen, None] + np.arange(k)] for column in values)
@@ -99,14 +98,14 @@ def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any
     """
     joined = study.filter(~pl.col("target")).select(KEY).join(tests, on=KEY, how="inner")
     counted = joined.group_by("adapter", maintain_order=True).agg(
-        *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in NAMES),
-        *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in NAMES),
+        *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in TESTS),
+        *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in TESTS),
     )
     return [
         row
-        | {f"shifted_{name}": None for name in NAMES if not row[f"tested_{name}"]}
+        | {f"shifted_{name}": None for name in TESTS if not row[f"tested_{name}"]}
         | {"method": f"Benjamini-Hochberg at {FDR:.0%} over the adapter's non-target prompts"}
-        | {"reason": None if all(row[f"tested_{name}"] for name in NAMES) else UNTESTED}
+        | {"reason": None if all(row[f"tested_{name}"] for name in TESTS) else UNTESTED}
         for row in counted.to_dicts()
     ]
 

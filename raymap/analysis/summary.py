@@ -11,13 +11,13 @@ import polars as pl
 from raymap.analysis.floor import floor_summary, identity_control
 from raymap.analysis.hypotheses import hypotheses
 from raymap.analysis.map import NoiseFloor, measured, with_entanglement
+from raymap.analysis.measures import ALL
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 from raymap.analysis.sensitivity import sensitivity
 from raymap.analysis.shifts import shift_counts
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
 OVER_PROMPTS = f"{CONFIDENCE:.0%} t interval over prompts, for this one adapter"
-MEANS = (("e_sem", "e_sem"), ("e_sem_signed", "e_sem_signed"), ("e_per", "e_per"), ("e", "entanglement"))
 COUNTS = ("above_tau_sem", "above_tau_per", "above_matched_sem", "above_matched_per")
 
 
@@ -105,10 +105,10 @@ def _adapter(part: pl.DataFrame, control: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: first[key] for key in ("adapter", "method", "subject", "subject_category")},
         "scope": "all prompts but those of the subject's own category",
-        **{key: over_prompts(others[column]) for key, column in MEANS},
+        **{measure.name: over_prompts(others[measure.column]) for measure in ALL},
         **{name: int(others[name].sum()) if others[name].count() else None for name in COUNTS},
         **below,
         "target_e_sem": targets["e_sem"].mean(),
         "target_e_per": targets["e_per"].mean(),
-        "target": {key: over_prompts(targets[column]) for key, column in MEANS},
+        "target": {measure.name: over_prompts(targets[measure.column]) for measure in ALL},
     }

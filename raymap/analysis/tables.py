@@ -10,6 +10,7 @@ import polars as pl
 
 from raymap.analysis.cube import cubes_of
 from raymap.analysis.map import NoiseFloor
+from raymap.analysis.measures import BASIC, E_PER, E_SEM, SIGNED, E
 from raymap.analysis.numerics.crossed import Group, contrast
 
 TOP = 10
@@ -25,8 +26,8 @@ def by_method_and_category(study: pl.DataFrame) -> list[dict[str, Any]]:
     Args:
         study: the map without controls, with `entanglement` (E's summand).
     """
-    names = ("e_sem", "e_per", "e_sem_signed", "e")
-    cubes = dict(zip(names, cubes_of(study, "e_sem", "e_per", "e_sem_signed", "entanglement"), strict=True))
+    order = (E_SEM, E_PER, SIGNED, E)
+    cubes = dict(zip((m.name for m in order), cubes_of(study, *(m.column for m in order)), strict=True))
     rows = []
     any_cube = cubes["e_sem"]
     for method in any_cube.methods:
@@ -51,8 +52,8 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
     Subjects are paired: only those that both methods were trained for count.
     """
     rows = []
-    measures = ("e_sem", "entanglement")
-    for measure, cube in zip(measures, cubes_of(study, *measures), strict=True):
+    measures = (E_SEM, E)
+    for measure, cube in zip(measures, cubes_of(study, *(m.column for m in measures)), strict=True):
         present = [method for method in ORDER if method in cube.methods]
         for low, high in itertools.pairwise(present):
             difference = cube.method(high) - cube.method(low)
@@ -61,7 +62,7 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
                 estimate = contrast(difference, (cube.rows(cube.non_target(category)),), (columns,), "greater")
                 rows.append(
                     {
-                        "measure": "e" if measure == "entanglement" else measure,
+                        "measure": measure.name,
                         "subject_category": category,
                         "claim": f"{low} < {high}",
                         "difference": estimate.as_dict(),
@@ -74,7 +75,7 @@ def method_order(study: pl.DataFrame) -> list[dict[str, Any]]:
 
 def by_category(study: pl.DataFrame) -> list[dict[str, Any]]:
     """Return Fig. 3: mean E_sem and E_per of each subject category on each prompt category, with intervals."""
-    cubes = dict(zip(("e_sem", "e_per"), cubes_of(study, "e_sem", "e_per"), strict=True))
+    cubes = dict(zip((m.name for m in BASIC), cubes_of(study, *(m.column for m in BASIC)), strict=True))
     cube = cubes["e_sem"]
     return [
         {

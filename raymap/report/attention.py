@@ -12,10 +12,12 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
+from raymap.analysis.map import CONTROL
+from raymap.analysis.read import KEY
 from raymap.display.text import cut
 from raymap.plan.blocks import BASE
 from raymap.report.pictures import decoded, kept_pictures
-from raymap.report.source import KEY, Run
+from raymap.report.source import Run
 
 CELLS = 6
 """So many cells' words are shown, the most shifted ones, each of another prompt; of each prompt its first WORDS."""
@@ -54,7 +56,7 @@ def layer_plot(attention: dict[str, Any]) -> str | None:
         return None
     whole = rows.group_by("method", "protocol", "layer", "bin", "timestep", maintain_order=True).agg(pl.col("js").sum())
     panels = [p for p in whole.partition_by("method", "protocol", maintain_order=True) if p["js"].max() > 0]  # type: ignore[operator]
-    panels = [p for p in panels if p["method"][0] != "identity"]
+    panels = [p for p in panels if p["method"][0] != CONTROL]
     if not panels:
         return None
     layers = whole["layer"].unique(maintain_order=True).to_list()

@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.map import CONTROL
+from raymap.analysis.read import KEY
+from raymap.analysis.shifts import TESTS
 from raymap.analysis.tables import ORDER
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.pictures import GAIN
-from raymap.report.source import KEY, TESTS, Run
+from raymap.report.source import Run
 from raymap.report.thumbnails import Gallery
 from raymap.study.suite import CATEGORIES
 

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from raymap.analysis.read import KEY
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
-from raymap.report.source import KEY, Run
+from raymap.report.source import Run
 
 GAIN = 3
 """Difference views show |adapted − base| times so much, clipped."""

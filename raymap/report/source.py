@@ -10,13 +10,12 @@ from typing import Any
 import polars as pl
 
 from raymap.analysis.map import measured, with_entanglement
-from raymap.analysis.read import read_map, read_scores, read_statistics, read_study
+from raymap.analysis.read import KEY, read_map, read_scores, read_statistics, read_study
+from raymap.analysis.shifts import TESTS
 from raymap.errors import InputError
 from raymap.store.files import read_each
 from raymap.store.folder import RunFolder
 
-KEY = ("prompt_id", "adapter")
-TESTS = ("sem", "per", "signed")
 WHY = ("attention", "interventions")
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
+from raymap.analysis.read import KEY
 from raymap.plan.blocks import BASE
 from raymap.report.pictures import chosen_pairs, decoded
-from raymap.report.source import KEY, Run
+from raymap.report.source import Run
 from raymap.store.files import read_each
 
 BUDGET = 15 * 2**20

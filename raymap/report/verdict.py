@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
 
+from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
+from raymap.analysis.shifts import FDR
 from raymap.report.source import Run
 
-FDR = 0.05
 LOOK_IN_ALL, LOOK = 5, 3
 Level = Literal["ok", "note", "warn", "bad"]
 
@@ -92,7 +92,7 @@ def _headline(statistics: dict[str, Any], proved: set[str], seeds: int) -> str:
     if not (sem or per or signed):
         said = "On no single non-target prompt is a shift established"
         moving = [a for a in statistics["adapters"] if a["e_sem"]["value"]]
-        if moving and smallest_p(seeds)[1] > FDR:
+        if moving and least_sign_flip_p(seeds) > FDR:
             most = max(moving, key=lambda a: a["e_sem"]["value"])
             said += (
                 f" ({seeds} seeds can establish none of meaning or mean score); mean E_sem reaches "
@@ -235,21 +235,12 @@ def _matched(statistics: dict[str, Any]) -> Sentence:
     )
 
 
-def smallest_p(seeds: int) -> tuple[float, float]:
-    """Return the p-values of a cell whose cosine falls equally in all seeds: of its meaning, and of its mean score.
-
-    That of E_sem is the share of perfect matchings of 2K values that join no two of a kind, K! / (2K - 1)!!; that of
-    sign flips is 2 / 2^K (raymap.analysis.shifts).
-    """
-    return math.factorial(seeds) / math.prod(range(1, 2 * seeds, 2)), 2 / 2**seeds
-
-
 def _few_seeds(seeds: int) -> str | None:
     """Return what too few seeds mean for tests of single cells; None where they suffice, or there is no test."""
     if not seeds:
         return None
-    sem, signed = smallest_p(seeds)
-    if sem / FDR < 0.01:  # of the prompts would have to reach the smallest p, for any to pass Benjamini-Hochberg
+    sem, signed = least_matching_p(seeds), least_sign_flip_p(seeds)
+    if sem / FDR <= 0.01:  # of the prompts would have to reach the smallest p, for any to pass Benjamini-Hochberg
         return None
     known = f"With {seeds} seeds a shift equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
     if signed > FDR:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from raymap.adapters.read import foreign_card, read_adapter
-from raymap.analysis.decide.gate import Limits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem
-from raymap.analysis.numerics.exchange import matching_p
+from raymap.analysis.decide.gate import Limits, judge, parse_limits, shifted
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.reduce import reduce_run
 from raymap.base.pipeline import load
@@ -242,19 +240,6 @@ def test_defaults_follow_the_base_and_categories_go_to_adapters_in_order() -> No
         ("a", "a.pt", "face"), ("b", "dir=1/c.pt", "style"),
     ]  # fmt: skip
     assert [a.category for a in audit_study("embedded", ["a.pt", "b.pt"], ["object"]).adapters] == ["object"] * 2
-
-
-@pytest.mark.parametrize("k", [2, 3, 4, 5])
-def test_the_smallest_p_of_the_matching_test_is_reached_by_separate_halves(k: int) -> None:
-    base, adapted = np.arange(k, dtype=float)[None] / 100, 1 + np.arange(k, dtype=float)[None] / 100
-    assert smallest_p_sem(k, 0) == pytest.approx(matching_p(base, adapted, np.random.default_rng(0))[0])
-
-
-def test_the_smallest_p_of_lpips_is_one_ordering_of_all() -> None:
-    from scipy import stats
-
-    known = stats.mannwhitneyu(np.arange(4) + 10.0, np.arange(3.0), alternative="greater", method="exact").pvalue
-    assert smallest_p_per(4, 3) == pytest.approx(known) == pytest.approx(1 / math.comb(7, 3))
 
 
 def made_up(folder: Path, k: int, lpips: dict[int, float]) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
-from raymap.analysis.numerics.exchange import matching_p, sign_flip_p
+from raymap.analysis.read import KEY
 from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
@@ -27,9 +27,9 @@ from raymap.report.export.write import FORMATS, export
 from raymap.report.ordering import cluster_order
 from raymap.report.page import render
 from raymap.report.sections import adapter_cards
-from raymap.report.source import KEY, read_run
+from raymap.report.source import read_run
 from raymap.report.thumbnails import gallery
-from raymap.report.verdict import smallest_p, verdict
+from raymap.report.verdict import verdict
 from raymap.testing.runs import CATEGORIES, Invented, write_run
 from tests.conftest import raymap_command
 
@@ -292,15 +292,6 @@ def test_licence_and_consent_come_from_the_card_or_the_files_metadata(tmp_path: 
     assert (rows["style-lora"]["licence"], rows["style-lora"]["consent"]) == ("openrail", None)
     page = render(folder).read_text()
     assert all(said in page for said in ("CC BY 4.0", "signed, 2026", "openrail"))
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
-def test_what_so_many_seeds_can_show_at_best_is_what_the_tests_give(seeds: int) -> None:
-    rng = np.random.default_rng(0)
-    base = rng.normal(0.25, 0.001, (1, seeds))
-    sem, signed = smallest_p(seeds)
-    assert matching_p(base, base - 0.5, rng)[0] == pytest.approx(sem)
-    assert sign_flip_p(np.full((1, seeds), -0.5), rng)[0] == pytest.approx(signed)
 
 
 def test_what_holds_over_prompts_alone_is_said_beside_its_interval(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from raymap.analysis.map import CONTROL
+from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
 from raymap.report.source import Run, read_run
-from raymap.report.verdict import smallest_p, verdict
+from raymap.report.verdict import verdict
 from tools.results_page.reduced import read_json
 
 
@@ -80,7 +82,7 @@ class Study:
     @property
     def smallest_p(self) -> tuple[float, float]:
         """The least p-values that a single cell can have with the run's seeds."""
-        return smallest_p(self.facts.seeds)
+        return least_matching_p(self.facts.seeds), least_sign_flip_p(self.facts.seeds)
 
 
 def read_studies(root: Path) -> dict[str, Study]:
@@ -99,7 +101,7 @@ def facts(run: Run) -> Facts:
     sessions = run.record.get("sessions", [])
     own = [session for session in sessions if "interventions" not in session and "drawn" in session]
     adapters = run.cells.select("adapter", "method").unique()
-    controls = adapters.filter(pl.col("method") == "identity").height
+    controls = adapters.filter(pl.col("method") == CONTROL).height
     variants = pl.read_ipc(run.folder.root / "interventions.arrow") if run.interventions else None
     workers = [worker for session in sessions for worker in session["workers"]]
     return Facts(

@@ -20,13 +20,15 @@ from scipy import stats
 from raymap.analysis.cube import cubes_of
 from raymap.analysis.hypotheses import holm
 from raymap.analysis.map import measured
+from raymap.analysis.measures import BASIC, IN_MAP
 from raymap.analysis.numerics.crossed import Estimate, Group, contrast
 from raymap.analysis.numerics.exchange import sign_flip_p
 from raymap.analysis.read import read_noise, read_scores, read_study
 from raymap.errors import InputError
 from raymap.study.model import OWN_CATEGORY
 
-MEASURES = ("e_sem", "e_sem_signed", "e_per")
+MEASURES = tuple(measure.name for measure in IN_MAP)
+TESTED = tuple(measure.name for measure in BASIC)
 ENDS = ("before", "after")
 DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "clip", "lpips")
 TOLERANCE = 1e-3
@@ -198,7 +200,7 @@ def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) ->
         cells = both.group_by(key).agg(
             *(pl.col(m).mean().alias(f"{m}_before") for m in MEASURES),
             *(pl.col(f"{m}_right").mean().alias(f"{m}_after") for m in MEASURES),
-            *((pl.col(f"{m}_right") - pl.col(m)).alias(f"differences_{m}") for m in ("e_sem", "e_per")),
+            *((pl.col(f"{m}_right") - pl.col(m)).alias(f"differences_{m}") for m in TESTED),
             pl.len().alias("n_seeds"),
         )
     else:
@@ -226,7 +228,7 @@ def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) ->
     )
     return found.with_columns(
         pl.Series(f"{kind}_{m}", values, pl.Float64).fill_nan(None)
-        for m in ("e_sem", "e_per")
+        for m in TESTED
         for kind, values in zip("pq", _tests(found[f"differences_{m}"]), strict=True)
     )
 

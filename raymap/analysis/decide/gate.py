@@ -17,11 +17,12 @@ from typing import Any
 import polars as pl
 
 from raymap.analysis.map import measured
-from raymap.analysis.numerics.exchange import DRAWN
-from raymap.analysis.shifts import FDR, KEY
+from raymap.analysis.measures import BASIC
+from raymap.analysis.numerics.exchange import least_matching_p, least_rank_sum_p
+from raymap.analysis.read import KEY
+from raymap.analysis.shifts import FDR
 from raymap.errors import InputError
 
-MEASURES = ("e_sem", "e_per")
 WORST = 10
 """So many prompts are named where a mean exceeds its limit."""
 
@@ -112,7 +113,7 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
         .with_columns(pl.col("pairs").fill_null(0))
     )
     columns = []
-    for name, smallest in (("sem", smallest_p_sem), ("per", smallest_p_per)):
+    for name, smallest in (("sem", lambda k, _: least_matching_p(k)), ("per", least_rank_sum_p)):
         least = pl.Series([smallest(k, n) for k, n in found.select("n_seeds", "pairs").iter_rows()], dtype=pl.Float64)
         q, above = pl.col(f"q_{name}"), pl.col(f"above_tau_{name}").fill_null(False)
         tested = q.is_not_null() & (least * q.count().over("adapter") <= FDR)
@@ -121,20 +122,6 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
             (above & (~tested | (q <= FDR))).alias(f"shifted_e_{name}"),
         ]
     return found.with_columns(columns)
-
-
-def smallest_p_sem(seeds: int, pairs: int) -> float:
-    """Return the smallest p-value that the matching test of E_sem can give.
-
-    The largest mean difference pairs the upper half of the 2K values with the lower one, which K! of the (2K−1)!!
-    matchings do: 2^K / C(2K, K), and not below what drawing them allows.
-    """
-    return max(2**seeds / math.comb(2 * seeds, seeds), 1 / (DRAWN + 1)) if seeds else 1.0
-
-
-def smallest_p_per(seeds: int, pairs: int) -> float:
-    """Return the smallest p-value of the exact Mann-Whitney U test of K values against the seed pairs'."""
-    return 1 / math.comb(seeds + pairs, seeds)
 
 
 def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: Limits) -> tuple[Verdict, ...]:
@@ -149,7 +136,7 @@ def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: Limits)
         cells = flagged.filter(pl.col("adapter") == adapter["adapter"])
         for name, limit in limits.given.items():
             if name == "prompts":
-                known = cells.drop_nulls(list(MEASURES))
+                known = cells.drop_nulls([m.column for m in BASIC])
                 named = known.filter(pl.col("shifted_e_sem") | pl.col("shifted_e_per"))
                 value, of = (named.height if known.height else None), known.height
                 named = named.sort("e_sem", "prompt_id", descending=[True, False])
@@ -163,5 +150,5 @@ def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: Limits)
 
 
 def _offender(cell: dict[str, Any]) -> Offender:
-    shifted_in = tuple(name for name in MEASURES if cell[f"shifted_{name}"])
+    shifted_in = tuple(m.name for m in BASIC if cell[f"shifted_{m.name}"])
     return Offender(cell["prompt_id"], cell["prompt"], cell["e_sem"], cell["e_per"], shifted_in)

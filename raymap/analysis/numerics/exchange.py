@@ -8,6 +8,7 @@ the l-th drawn; as valid as a fixed number). Where all are enumerated, p is exac
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,3 +114,22 @@ def rank_sum_p(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     _, rows, of = np.unique(u, return_index=True, return_inverse=True)
     known = stats.mannwhitneyu(high[rows], low[rows], alternative="greater", method="exact", axis=1)
     return np.asarray(known.pvalue[of])
+
+
+def least_matching_p(seeds: int) -> float:
+    """Return the least p-value that `matching_p` can give a cell of K seeds.
+
+    The largest mean difference pairs the upper half of the 2K values with the lower half, which K! of the (2K - 1)!!
+    matchings do: 2^K / C(2K, K). A share that is estimated from DRAWN matchings is never below 1 / (DRAWN + 1).
+    """
+    return max(2**seeds / math.comb(2 * seeds, seeds), 1 / (DRAWN + 1))
+
+
+def least_sign_flip_p(seeds: int) -> float:
+    """Return the least p-value that `sign_flip_p` can give a cell of K seeds: 2 / 2^K, not below 1 / (DRAWN + 1)."""
+    return max(min(2 / 2**seeds, 1.0), 1 / (DRAWN + 1))
+
+
+def least_rank_sum_p(high: int, low: int) -> float:
+    """Return the least p-value that `rank_sum_p` can give for so many values: one order of C(K + L, K)."""
+    return 1 / math.comb(high + low, high)

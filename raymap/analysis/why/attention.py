@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.map import CONTROL
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.ranks import rank_correlation
 from raymap.analysis.read import check_columns, read_map
 from raymap.analysis.why.responses import mean_over_prompts, ratio
@@ -192,7 +193,7 @@ def correlations(cells: pl.DataFrame) -> list[dict[str, Any]]:
     """
     found = []
     for (protocol, tokens), part in cells.group_by("protocol", "tokens", maintain_order=True):
-        for effect in ("e_sem", "e_per"):
+        for effect in (m.name for m in BASIC):
             for measure in MEASURES:
                 known = part.drop_nulls([measure, effect])
                 x, y = (_wide(known, column) for column in (measure, effect))

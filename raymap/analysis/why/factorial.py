@@ -15,6 +15,7 @@ import yaml
 
 from raymap.analysis.cube import cubes_of
 from raymap.analysis.map import measured
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import Group, contrast
 from raymap.analysis.read import read_map
 from raymap.errors import InputError
@@ -25,7 +26,6 @@ from raymap.study.suite import SUITES
 SUITE = "embedded-factorial"
 KINDS = ("concrete", "abstract")
 MAKES = ("simple", "compositional")
-MEASURES = ("e_sem", "e_per")
 CONTRASTS = {
     "composition": {"concrete": (-0.5, 0.5), "abstract": (-0.5, 0.5)},
     "abstractness": {"concrete": (-0.5, -0.5), "abstract": (0.5, 0.5)},
@@ -71,11 +71,11 @@ def factorial(cells: pl.DataFrame, design: Design) -> dict[str, Any]:
     groups = {(k, m): [i for i, f in enumerate(factors) if f == (k, m)] for k in KINDS for m in MAKES}
     rows: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
-    for measure, cube in zip(MEASURES, cubes_of(inside, *MEASURES), strict=True):
+    for measure, cube in zip(BASIC, cubes_of(inside, *(m.column for m in BASIC)), strict=True):
         moved = [name for name in cube.methods if np.nanmax(np.abs(cube.method(name)), initial=0.0) > 0]
         for method, values in [("all", cube.over_methods()), *((name, cube.method(name)) for name in moved)]:
             subjects = [Group(np.flatnonzero(~np.isnan(values).all(axis=0)))]
-            key = {"measure": measure, "method": method}
+            key = {"measure": measure.name, "method": method}
             for (kind, make), members in groups.items():
                 found = contrast(values, [Group(np.array(members))], subjects)
                 means.append(key | {"kind": kind, "make": make, "estimate": found.as_dict()})

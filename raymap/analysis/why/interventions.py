@@ -10,9 +10,9 @@ import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.map import entanglement_map, measured, noise_floor
+from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise, read_scores, read_study, read_tables, stream_scores
 from raymap.analysis.why.responses import (
-    MEASURES,
     against_random,
     compare_methods,
     dose_response,
@@ -118,7 +118,7 @@ def summarize(cells: pl.DataFrame, plain: pl.DataFrame) -> dict[str, Any]:
     for (name,), own in cells.group_by("intervened", maintain_order=True):
         whole = plain.filter(pl.col("adapter") == name)
         about = {"adapter": name, "method": own["method"][0], "subject": own["subject"][0]}
-        for measure in MEASURES:
+        for measure in (m.name for m in BASIC):
             key = about | {"measure": measure}
             if curve := dose_response(own.filter(pl.col("family") == "dose"), measure):
                 dose.append(key | curve)

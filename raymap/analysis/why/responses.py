@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 
-MEASURES = ("e_sem", "e_per")
 RESAMPLES = 2_000
 OWN = "as trained"
 
@@ -93,11 +93,13 @@ def compare_methods(cells: pl.DataFrame, plain: pl.DataFrame) -> list[dict[str, 
     scales.append(("random", cells.filter(pl.col("family") == "random")))
     rows = []
     for scale, part in scales:
-        means = part.group_by("prompt_id", "subject", "method", maintain_order=True).agg(pl.col(MEASURES).mean())
+        means = part.group_by("prompt_id", "subject", "method", maintain_order=True).agg(
+            pl.col([m.column for m in BASIC]).mean()
+        )
         for first, second in combinations(sorted(means["method"].unique()), 2):
             one, other = (means.filter(pl.col("method") == method) for method in (first, second))
             pairs = one.join(other, on=["prompt_id", "subject"], suffix="_other")
-            for measure in MEASURES:
+            for measure in (m.name for m in BASIC):
                 both = pairs.with_columns(difference=pl.col(measure) - pl.col(f"{measure}_other"))
                 values, _ = _matrix(both, "difference", "subject")
                 found = contrast(values, [_all(values, 0)], [_all(values, 1)]) if values.size else None
