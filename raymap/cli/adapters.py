@@ -9,9 +9,7 @@ import typer
 from rich.table import Table
 
 from raymap.cli.app import app, console, offline
-from raymap.display.text import shown
-
-LONG = 400
+from raymap.display.text import LONG, shown
 
 
 @app.command()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
 from raymap.cli.summary import print_summary
-from raymap.display.text import shown
+from raymap.display.text import LONG, shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
-LONG = 400
-"""Characters of a path that are shown."""
+if TYPE_CHECKING:
+    from raymap.analysis.statistics import Statistics
 
 
 @app.command()
@@ -96,7 +96,7 @@ def described(study: Any, dry: bool = False) -> Any:
     return prepared
 
 
-def mapped(prepared: Any, output: Path) -> dict[str, Any]:
+def mapped(prepared: Any, output: Path) -> Statistics:
     """Do a prepared study in a run folder, print its summary and return its statistics."""
     from raymap.driver.run import run
     from raymap.store.folder import RunFolder

@@ -1,19 +1,26 @@
-"""Texts of others (prompts, names, paths), made safe to show: on a terminal, in a table, in XML."""
+"""Texts to show: other people's texts (prompts, names, paths) made safe, and numbers and estimates in print."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from rich.markup import escape
 
 WIDTH = 80
+"""How many characters of a text are shown."""
+LONG = 600
+"""How many characters of a path or of an error are shown."""
+NOTHING = "–"
+"""What is shown in the place of a number that there is not."""
 _DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def plain(text: str) -> str:
-    """Return a text as one line without control characters, lone surrogates and overrides of writing direction.
+    """Return a text as one line without control characters, lone surrogates and overrides of the writing direction.
 
-    What is left is valid XML 1.0 once it is escaped, and steers no terminal; scripts and emoji stay as they are.
+    The result is valid XML 1.0 once it is escaped, and cannot steer a terminal; scripts and emoji stay as they are.
     """
     kept = []
     for character in text:
@@ -28,11 +35,32 @@ def plain(text: str) -> str:
 
 
 def cut(text: str, width: int = WIDTH) -> str:
-    """Return a text plain and at most `width` characters long."""
+    """Return a text as `plain` does, cut to at most `width` characters."""
     line = plain(text)
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def shown(text: str, width: int = WIDTH) -> str:
-    """Return a text for a rich console: cut, its square brackets escaped."""
+    """Return a text for a rich console: cut, and with its square brackets escaped."""
     return escape(cut(text, width))
+
+
+def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
+    """Return a number with so many decimals; with `signed`, one that prints above 0 has a plus sign."""
+    if value is None:
+        return NOTHING
+    sign = "+" if signed and round(value, digits) > 0 else ""
+    return f"{value:{sign}.{digits}f}"
+
+
+def interval(estimate: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
+    """Return `[low, high]` of an estimate, or nothing if it has no interval."""
+    if not estimate or estimate["low"] is None:
+        return ""
+    return f"[{number(estimate['low'], digits, signed)}, {number(estimate['high'], digits, signed)}]"
+
+
+def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
+    """Return an estimate's `value`, followed by its interval [`low`, `high`] if it has one."""
+    value = number(held["value"] if held else None, digits, signed)
+    return f"{value} {interval(held, digits, signed)}".rstrip()

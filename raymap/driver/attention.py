@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
+from raymap.analysis.why.statistics import AttentionSummary
 from raymap.base.folder import pinned
 from raymap.display.progress import Progress
 from raymap.driver.adapters import untrained_orders
@@ -56,7 +56,7 @@ def describe_attention(prepared: Prepared) -> str:
     )
 
 
-def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
+def attend(prepared: Prepared, output: Path, progress: Progress) -> AttentionSummary:
     """Measure what is missing beside a finished run, and return attention.json. Running it again resumes.
 
     Raises:
@@ -68,7 +68,7 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, An
         return _attend(prepared, folder, progress)
 
 
-def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> AttentionSummary:
     study = prepared.study
     if not (folder.root / "map.arrow").exists() or untrained_orders(prepared, folder):
         problem = "holds no finished map, with which attention could be compared"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -66,7 +67,7 @@ def test_a_larger_shift_has_the_larger_distance_and_the_ranks_are_scipys() -> No
     ]
     assert {row["value"] for row in still if row["design"] == "seed-matched"} == {0.0}
     assert len(still) == 3 * 6
-    fids = {
+    fids: dict[Any, Any] = {
         (row["adapter"], row["prompt_category"]): row["value"]
         for row in found
         if row.get("metric") == "fid" and row["design"] == "seed-matched"

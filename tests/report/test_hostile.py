@@ -13,7 +13,7 @@ from raymap.analysis.reduce import reduce_run
 from raymap.report.export.write import FORMATS, export
 from raymap.report.page import render
 from raymap.report.payload import script_json
-from raymap.report.source import read_run
+from raymap.results import read_run
 from raymap.testing.runs import Invented, write_run
 from tests.browser import needs_browser, opened
 from tests.conftest import raymap_command
