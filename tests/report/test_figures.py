@@ -1,4 +1,4 @@
-"""Figures come from one list: a package adds one to the page, the exported files and CSV, and the page draws its own."""
+"""Figures come from one list: a package adds one to the page, the exported files and CSV; the page draws its own."""
 
 from __future__ import annotations
 
