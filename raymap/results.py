@@ -13,15 +13,17 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
+from raymap.analysis.estimates import Percentile
+from raymap.analysis.judged import read_judged_map
 from raymap.analysis.map import measured, with_entanglement
-from raymap.analysis.measures import ALL, IN_MAP, Measure
+from raymap.analysis.measures import IN_MAP, Measure
 from raymap.analysis.read import KEY, read_map, read_noise, read_scores, read_statistics, read_study
 from raymap.analysis.shifts import TESTS
-from raymap.analysis.statistics import Percentile, Statistics
+from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import AttentionSummary, InterventionsSummary
 from raymap.display.text import estimate, plain, shown
 from raymap.errors import InputError
-from raymap.store.files import read_each
+from raymap.store.files import place, read_each
 from raymap.store.folder import RunFolder
 
 NEEDED = ("map.arrow", "shifts.arrow", "statistics.json")
@@ -89,6 +91,11 @@ class Run:
         return pl.read_ipc((self.folder / "shifts.arrow").read_bytes())
 
     @cached_property
+    def judged(self) -> pl.DataFrame:
+        """What further judges found, one row per prompt, adapter and judge (schema JUDGED_MAP); empty without any."""
+        return read_judged_map(self.folder)
+
+    @cached_property
     def statistics(self) -> Statistics:
         """What statistics.json holds."""
         return read_statistics(self.folder)
@@ -146,11 +153,6 @@ class Run:
         """The cells that adapters are judged by: those of neither controls nor target prompts."""
         return measured(self.cells).filter(~pl.col("target"))
 
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        """The measures that `cells` has a column of, in the order of the report's menu."""
-        return ALL
-
     def threshold(self, measure: Measure) -> float | None:
         """Return the noise floor's threshold of a measure; None if it has none."""
         held = cast(Percentile | None, self.statistics["noise_floor"].get(measure.tau or ""))
@@ -206,11 +208,20 @@ class Run:
         ]
 
 
-def open_folder(folder: Path) -> Run:
-    """Open a run folder.
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder: a path, or a URL such as s3://bucket/run.
 
     Raises:
-        InputError: there is no map in it.
+        InputError: it holds no map.
+    """
+    return open_folder(place(str(folder)))
+
+
+def open_folder(folder: Path) -> Run:
+    """Open a run folder whose place is known.
+
+    Raises:
+        InputError: it holds no map.
     """
     if not (folder / "map.arrow").exists():
         raise InputError(str(folder), "holds no map", "give a folder that `raymap run` or `raymap stats` wrote")

@@ -1,4 +1,4 @@
-"""What intervening on an adapter needs of its weights: its extent, and updates that stand in for its own."""
+"""For interventions on an adapter: how much of the base it changes, and updates that replace its own."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from collections.abc import Mapping
 import torch
 
 from raymap.adapters.update import Adapter, LowRank, Replacement, Update
-from raymap.study.interventions import Extent, Variant, is_attention
+from raymap.base.families.family import Family
+from raymap.study.interventions import Extent, Variant
 
 
-def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Extent:
-    """Measure an adapter against its base.
+def extent_of(adapter: Adapter, weights: Mapping[str, torch.Tensor], family: Family) -> Extent:
+    """Return how much of its base an adapter changes.
 
     Args:
         weights: the base's own, by name.
     """
     changed = math.hypot(*(update.norm(weights[name]) for name, update in adapter.updates.items()))
-    held = math.hypot(*(float(torch.linalg.norm(w.double())) for name, w in weights.items() if is_attention(name)))
+    attention = [weight for name, weight in weights.items() if family.is_attention(name)]
+    whole = math.hypot(*(float(torch.linalg.norm(weight.double())) for weight in attention))
     size = sum(update.size for update in adapter.updates.values())
-    return Extent(frozenset(adapter.updates), changed / held, size)
+    return Extent(family.levels(adapter.updates), changed / whole, size)
 
 
 def derived(adapter: Adapter, variant: Variant, weights: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the adapter that a variant of the families `random` and `budget` puts in another's place.
+    """Return the adapter that replaces another in a variant of the families `random` and `budget`.
 
     Args:
         weights: the base's own, by name.
@@ -41,7 +43,7 @@ def derived(adapter: Adapter, variant: Variant, weights: Mapping[str, torch.Tens
 
 
 def _random(name: str, update: Update, base: torch.Tensor, seed: str) -> Update:
-    """Return a Gaussian update of the same Frobenius norm, and of the same rank where it is a low one."""
+    """Return a Gaussian update of the same Frobenius norm; a low-rank update keeps its rank."""
     key = hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]
     random = torch.Generator("cpu").manual_seed(int.from_bytes(key, "big") >> 1)
     norm = update.norm(base)
@@ -53,7 +55,7 @@ def _random(name: str, update: Update, base: torch.Tensor, seed: str) -> Update:
 
 
 def _truncated(update: Update, base: torch.Tensor, rank: int) -> Update:
-    """Return the best approximation of an update of at most a rank (Eckart & Young 1936); vectors stay as they are."""
+    """Return the best approximation of at most this rank (Eckart & Young 1936); updates of vectors stay as they are."""
     if base.dim() < 2 or (isinstance(update, LowRank) and update.down.shape[0] <= rank):
         return update
     u, s, v = torch.linalg.svd(update.delta(base).flatten(1), full_matrices=False)

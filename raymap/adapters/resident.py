@@ -1,4 +1,4 @@
-"""The resident store: all adapters of a run beside the base whose weights they change."""
+"""All adapters of a run, resident beside the base whose weights they change."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import copy
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from raymap.adapters.triggers import may_stand_in
 from raymap.adapters.update import Adapter, Token, Update
-from raymap.base.skeleton import COMPONENTS
+from raymap.base.families.registry import family_of
 
 EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30
-"""How many bytes of merged weights a store on a CPU keeps, so that an adapter is merged once and then exchanged."""
+"""How many bytes of merged weights are kept on a CPU, so that each adapter is merged once and then exchanged."""
 State = tuple[str, float, frozenset[str] | None] | None
 
 
-def weights_of(pipeline: StableDiffusionPipeline) -> dict[str, nn.Parameter]:
+def weights_of(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Return a pipeline's adaptable weights by `component.parameter`, named as in a skeleton."""
     return {
         f"{component}.{name}": parameter
-        for component in COMPONENTS
+        for component in family_of(pipeline).adapted
         for name, parameter in getattr(pipeline, component).named_parameters()
     }
 
 
 class AdapterStore:
-    """All adapters resident on the base's device, one at a time in force.
+    """All adapters on the base's device; one at a time is in force.
 
-    A swap writes W0 + α·ΔW into the live weights, from pristine copies of W0: pointers stay, nothing is recompiled,
-    and `restore` brings W0 back bit for bit (fusing and unfusing does not). New tokens are written into spare rows
-    at the end of the token embedding, which grows when an adapter is added, never on a swap.
+    A swap writes W0 + α·ΔW into the live weights, from pristine copies of W0. Addresses stay, nothing is recompiled,
+    and `restore` brings W0 back bit for bit (fusing and unfusing does not). New tokens are written into spare rows at
+    the end of the token embedding, which grows when an adapter is added and never on a swap.
 
-    On a CPU, where writing is slow and no CUDA graph holds an address, the parameters stay but their storage is
-    exchanged: for W0 itself, for the adapter's merged weights where they fit into MERGED_BYTES, else for a scratch
-    copy that is written as above.
+    On a CPU, where writing is slow and no CUDA graph holds an address, parameters stay and their storage is exchanged:
+    for W0 itself, for the adapter's merged weights if they fit into MERGED_BYTES, else for a scratch copy that is
+    written as above.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
         self._pipeline = pipeline
         self._live = weights_of(pipeline)
         self._embedding = pipeline.text_encoder.get_input_embeddings()
@@ -63,11 +63,11 @@ class AdapterStore:
 
     @property
     def text_state(self) -> State:
-        """What decides a prompt's embeddings: None where the text side is the base's own."""
+        """What decides a prompt's embeddings: the adapter in force if it changes the text side, else None."""
         return self._state if self._state and self._adapters[self._state[0]].touches_text else None
 
     def touches_denoiser(self, name: str) -> bool:
-        """Return whether an adapter writes denoiser weights."""
+        """Return whether an adapter changes weights of the denoiser."""
         return self._adapters[name].touches_denoiser
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ class AdapterStore:
         """Make an adapter resident. The base has to be in force.
 
         Raises:
-            RuntimeError: while an adapter is in force, or for a name that is taken.
+            RuntimeError: an adapter is in force, or the name is taken.
         """
         if self._state is not None or name in self._adapters:
             raise RuntimeError(f"{name}: restore the base before adding" if self._state else f"{name} is taken")
@@ -97,12 +97,12 @@ class AdapterStore:
         """Make `name` the adapter in force; None restores the base.
 
         Args:
-            alpha: scales the update of every weight: 0 is the base, 1 the adapter as trained. New tokens have no
-                base value and are not scaled.
+            alpha: scales the update of every weight: 0 is the base, 1 the adapter as trained. New tokens have no value
+                in the base and are not scaled.
             only: names of the weights to write (`unet.….weight`); None is all of them.
 
         Raises:
-            KeyError: for a name that was never added, or a weight that it doesn't update.
+            KeyError: the name was never added, or the adapter does not update one of the weights.
         """
         state = None if name is None else (name, alpha, only)
         if state == self._state:
@@ -138,8 +138,8 @@ class AdapterStore:
     def tokenizer(self, prompt: str) -> Any:
         """Return the tokenizer that reads a prompt under the adapter in force.
 
-        An added token acts wherever it stands in a prompt, inside of words too; where no trigger stands in it, the
-        base's own tokenizer gives the same ids, and the costly copy with added tokens is not made.
+        If no trigger can be found in the prompt, it is the base's own, which gives the same ids: the costly copy with
+        added tokens is not made.
         """
         tokens = self._adapters[self._state[0]].tokens if self._state else ()
         if not self._state or not any(may_stand_in(name, prompt) for t in tokens for name in t.names):
@@ -154,7 +154,7 @@ class AdapterStore:
         return self._tokenizers[name]
 
     def _merge(self, name: str, key: str, update: Update, alpha: float) -> torch.Tensor:
-        """Return one weight under an adapter, in storage of its own: kept, or the scratch copy written anew."""
+        """Return one weight under an adapter, in storage of its own: kept from before, or in a scratch copy."""
         if alpha == 1 and (name, key) in self._merged:
             return self._merged[name, key]
         pristine = self._pristine[key]

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from raymap.analysis.numerics.crossed import Group
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.subject import OWN_CATEGORY
 
 
 @dataclass(frozen=True)

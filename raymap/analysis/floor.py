@@ -20,10 +20,12 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.map import CONTROL, PERCENTILE, NoiseFloor, measured
+from raymap.analysis.estimates import PairsMean, Percentile
+from raymap.analysis.map import PERCENTILE, NoiseFloor, measured
 from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
-from raymap.analysis.statistics import FloorSummary, IdentityControl, MatchedFloor, PairsMean, Percentile
+from raymap.analysis.statistics import FloorSummary, IdentityControl, MatchedFloor
+from raymap.study.methods.method import CONTROL
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
@@ -110,8 +112,8 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> FloorSu
     pairs = len(sem.values)
     return {
         "pairs": pairs,
-        "tau_sem": _percentile(sem, floor.tau_sem),
-        "tau_per": _percentile(per, floor.tau_per),
+        "tau_sem": None if floor.tau_sem is None else percentile_estimate(sem, floor.tau_sem),
+        "tau_per": None if floor.tau_per is None else percentile_estimate(per, floor.tau_per),
         "mean_e_sem": _mean(sem),
         "mean_e_per": _mean(per),
         "matched": {
@@ -126,9 +128,8 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> FloorSu
     }
 
 
-def _percentile(pairs: Pairs, tau: float | None) -> Percentile | None:
-    if tau is None:
-        return None
+def percentile_estimate(pairs: Pairs, tau: float) -> Percentile:
+    """Return the 95th percentile `tau` of seed pairs as an estimate, with its bootstrap interval over prompts."""
     low, high = percentile_interval(pairs) or (None, None)
     reason = "one prompt has no spread between prompts" if low is None else None
     return {"value": tau, "low": low, "high": high, "n": len(pairs.prompts), "values": len(pairs.values),

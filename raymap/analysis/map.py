@@ -11,10 +11,10 @@ from raymap.analysis.measures import BASIC
 from raymap.analysis.read import ADAPTER, MEASURED, PROMPT
 from raymap.analysis.sensitivity import entanglement
 from raymap.store.schema import MAP
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.methods.method import CONTROL
+from raymap.study.subject import OWN_CATEGORY
 
 PERCENTILE = 0.95
-CONTROL = "identity"
 
 
 @dataclass(frozen=True)

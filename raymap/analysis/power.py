@@ -21,9 +21,10 @@ import polars as pl
 from scipy import special, stats
 
 from raymap.analysis.cube import Cube, cubes_of
-from raymap.analysis.map import CONTROL, finite
+from raymap.analysis.map import finite
 from raymap.analysis.numerics.crossed import combined
 from raymap.analysis.statistics import ComponentSummary, Power, PowerClaim
+from raymap.study.methods.method import CONTROL
 
 ALPHA, POWER = 0.05, 0.8
 MOST_SEEDS = 1_000

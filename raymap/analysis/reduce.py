@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.agreement import agreement, distances
+from raymap.analysis.judged import reduce_judged
 from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
 from raymap.analysis.read import read_features, read_noise, read_study, stream_scores
@@ -31,6 +32,8 @@ def merge_noise(parts: Path, target: Path) -> None:
 def reduce_run(folder: Path) -> Statistics:
     """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
 
+    If `judged/` has rows of further judges, judged.arrow is written too.
+
     Raises:
         InputError: the folder lacks them, or they break the contract.
     """
@@ -51,6 +54,8 @@ def reduce_run(folder: Path) -> Statistics:
     found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
+    if judged := reduce_judged(folder, cells, digest):
+        statistics["judged"] = judged
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 

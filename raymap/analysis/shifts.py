@@ -24,10 +24,11 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.floor import Pairs, pairs_of
-from raymap.analysis.map import CONTROL, finite, is_target
+from raymap.analysis.map import finite, is_target
 from raymap.analysis.numerics.exchange import matching_p, rank_sum_p, sign_flip_p
 from raymap.analysis.read import KEY, MEASURED
 from raymap.analysis.statistics import ShiftCounts
+from raymap.study.methods.method import CONTROL
 
 FDR = 0.05
 """The false-discovery rate at which a cell counts as shifted."""

@@ -8,56 +8,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-
-class Interval(TypedDict):
-    """An estimate and its 95 % interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Crossed(Interval):
-    """An estimate over prompts and subjects (`raymap.analysis.numerics.crossed`): `n` prompts, `subjects` subjects."""
-
-    n: int
-    subjects: int
-    df: float | None
-    method: str
-    reason: str | None
-
-
-class CrossedTested(Crossed):
-    """A crossed estimate with its p-value against 0."""
-
-    p: float | None
-
-
-class OverPrompts(Interval):
-    """One adapter's mean over `n` prompts."""
-
-    n: int
-    df: float | None
-    method: str
-    reason: str | None
-
-
-class Percentile(TypedDict):
-    """A threshold from `values` seed pairs of `n` prompts, with its 95 % interval."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-    values: int
-    method: str
-    reason: str | None
-
-
-class PairsMean(Crossed):
-    """A mean over `values` seed pairs."""
-
-    values: int
+from raymap.analysis.estimates import Crossed, Interval, OverPrompts, PairsMean, Percentile
 
 
 class MatchedFloor(TypedDict):
@@ -356,6 +307,44 @@ class Agreement(TypedDict):
     reason: str | None
 
 
+class JudgeSummary(TypedDict):
+    """What a further judge declares, and its noise floor.
+
+    `tau` is None without seed pairs; `largest_control` is the largest shift of an identity control, None if there is
+    none.
+    """
+
+    judge: str
+    kind: str
+    version: str
+    unit: str
+    higher_is_better: bool
+    pairs: int
+    tau: Percentile | None
+    largest_control: float | None
+    reason: str | None
+
+
+class JudgedAdapter(Named):
+    """What one judge finds of one adapter, over its non-target prompts.
+
+    Only prompt judges have `shift_signed`; the counts are None without a noise floor.
+    """
+
+    judge: str
+    shift: OverPrompts
+    shift_signed: OverPrompts | None
+    above_tau: int | None
+    above_matched: int | None
+
+
+class Judged(TypedDict):
+    """The judges beside CLIP and LPIPS."""
+
+    judges: list[JudgeSummary]
+    adapters: list[JudgedAdapter]
+
+
 class Statistics(TypedDict):
     """All of statistics.json."""
 
@@ -378,3 +367,4 @@ class Statistics(TypedDict):
     power: NotRequired[Power]
     distances: NotRequired[list[DistanceRow]]
     distance_agreement: NotRequired[list[Agreement]]
+    judged: NotRequired[Judged]

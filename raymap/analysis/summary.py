@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from raymap.analysis.estimates import OverPrompts
 from raymap.analysis.floor import floor_summary, identity_control
 from raymap.analysis.hypotheses import hypotheses
 from raymap.analysis.map import NoiseFloor, measured, with_entanglement
@@ -16,7 +17,7 @@ from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
 from raymap.analysis.read import KEY
 from raymap.analysis.sensitivity import sensitivity
 from raymap.analysis.shifts import shift_counts
-from raymap.analysis.statistics import AdapterSummary, IdentityControl, Incomplete, Means, OverPrompts, Statistics
+from raymap.analysis.statistics import AdapterSummary, IdentityControl, Incomplete, Means, Statistics
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
 OVER_PROMPTS = f"{CONFIDENCE:.0%} t interval over prompts, for this one adapter"

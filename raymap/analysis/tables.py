@@ -12,6 +12,7 @@ from raymap.analysis.cube import cubes_of
 from raymap.analysis.map import NoiseFloor
 from raymap.analysis.measures import BASIC, E_PER, E_SEM, SIGNED, E
 from raymap.analysis.numerics.crossed import Group, contrast
+from raymap.analysis.paper.published import METHODS
 from raymap.analysis.statistics import CategoryRow, MethodOrder, MethodRow, RankedPrompt, Region
 
 TOP = 10
@@ -19,8 +20,6 @@ TOP = 10
 RESAMPLES = 1_000
 BATCH = 50
 """How many resamples are ranked at a time, which bounds the memory."""
-ORDER = ("textual_inversion", "lora", "custom_diffusion")
-"""The paper's order of methods, least entangling first (its eq. 13)."""
 
 
 def by_method_and_category(study: pl.DataFrame) -> list[MethodRow]:
@@ -57,7 +56,7 @@ def method_order(study: pl.DataFrame) -> list[MethodOrder]:
     rows: list[MethodOrder] = []
     measures = (E_SEM, E)
     for measure, cube in zip(measures, cubes_of(study, *(m.column for m in measures)), strict=True):
-        present = [method for method in ORDER if method in cube.methods]
+        present = [method for method in METHODS if method in cube.methods]
         for low, high in itertools.pairwise(present):
             difference = cube.method(high) - cube.method(low)
             for category in sorted(set(cube.subject_categories.tolist())):

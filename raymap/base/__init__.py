@@ -1,1 +1,1 @@
-"""The text-to-image side: loading a base, swapping adapters in place, drawing seed-matched batches."""
+"""What is known of a base, most of it without torch: its folder, family, shapes and FLOPs; and how it is loaded."""

@@ -1,4 +1,4 @@
-"""A worker's device: what is pinned on it, and what it is called."""
+"""A worker's device: the settings that are pinned on it, and its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def pin(threads: int) -> None:
-    """Pin what decides a picture's last bits: the number of threads, and cuDNN's choice of kernels."""
+    """Pin what decides the last bits of an image: the number of threads, and cuDNN's choice of kernels."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -14,7 +14,7 @@ def pin(threads: int) -> None:
 
 
 def device_name(device: str) -> str:
-    """Return what tells devices apart that draw different last bits: a GPU's name, a CPU's vector instructions."""
+    """Return what tells apart devices that draw different last bits: a GPU's name, a CPU's vector instructions."""
     if device == "cuda":
         return f"cuda {torch.cuda.get_device_name()}"
     return f"{device} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,8 +1,9 @@
-"""Names and shapes of a base's weights, from the headers of its files: no weight is read, torch is not loaded."""
+"""Names and shapes of a base's weights, from the headers of its files: no weight is read, and torch is not loaded."""
 
 from __future__ import annotations
 
-from functools import cache
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,45 @@ from safetensors import SafetensorError, safe_open
 
 from raymap.errors import InputError
 
+INDEX = "model_index.json"
+"""Names a base's pipeline and the class of each of its components."""
 Shapes = dict[str, tuple[int, ...]]
-FILES = {
-    "unet": "diffusion_pytorch_model*.safetensors",
-    "vae": "diffusion_pytorch_model*.safetensors",
-    "text_encoder": "model*.safetensors",
-}
-"""The files of a component, as diffusers and transformers name them: one, several shards, variants of one shape."""
-LEVEL = "text_model."
-"""A level that the text encoder of a file from the hub has, and that of the installed transformers has not."""
+FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
+"""A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
 
 
-@cache
-def shapes_of(folder: Path, component: str) -> Shapes:
+def shapes_of(folder: Path, component: str, prefix: str = "") -> Shapes:
     """Return the shapes of a component's parameters, by the names that the loaded component has.
 
-    Where a base has no safetensors files, its component is built without storage, as its configuration says.
+    A component without safetensors files is built without storage, as its configuration says.
 
     Args:
         folder: a base's, with a folder for each component.
-        component: `unet`, `vae` or `text_encoder`.
+        component: one that has weights, as `unet`.
+        prefix: what names in files may start with and names of the loaded component do not.
 
     Raises:
         InputError: a file whose header cannot be read.
     """
-    files = sorted((folder / component).glob(FILES[component]))
+    files = sorted(path for pattern in FILES for path in (folder / component).glob(pattern))
     if not files:
         return built(folder, component)
-    held: Shapes = {}
+    shapes: Shapes = {}
     for path in files:
-        held |= _header(path)
-    return {name.removeprefix(LEVEL): shape for name, shape in held.items() if not name.endswith(".position_ids")}
+        shapes |= _header(path)
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """Return what a base's model_index.json says."""
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return index
+
+
+def config_of(folder: Path, component: str) -> dict[str, Any]:
+    """Return a component's configuration."""
+    config: dict[str, Any] = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def _header(path: Path) -> Shapes:
@@ -48,21 +57,19 @@ def _header(path: Path) -> Shapes:
         with safe_open(path, framework="numpy") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(str(path), f"is no readable safetensors file ({error})", "fetch the base again") from error
+        raise InputError(str(path), f"is not a readable safetensors file ({error})", "fetch the base again") from error
 
 
 def built(folder: Path, component: str) -> Shapes:
     """Return the shapes of a component that is built on torch's meta device from its configuration."""
-    # Imported here: a base that has safetensors files is looked at without torch.
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    import torch  # here, because a base that has safetensors files is looked at without it
 
+    library, name = index_of(folder)[component]
+    kind: Any = getattr(importlib.import_module(library), name)
     with torch.device("meta"):
-        if component == "text_encoder":
-            module = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / component))
+        if library == "transformers":
+            module = kind(kind.config_class.from_pretrained(folder / component))
         else:
-            kind = UNet2DConditionModel if component == "unet" else AutoencoderKL
             module = kind.from_config(kind.load_config(folder / component))
     return shapes_in(module)
 

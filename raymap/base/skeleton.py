@@ -1,17 +1,15 @@
-"""What a base offers an adapter: names and shapes of its weights, its vocabulary. Read without its weights."""
+"""What a base offers an adapter: names and shapes of its weights, and its vocabulary. Read without its weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from raymap.base.folder import tokenizer_folder
+from raymap.base.families.family import Family
 from raymap.base.shapes import Shapes, shapes_of
-
-COMPONENTS = ("unet", "text_encoder")
 
 
 def word_id(tokenizer: Tokenizer, word: str) -> int | None:
@@ -20,22 +18,28 @@ def word_id(tokenizer: Tokenizer, word: str) -> int | None:
     return ids[0] if len(ids) == 1 else tokenizer.token_to_id(word)
 
 
+def is_target(layer: str, targets: tuple[str, ...]) -> bool:
+    """Return whether a layer is targeted by its whole name or the end of it, as peft matches `target_modules`."""
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
+
+
 @dataclass(frozen=True)
 class Skeleton:
-    """Parameter shapes by name (`unet.….weight`), and the tokenizer."""
+    """The shapes of the weights that adapters change, by name (`unet.….weight`), and the tokenizer."""
 
+    family: Family
     shapes: Shapes
     tokenizer: Tokenizer
 
     @property
     def text_width(self) -> int:
         """The width of a token's embedding."""
-        return self.shapes["text_encoder.embeddings.token_embedding.weight"][1]
+        return self._text_shape(self.family.token_embedding)[1]
 
     @property
     def text_length(self) -> int:
-        """How many tokens the text encoder reads, begin and end token included."""
-        return self.shapes["text_encoder.embeddings.position_embedding.weight"][0]
+        """How many tokens the text encoder reads, including the begin and end token."""
+        return self._text_shape(self.family.position_embedding)[0]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -44,28 +48,43 @@ class Skeleton:
 
     @cached_property
     def flat(self) -> dict[str, str]:
-        """Module names with underscores for dots, as kohya's and A1111's files have them -> dotted names."""
+        """Dotted module names, by the names with underscores for dots that kohya's and A1111's files use."""
         modules = [name.removesuffix(".weight") for name in self.shapes if name.endswith(".weight")]
         flat = {name.replace(".", "_"): name for name in modules}
-        for name in modules:  # older text encoders have one more level, and files keep its name
-            if name.startswith("text_encoder."):
-                flat[name.replace("text_encoder.", "text_encoder.text_model.").replace(".", "_")] = name
+        text = f"{self.family.text_encoder}."
+        for name in modules:
+            if name.startswith(text):
+                flat[name.replace(text, text + self.family.hub_prefix, 1).replace(".", "_")] = name
         return flat
 
+    def targeted(self, targets: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of the weights of the denoiser's layers that are targeted, by ends of their names."""
+        weights = [name for name in self.shapes if self.family.in_denoiser(name) and name.endswith(".weight")]
+        return tuple(name for name in weights if is_target(name.removesuffix(".weight"), targets))
 
-@cache
-def skeleton_of(folder: Path) -> Skeleton:
-    """Return the skeleton of a base's folder.
+    def _text_shape(self, weight: str) -> tuple[int, ...]:
+        return self.shapes[f"{self.family.text_encoder}.{weight}"]
+
+
+def read_skeleton(folder: Path, family: Family, tokenizer: Path) -> Skeleton:
+    """Read the skeleton of a base's folder.
+
+    Args:
+        tokenizer: the folder that holds the tokenizer.
 
     Raises:
         InputError: as `shapes_of`.
     """
-    shapes = {f"{part}.{name}": shape for part in COMPONENTS for name, shape in shapes_of(folder, part).items()}
-    return Skeleton(shapes, _tokenizer(tokenizer_folder(folder)))
+    shapes = {
+        f"{component}.{name}": shape
+        for component in family.adapted
+        for name, shape in shapes_of(folder, component, family.hub_prefix).items()
+    }
+    return Skeleton(family, shapes, _tokenizer(tokenizer))
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer that transformers wraps: read as it stands, or built from vocabulary and merges."""
+    """Return the tokenizer that transformers wraps: read from its file, or built from vocabulary and merges."""
     file = folder / "tokenizer.json"
     if file.is_file():
         tokenizer = Tokenizer.from_file(str(file))

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from raymap.analysis.measures import E_PER, E_SEM, IN_MAP
-from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console, offline
+from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console
 from raymap.cli.study import described, mapped
 from raymap.display.text import NOTHING, estimate, number, shown
 from raymap.errors import InputError
@@ -50,24 +50,22 @@ def audit(
     overrides: Overrides = None,
 ) -> None:
     """Measure existing adapters and hold them against limits, without a study file and without training."""
-    from raymap.analysis.decide.gate import Limits, parse_limits
+    from raymap.analysis.decide.gate import AuditLimits, parse_limits
 
-    limits = Limits() if fail_above is None else parse_limits(fail_above)
+    limits = AuditLimits() if fail_above is None else parse_limits(fail_above)
     if junit and not limits.given:
         raise InputError("--junit", "has no limits to report on", "give --fail-above too")
     for option, path in (("--junit", junit), ("--json", json)):
         if path and path.is_dir():
             raise InputError(f"{option} {path}", "is a folder", "give a file")
-    if base == "embedded":
-        offline()
-    from raymap.driver.cost import estimate
+    from raymap.driver.cost import estimate as estimate_cost
     from raymap.report import gate
     from raymap.study.builtin import audit_study
 
     study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
     target = place(output or f"runs/{study.name}")
     prepared = described(study)
-    console.print(estimate(prepared).sentence(), highlight=False, soft_wrap=True)
+    console.print(estimate_cost(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return
     statistics = mapped(prepared, target)

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from raymap.analysis.measures import E_PER, E_SEM, SIGNED, E
 from raymap.cli.app import console
-from raymap.display.text import NOTHING, estimate, number, shown
+from raymap.display.text import NOTHING, estimate, number, scaled, shown, significant
 
 if TYPE_CHECKING:
     from raymap.analysis.paper.against import Beside
-    from raymap.analysis.statistics import Statistics
+    from raymap.analysis.statistics import Judged, Statistics
     from raymap.report.verdict import Verdict
 
 LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
@@ -40,6 +40,8 @@ def print_summary(statistics: Statistics) -> None:
         sem, per = number(floor["tau_sem"]["value"], E_SEM.digits), number(floor["tau_per"]["value"], E_PER.digits)
         taus = f"τ_sem = {sem}, τ_per = {per}"
         console.print(f"noise floor ({floor['pairs']} seed pairs): {taus}", highlight=False)
+    if "judged" in statistics:
+        _print_judged(statistics["judged"])
     control = statistics["identity_control"]
     if control["present"]:
         zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
@@ -47,6 +49,19 @@ def print_summary(statistics: Statistics) -> None:
     for label, ranked in (("most fragile", statistics["most_fragile"]), ("most robust", statistics["most_robust"])):
         rows = ", ".join(f"{shown(r['prompt'])} ({r['e_sem']:.3f})" for r in ranked[:3])
         console.print(f"{label}: {rows}", highlight=False)
+
+
+def _print_judged(judged: Judged) -> None:
+    """Print one line per further judge and adapter."""
+    floors = {judge["judge"]: judge["tau"] for judge in judged["judges"]}
+    for a in judged["adapters"]:
+        shift, tau = a["shift"], floors[a["judge"]]
+        line = f"{a['judge']}: {shown(a['adapter'])} {escape(scaled(shift))}"
+        if a["shift_signed"]:
+            line += f", signed {significant(a['shift_signed']['value'], signed=True)}"
+        if tau:
+            line += f"; {a['above_tau']}/{shift['n']} above τ = {significant(tau['value'])}"
+        console.print(line, highlight=False)
 
 
 def print_comparison(rows: list[Beside]) -> None:

@@ -1,4 +1,4 @@
-"""Live progress: bars on a terminal, a line now and then where output is piped."""
+"""Progress of a run: shown as bars on a terminal, as a line now and then where output is piped, or not at all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,31 @@ LINE_EVERY_S = 15.0
 
 
 class Progress:
+    """What a run tells of itself while it works; this one shows nothing."""
+
+    def phase(self, name: str, total: int, unit: str) -> None:
+        """Begin a countable phase, such as drawing `total` images."""
+
+    def note(self, text: str) -> None:
+        """Say something that is worth keeping on the screen, in one line."""
+
+    def now(self, text: str) -> None:
+        """Say what is happening at the moment."""
+
+    def workers(self, up: int, asked: int) -> None:
+        """Say how many workers are up, of how many that Ray was asked for."""
+
+    def trained(self, steps: int) -> None:
+        """Count optimizer steps."""
+
+    def drawn(self, images: int) -> None:
+        """Count images that are drawn, scored and committed."""
+
+    def tick(self) -> None:
+        """Refresh the display."""
+
+
+class LiveProgress(Progress):
     """Shows what a run is doing: images done of all, images/s, time left, workers, the step at hand."""
 
     def __init__(self, console: Console) -> None:
@@ -51,7 +76,6 @@ class Progress:
         self._bars.stop()
 
     def phase(self, name: str, total: int, unit: str) -> None:
-        """Begin a countable phase, such as drawing `total` images."""
         self._name, self._unit, self._total, self._done = name, unit, total, 0
         self._started = self._last_line = time.monotonic()
         self._now = "starting workers"
@@ -62,23 +86,18 @@ class Progress:
             self.console.print(f"{name}: {total} {unit}")
 
     def note(self, text: str) -> None:
-        """Print one line that stays."""
         self.console.print(text, highlight=False)
 
     def now(self, text: str) -> None:
-        """Say what is happening at the moment."""
         self._now = text
 
     def workers(self, up: int, asked: int) -> None:
-        """Say how many workers are up, of how many that Ray was asked for."""
         self._workers = f"{up} of {asked} workers" if asked else ""
 
     def trained(self, steps: int) -> None:
-        """Count optimizer steps."""
         self._count(steps)
 
     def drawn(self, images: int) -> None:
-        """Count images that are drawn, scored and committed."""
         self._count(images)
 
     def _count(self, n: int) -> None:
@@ -86,7 +105,6 @@ class Progress:
         self.tick()
 
     def tick(self) -> None:
-        """Refresh the display."""
         elapsed = time.monotonic() - self._started
         rate = f"{self._done / elapsed:.1f} {self._unit}/s" if self._done and elapsed > 0 else ""
         at_hand = ", ".join(part for part in (self._workers, self._now) if part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.markup import escape
@@ -53,14 +53,21 @@ def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
     return f"{value:{sign}.{digits}f}"
 
 
-def interval(estimate: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
-    """Return `[low, high]` of an estimate, or nothing if it has no interval."""
-    if not estimate or estimate["low"] is None:
-        return ""
-    return f"[{number(estimate['low'], digits, signed)}, {number(estimate['high'], digits, signed)}]"
+def significant(value: float | None, signed: bool = False) -> str:
+    """Return a number of any scale with four significant digits; with `signed`, a positive one has a plus sign."""
+    return NOTHING if value is None else f"{value:{'+' if signed else ''}.4g}"
 
 
 def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
     """Return an estimate's `value`, followed by its interval [`low`, `high`] if it has one."""
-    value = number(held["value"] if held else None, digits, signed)
-    return f"{value} {interval(held, digits, signed)}".rstrip()
+    return _estimate(held, lambda value: number(value, digits, signed))
+
+
+def scaled(held: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """Return an estimate of any scale as `estimate` does, with four significant digits."""
+    return _estimate(held, lambda value: significant(value, signed))
+
+
+def _estimate(held: Mapping[str, Any] | None, shown: Callable[[float | None], str]) -> str:
+    value = shown(held["value"] if held else None)
+    return value if not held or held["low"] is None else f"{value} [{shown(held['low'])}, {shown(held['high'])}]"

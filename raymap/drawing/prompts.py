@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.resident import AdapterStore
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as the denoiser gets it: token ids, embedding (1, 77, width) on the pipeline's device."""
+    """A prompt as the denoiser gets it: token ids, and embedding (1, tokens, width) on the pipeline's device."""
 
     ids: tuple[int, ...]
     embedding: torch.Tensor
 
 
 KEPT_BYTES = 2**28
-"""How many bytes of embeddings an encoder keeps: the oldest go first, and would be computed anew to the same bits."""
+"""How many bytes of embeddings an encoder keeps; the oldest go first and are computed again to the same bits."""
 
 
 class PromptEncoder:
-    """Encodes each prompt alone and once for each state of the text side (tokenizer and text encoder)."""
+    """Encodes each prompt alone, once for each state of tokenizer and text encoder."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, store: AdapterStore | None = None) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, store: AdapterStore | None = None) -> None:
         self._pipeline = pipeline
         self._store = store or AdapterStore(pipeline)
         self._known: dict[tuple[Any, str], Encoded] = {}
@@ -34,12 +34,12 @@ class PromptEncoder:
         self._most = KEPT_BYTES // (pipeline.tokenizer.model_max_length * width * pipeline.text_encoder.dtype.itemsize)
 
     def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Return embeddings (N, 77, width) on the pipeline's device, under what is in force in the store."""
+        """Return embeddings (N, tokens, width) on the pipeline's device, under the adapter in force."""
         return torch.cat([self.encode(prompt).embedding for prompt in prompts])
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
-        """Encode one prompt under what is in force in the store."""
+        """Encode one prompt under the adapter in force."""
         key = (self._store.text_state, prompt)
         if key not in self._known:
             pipeline, base = self._pipeline, self._pipeline.tokenizer
@@ -62,7 +62,7 @@ class PromptEncoder:
         bit-equal to the base's. The adapter is in force afterwards.
 
         Args:
-            adapted: the prompts that the adapter draws, where they aren't the base's.
+            adapted: the prompts that are drawn under the adapter, where they differ from the base's.
         """
         if self._store.touches_denoiser(adapter):
             self._store.swap(adapter)
@@ -72,7 +72,7 @@ class PromptEncoder:
             self._store.swap(state)
             encoded.append([self.encode(prompt) for prompt in ["", *texts]])
         pairs = list(zip(*encoded, strict=True))
-        # One question to the device for the whole batch: each would wait for it.
+        # The host waits for the device at each question, so that the whole batch is one.
         equal = torch.stack([(own.embedding == other.embedding).all() for own, other in pairs]).tolist()
         same = [bits and own.ids == other.ids for bits, (own, other) in zip(equal, pairs, strict=True)]
         return [same[0] and own for own in same[1:]]

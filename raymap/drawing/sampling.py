@@ -1,4 +1,4 @@
-"""Draws seed-matched batches: prompts and seeds go in, uint8 pixels come out."""
+"""Draws seed-matched batches: prompts and seeds go in, and uint8 pixels come out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.drawing.prompts import PromptEncoder
 from raymap.errors import DrawingError
@@ -15,19 +15,19 @@ from raymap.study.model import SamplerSettings
 
 
 def noise_generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
-    """Return one CPU generator an image, so that an image's initial noise depends on its seed alone."""
+    """Return one CPU generator per image, so that an image's initial noise depends on its seed alone."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def denoising_steps(pipeline: StableDiffusionPipeline, sampler: SamplerSettings) -> int:
-    """Return how often a drawing asks the denoiser: some schedulers take one step more than asked, or two for one."""
+def denoising_steps(pipeline: DiffusionPipeline, sampler: SamplerSettings) -> int:
+    """Return how often drawing calls the denoiser: some schedulers add a step, or take two for each."""
     pipeline.scheduler.set_timesteps(sampler.steps)
     return len(pipeline.scheduler.timesteps)
 
 
 @torch.no_grad()
 def draw(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     encoder: PromptEncoder,
     prompts: list[str],
     seeds: tuple[int, ...],
@@ -35,16 +35,16 @@ def draw(
     batch_size: int,
     before_step: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Draw one batch, padded to `batch_size` by repeating its last image; the padding is cut off again.
+    """Draw one batch, padded to `batch_size` by repeating its last image; the padding is removed again.
 
     Args:
         before_step: called before every denoising step with its number from 0, after the prompts were encoded.
 
     Returns:
-        uint8 (N, H, W, 3), as `StableDiffusionPipeline` itself would round them.
+        uint8 (N, H, W, 3), rounded as the pipeline itself rounds.
 
     Raises:
-        DrawingError: when a pixel is not finite.
+        DrawingError: a pixel is not finite.
     """
     padding = batch_size - len(prompts)
     prompts = prompts + [prompts[-1]] * padding
@@ -71,6 +71,6 @@ def draw(
     finite = torch.isfinite(images).all()
     kept = images[: batch_size - padding].float().permute(0, 2, 3, 1)
     pixels: np.ndarray = (kept * 255).round().to(torch.uint8).contiguous().cpu().numpy()
-    if not finite:  # asked after the copy: the host waits for the device once a batch
+    if not finite:  # asked after the copy, so that the host waits for the device once per batch
         raise DrawingError("the model drew non-finite pixels")
     return pixels

@@ -1,4 +1,4 @@
-"""Measures a finished run's attention: the same prompts, seeds, adapters and batches, through the same scheduler."""
+"""Measures a finished run's attention: the same prompts, seeds, adapters and batches, with the same scheduler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
 from raymap.analysis.why.statistics import AttentionSummary
-from raymap.base.folder import pinned
 from raymap.display.progress import Progress
 from raymap.driver.adapters import untrained_orders
 from raymap.driver.draw import folder_at, plan_run
@@ -23,22 +22,20 @@ from raymap.store.lock import locked
 from raymap.study.model import Study
 
 
-def check_attention(study: Study, base: Path) -> None:
+def check_attention(prepared: Prepared) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
-        InputError: prompts differ between base and adapter, a layer has fewer heads than head groups, or the denoiser
-            is compiled.
+        InputError: base and adapters draw different prompts, the denoiser is compiled, or a layer has fewer heads than
+            head groups.
     """
+    study, heads = prepared.study, prepared.base.heads
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
     if study.speed.compile != "none":
-        problem = "compiles the denoiser, and watching its attention puts other modules in"
+        problem = "compiles the denoiser, whose attention can then not be watched"
         raise InputError(f"speed.compile: {study.speed.compile}", problem, "measure a run with `compile: none`")
-    config = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
-    held = config.get("num_attention_heads") or config["attention_head_dim"]  # what diffusers' UNet takes for heads
-    heads = min(held) if isinstance(held, list) else held
     if study.attention.head_groups > heads:
         where = f"attention.head_groups: {study.attention.head_groups}"
         raise InputError(where, f"a layer of the base has {heads} heads", f"give 1 to {heads}")
@@ -47,20 +44,19 @@ def check_attention(study: Study, base: Path) -> None:
 def describe_attention(prepared: Prepared) -> str:
     """Return what measuring would do, in one line."""
     study = prepared.study
-    adapters = len(prepared.orders) + len(prepared.brought)
-    pairs = len(study.prompts) * len(study.seeds) * adapters
+    pairs = len(study.prompts) * len(study.seeds) * prepared.adapters
     passes = (1 + len(study.attention.protocols)) * study.sampler.steps
     return (
-        f"{study.name}: attention of {len(study.prompts)} prompts x {len(study.seeds)} seeds x {adapters} adapters = "
-        f"{pairs} pairs ({', '.join(study.attention.protocols)}), {passes} denoiser passes each"
+        f"{study.name}: attention of {len(study.prompts)} prompts x {len(study.seeds)} seeds x {prepared.adapters} "
+        f"adapters = {pairs} pairs ({', '.join(study.attention.protocols)}), {passes} denoiser passes each"
     )
 
 
 def attend(prepared: Prepared, output: Path, progress: Progress) -> AttentionSummary:
-    """Measure what is missing beside a finished run, and return attention.json. Running it again resumes.
+    """Measure what is missing beside a finished run and return what attention.json says. Running it again resumes.
 
     Raises:
-        InputError: the folder holds no finished run of this study, or attention reduced otherwise, or is in use.
+        InputError: the folder holds no finished run of this study, or attention with other settings, or is in use.
         IncompleteRunError: some batches failed; the others are kept and reduced.
     """
     folder = folder_at(output)
@@ -71,11 +67,11 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> AttentionSum
 def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> AttentionSummary:
     study = prepared.study
     if not (folder.root / "map.arrow").exists() or untrained_orders(prepared, folder):
-        problem = "holds no finished map, with which attention could be compared"
+        problem = "holds no finished map to compare attention with"
         raise InputError(str(folder.root), problem, "give the study to `raymap run` first")
     mapped = plan_run(prepared, folder)
     plan = replace(mapped, digest=_digest(mapped, study))
-    own = RunFolder(folder.root / "attention")  # a run folder of its own: ledger, failures, and scores of attention
+    own = RunFolder(folder.root / "attention")  # a run folder in itself, with ledger, failures and scores
     _check_digest(own, plan)
     done = own.done(plan)
     missing = set(plan.units) - done.keys()
@@ -89,11 +85,9 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> Attent
     progress.note("reducing: attention")
     from raymap.analysis.why.attention import reduce_attention  # late, because scipy takes a second
 
-    found = reduce_attention(folder.root)
-    if schedule.failed:
-        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({own.root / 'failures.jsonl'})"
-        raise IncompleteRunError(f"{problem}; the same command tries them again")
-    return found
+    summary = reduce_attention(folder.root)
+    own.check_complete(plan, schedule.failed)
+    return summary
 
 
 def _measure(
@@ -103,20 +97,7 @@ def _measure(
 
     study = prepared.study
     resources = study.resources
-    folders = {adapter.name: folder.adapter(adapter.name) for adapter in plan.adapters}
-    drawing = GeneratorSpec(
-        pinned(study.base),
-        folders,
-        study.sampler,
-        plan.batch_size,
-        study.dtype,
-        triggered=False,
-        draw_anyway=False,
-        threads=resources.threads_per_worker,
-        device=resources.device,
-        speed=study.speed,
-    )
-    meter = AttentionSpec(drawing, study.attention)
+    meter = AttentionSpec(GeneratorSpec.of(study, prepared.base.pinned, plan, folder), study.attention)
     tables = TablesSpec(plan.digest, study.attention.protocols)
     with launch.runtime(resources):
         stream.Stream(
@@ -139,4 +120,4 @@ def _check_digest(own: RunFolder, plan: Plan) -> None:
     if not record.exists():
         write_atomically(record, as_json({"digest": plan.digest}))
     elif json.loads(record.read_text(encoding="utf-8"))["digest"] != plan.digest:
-        raise InputError(str(own.root), "holds attention that was reduced otherwise", "delete it")
+        raise InputError(str(own.root), "holds attention that was measured with other settings", "delete it")

@@ -5,25 +5,36 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
-from raymap.base import folder as bases
 from raymap.display.progress import Progress
 from raymap.driver.prepare import Prepared
-from raymap.errors import IncompleteRunError, InputError
+from raymap.errors import InputError
 from raymap.personalize.orders import info_of
 from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
-from raymap.scoring.names import judge_digests
+from raymap.scoring.names import judge_digests, judge_versions
 from raymap.store.files import is_local
 from raymap.store.folder import RunFolder
-from raymap.study.interventions import MARK
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session of drawing: what run.json records of it, and the units that failed."""
+
+    record: dict[str, Any]
+    failed: frozenset[Unit]
 
 
 def folder_at(output: Path) -> RunFolder:
-    """Return the run folder; a relative path means another place on each node, and a job's own goes with the job."""
+    """Return the run folder.
+
+    Raises:
+        InputError: a relative path on a cluster, where it means another folder on every node.
+    """
     if os.environ.get("RAY_ADDRESS") and is_local(output) and not output.is_absolute():
         problem = "is a relative path, and the run joins a cluster"
         raise InputError(f"--output {output}", problem, "give a URL, or an absolute path that every node sees")
@@ -31,25 +42,31 @@ def folder_at(output: Path) -> RunFolder:
 
 
 def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
-    """Plan the run and refuse a folder that holds another one."""
-    infos = [info_of(o, folder.adapter(o.name)) for o in prepared.orders]
-    infos += [found.info for found in prepared.brought]
-    plan = make_plan(
-        prepared.study,
-        tuple(infos),
-        {"base": prepared.base_sha256, **judge_digests(prepared.study.clip, prepared.study.lpips)},
-    )
+    """Plan the run; its adapters are in the run folder.
+
+    Raises:
+        InputError: the folder holds another study's run.
+    """
+    study = prepared.study
+    adapters = [info_of(order, folder.adapter(order.name)) for order in prepared.orders]
+    adapters += [found.info for found in prepared.brought]
+    digests = {"base": prepared.base.sha256, **judge_digests(study.clip, study.lpips)}
+    plan = make_plan(study, tuple(adapters), digests, judge_versions(study.judges))
     record = folder.root / "run.json"
     if record.exists():
-        held = json.loads(record.read_text(encoding="utf-8")).get("digest")
-        if held != plan.digest:
+        recorded = json.loads(record.read_text(encoding="utf-8")).get("digest")
+        if recorded != plan.digest:
             raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
     return plan
 
 
-def draw_missing(
-    prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress
-) -> tuple[Schedule, dict[str, Any]]:
+def draw_missing(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Progress) -> Session:
+    """Draw, score and commit what the run folder lacks of a plan, in a Ray runtime that is up.
+
+    Raises:
+        InputError: a node's shared memory is too small for what its workers have in flight.
+        IncompleteRunError: as `Stream.run`.
+    """
     from raymap.cluster import launch, stream
 
     start = time.perf_counter()
@@ -60,32 +77,10 @@ def draw_missing(
     progress.phase("drawing", plan.images(missing), "images")
     if done:
         progress.note(f"{plan.images(set(done))} images are there already")
-    launch.check_shared_memory(
-        3 * bases.picture_side(prepared.base) ** 2 * plan.batch_size, stream.DEPTH + 1, study.resources
-    )
-    threads = study.resources.threads_per_worker
-    folders = {name: folder.adapter(name) for name in dict.fromkeys(a.name.partition(MARK)[0] for a in plan.adapters)}
-    generator = GeneratorSpec(
-        bases.pinned(study.base),
-        folders,
-        study.sampler,
-        plan.batch_size,
-        study.dtype,
-        triggered=study.protocol == "triggered",
-        draw_anyway=study.draw_anyway,
-        threads=threads,
-        device=study.resources.device,
-        speed=study.speed,
-    )
-    scorer = ScorerSpec(
-        study.clip,
-        study.lpips,
-        folder.root,
-        plan.digest,
-        keep_all=study.images == "all",
-        threads=threads,
-        device=study.resources.device,
-    )
+    batch_bytes = 3 * prepared.base.side**2 * plan.batch_size
+    launch.check_shared_memory(batch_bytes, stream.DEPTH + 1, study.resources)
+    generator = GeneratorSpec.of(study, prepared.base.pinned, plan, folder)
+    scorer = ScorerSpec.of(study, plan, folder)
     driver = stream.Stream(
         plan,
         schedule,
@@ -96,15 +91,10 @@ def draw_missing(
         devices={unit.block: device for unit, device in done.items() if unit.adapter == BASE},
     )
     driver.run(study.resources.workers)
-    return schedule, {
+    record = {
         "drawn": plan.images(missing - schedule.failed),
         "drawing_s": round(time.perf_counter() - start, 1),
-        "workers": driver.seen,
+        "workers": [asdict(worker) for worker in driver.seen],
         **{name: round(value, 2) for name, value in driver.seconds.items()},
     }
-
-
-def check_whole(schedule: Schedule | None, plan: Plan, folder: RunFolder) -> None:
-    if schedule is not None and schedule.failed:
-        problem = f"{len(schedule.failed)} of {len(plan.units)} batches failed ({folder.root / 'failures.jsonl'})"
-        raise IncompleteRunError(f"{problem}; the same command tries them again")
+    return Session(record, frozenset(schedule.failed))

@@ -1,101 +1,129 @@
-"""Looks at everything a study names before anything starts: base, judges, references, adapters brought along."""
+"""Looks at everything that a study names before anything starts: base, judges, references, adapters brought along."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, fields, replace
+import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from raymap.adapters.card import CARD, read_card, with_config
+from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
-from raymap.base import folder as bases
-from raymap.base.skeleton import Skeleton, skeleton_of
-from raymap.driver.interventions import check_interventions, planned_variants
-from raymap.errors import InputError
-from raymap.personalize.orders import CONTROL, AdapterOrder, orders
+from raymap.base.model import Base, open_base
+from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
-from raymap.plan.blocks import BASE, AdapterInfo
+from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
-from raymap.study.interventions import MARK
-from raymap.study.model import NAME, Brought, Study
+from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
+from raymap.study.methods.method import CONTROL
+from raymap.study.model import Study
 from raymap.study.suite import Prompt
 
 
 @dataclass(frozen=True)
-class Found:
-    """An adapter that was brought along.
-
-    What it is, the card it gets in the run folder, files, `Adapter.triggers`, the names of the weights it updates.
-    """
-
-    info: AdapterInfo
-    card: dict[str, Any]
-    files: tuple[Path, ...]
-    triggers: tuple[str, ...] | None
-    weights: frozenset[str]
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """A study whose every input was looked at: what to train, what was brought along, for which base.
+    """A study whose every input was looked at: what to train, what was brought along, and for which base.
 
-    `missing` says what a run needs and a dry run does not; with it, `base` may be an outline (raymap.base.folder).
+    `absent` are the references that a run needs and a dry run does not; in a dry run `base` may be an outline.
     """
 
     study: Study
-    base: Path
-    base_sha256: str
+    base: Base
     orders: tuple[AdapterOrder, ...]
     brought: tuple[Found, ...]
-    missing: tuple[str, ...] = ()
+    absent: tuple[Path, ...] = ()
 
     @property
-    def images(self) -> int:
-        """Images the whole study holds, those of base and identity controls included."""
-        models = 1 + len(self.orders) + len(self.brought)
-        return models * len(self.study.prompts) * len(self.study.seeds)
+    def adapters(self) -> int:
+        """How many adapters the study has, identity controls included."""
+        return len(self.orders) + len(self.brought)
 
-    @property
+    @cached_property
     def controls(self) -> int:
         """How many of the adapters are identity controls."""
         methods = [order.method for order in self.orders] + [found.info.method for found in self.brought]
         return methods.count(CONTROL)
 
     @property
+    def images(self) -> int:
+        """How many images the whole study has, those of the base and of the identity controls included."""
+        return (1 + self.adapters) * self._each
+
+    @property
     def proved(self) -> int:
-        """Images of adapters and controls that will be proved to be the base's own, and not be drawn."""
-        return self.proved_of(controls=False) + self.proved_of(controls=True)
+        """How many images of adapters and controls will be proved to be the base's own, and not be drawn."""
+        return sum(self._proved.values())
 
-    def proved_of(self, controls: bool) -> int:
-        """Return how many of `proved` are those of the identity controls, or of the other adapters."""
-        if self.study.draw_anyway:
-            return 0
+    @cached_property
+    def levels(self) -> dict[str, Levels | None]:
+        """The levels into which interventions divide each adapter but the controls; None where it updates no weight."""
+        touched = {order.name: order.touched(self.base.skeleton) for order in self.orders if order.method != CONTROL}
+        touched |= {found.info.name: found.weights for found in self.brought if found.info.method != CONTROL}
+        return {name: self.base.family.levels(weights) if weights else None for name, weights in touched.items()}
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """The variants that the study asks for, before norms and sizes are measured."""
+        return planned_variants(self.study.interventions, self.levels) if self.study.interventions else ()
+
+    @property
+    def sentence(self) -> str:
+        """What a run would do, in one line. Models are the base and the adapters; identity controls are told apart."""
+        study, each, controls = self.study, self._each, self.controls
+        models = 1 + self.adapters - controls
+        training = sum(order.subject is not None for order in self.orders)
+        line = (
+            f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
+            f"{models * each} images, {self._proved[False]} of them proved to be the base's own and not drawn; "
+        )
+        if controls:
+            line += (
+                f"{controls} identity control{'' if controls == 1 else 's'} = {controls * each} images more, "
+                f"{self._proved[True]} of them proved; "
+            )
+        line += f"{training} adapter{'' if training == 1 else 's'} to train"
+        if number := len(self.variants):
+            line += f"; interventions: {number} variants = {number * each} images more"
+        if study.judges:
+            line += f"; also judged by {', '.join(study.judges)}"
+        return line
+
+    @cached_property
+    def too_long(self) -> tuple[Prompt, ...]:
+        """The prompts of which the base's text encoder sees only the beginning."""
+        tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
+        return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the study names and a run would still need, in one line for each kind."""
+        missing = []
+        if self.base.is_outline:
+            side = self.base.side
+            what = f"not fetched; its known architecture stands in, with images of {side}x{side}"
+            missing.append(f"base {self.base.name}: {what}")
+        if self.absent:
+            of = ", ".join(s.name for s in self.study.subjects if set(s.references) & set(self.absent))
+            missing.append(f"references: {len(self.absent)}, of {of}; the first is {self.absent[0]} (docs/subjects.md)")
+        return tuple(missing)
+
+    @property
+    def _each(self) -> int:
+        """How many images each model draws."""
+        return len(self.study.prompts) * len(self.study.seeds)
+
+    @cached_property
+    def _proved(self) -> dict[bool, int]:
+        """How many images will be proved to be the base's own: of the adapters (False), of the controls (True)."""
         triggered = self.study.protocol == "triggered"
-        orders = [order for order in self.orders if (order.method == CONTROL) is controls]
-        brought = [found for found in self.brought if (found.info.method == CONTROL) is controls]
-        plain = [order.triggers for order in orders if not (triggered and order.subject)]
-        plain += [found.triggers for found in brought if not triggered]
-        same = [
-            not any(may_stand_in(trigger, prompt.text) for trigger in triggers)
-            for triggers in plain
-            if triggers is not None
-            for prompt in self.study.prompts
-        ]
-        return sum(same) * len(self.study.seeds)
-
-    @property
-    def touched(self) -> dict[str, frozenset[str]]:
-        """The names of the weights that each adapter updates, controls left out."""
-        skeleton = skeleton_of(self.base)
-        touched = {order.name: order.touched(skeleton) for order in self.orders if order.method != CONTROL}
-        return touched | {f.info.name: f.weights for f in self.brought if f.info.method != CONTROL}
-
-    @property
-    def variants(self) -> int:
-        """How many variants of its adapters the study asks for."""
-        asked = self.study.interventions
-        return len(planned_variants(asked, self.touched)) if asked else 0
+        triggers = [(order.method, order.triggers) for order in self.orders if not (triggered and order.subject)]
+        triggers += [(found.info.method, found.triggers) for found in self.brought if not triggered]
+        proved = {False: 0, True: 0}
+        for method, own in triggers if not self.study.draw_anyway else ():
+            for prompt in self.study.prompts if own is not None else ():
+                same = not any(may_stand_in(trigger, prompt.text) for trigger in own or ())
+                proved[method == CONTROL] += same * len(self.study.seeds)
+        return proved
 
 
 def prepare(study: Study, dry: bool = False) -> Prepared:
@@ -108,97 +136,19 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     Raises:
         InputError: the first thing that cannot be used. Nothing has been started or written by then.
     """
-    check_judges(study.clip, study.lpips)
-    # An adapter that was trained for the base names its digest, which an outline has not.
-    outline = bases.outline(study.base) if dry and not study.adapters else None
-    folder = outline or bases.resolve(study.base)
-    base_sha256 = bases.digest(folder)
-    absent = [path for subject in study.subjects for path in subject.references if dry and not path.exists()]
+    if study.offline:  # keeps the model libraries from asking the hub
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    check_judges(study.clip, study.lpips, study.judges)
+    # An adapter that was trained for the base names its digest, which an outline does not have.
+    base = open_base(study.base, outline=dry and not study.adapters)
+    absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
     references = {subject.name: check_references(subject, absent) for subject in study.subjects}
-    brought = [_find(entry, skeleton_of(folder), base_sha256) for entry in study.adapters]
-    for found in brought:
-        if study.protocol == "triggered" and found.card.get("phrase") is None:
-            problem = "has no trigger that `protocol: triggered` could put into a prompt"
-            raise InputError(f"adapter {found.info.name}", problem, "give its entry a `trigger:`")
-    wanted = orders(study, base_sha256, references)
+    wanted = orders(study, base.sha256, references)
     for order in wanted:
-        order.check(skeleton_of(folder))
-    names = [o.name for o in wanted] + [found.info.name for found in brought]
-    for name in names:
-        if names.count(name) > 1 or name == BASE:
-            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
-        if MARK in name:
-            raise InputError(
-                f"adapter {name}", f"has {MARK!r} in its name, as variants have", "give its entry a `name:`"
-            )
-    missing = _missing(study, outline, absent)
-    prepared = Prepared(study, folder, base_sha256, wanted, tuple(brought), missing)
+        order.check(base.skeleton)
+    brought = tuple(find(entry, base, study.protocol == "triggered") for entry in study.adapters)
+    check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
+    prepared = Prepared(study, base, wanted, brought, absent)
     if study.interventions:
-        check_interventions(study.interventions, prepared.touched)
+        check_interventions(study.interventions, prepared.levels)
     return prepared
-
-
-def describe(prepared: Prepared) -> str:
-    """Return what a run would do, in one line. Models are the base and the adapters; identity controls stand apart."""
-    study = prepared.study
-    pictures = len(study.prompts) * len(study.seeds)
-    controls = prepared.controls
-    models = 1 + len(prepared.orders) + len(prepared.brought) - controls
-    training = sum(order.subject is not None for order in prepared.orders)
-    line = (
-        f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
-        f"{models * pictures} images, {prepared.proved_of(controls=False)} of them proved to be the base's own and not "
-        "drawn; "
-    )
-    if controls:
-        line += (
-            f"{controls} identity control{'' if controls == 1 else 's'} = {controls * pictures} images more, "
-            f"{prepared.proved_of(controls=True)} of them proved; "
-        )
-    line += f"{training} adapter{'' if training == 1 else 's'} to train"
-    if number := prepared.variants:
-        line += f"; interventions: {number} variants = {number * pictures} images more"
-    return line
-
-
-def too_long(prepared: Prepared) -> tuple[Prompt, ...]:
-    """Return the prompts of which the base's text encoder sees only the beginning."""
-    skeleton = skeleton_of(prepared.base)
-    return tuple(p for p in prepared.study.prompts if len(skeleton.tokenizer.encode(p.text).ids) > skeleton.text_length)
-
-
-def _missing(study: Study, outline: Path | None, absent: list[Path]) -> tuple[str, ...]:
-    """Return what is named by the study and not there, a line a kind."""
-    missing = []
-    if outline is not None:
-        side = bases.picture_side(outline)
-        missing.append(f"base {study.base}: not fetched; its known architecture stands in, pictures of {side}x{side}")
-    if absent:
-        of = ", ".join(subject.name for subject in study.subjects if set(subject.references) & set(absent))
-        missing.append(f"references: {len(absent)}, of {of}; the first is {absent[0]} (docs/subjects.md)")
-    return tuple(missing)
-
-
-def _find(entry: Brought, skeleton: Skeleton, base_sha256: str) -> Found:
-    """Read an adapter that a study brings along; a folder that raymap wrote has a card, other files get one."""
-    from raymap.adapters.read import foreign_card, read_adapter
-
-    if (entry.path / CARD).exists():
-        info, card = read_card(entry.path, base_sha256)
-        if entry.trigger:
-            card |= {"token": entry.trigger, "phrase": entry.trigger}
-        read = read_adapter(entry.path, skeleton, card.get("token"))
-        said = f"{entry.path / CARD}"
-        if info.method != read.method:
-            problem = f"{info.method!r} is not what its file holds, a {read.method}"
-            raise InputError(f"{said}: method", problem, "bring an adapter and no control, or correct its card")
-        category = entry.category or info.subject_category
-        info = replace(info, name=entry.name or info.name, subject_category=category)
-        if not re.fullmatch(NAME, info.name):
-            raise InputError(f"{said}: name", f"{info.name!r} is no name of an adapter", "give its entry a `name:`")
-        card |= {"name": info.name, "subject_category": info.subject_category}
-    else:
-        read = read_adapter(entry.path, skeleton, entry.trigger)
-        card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base_sha256)
-        info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
-    return Found(info, card, with_config(read.files), read.adapter.triggers, frozenset(read.adapter.updates))

@@ -1,4 +1,4 @@
-"""What a run folder says of its run: run.json and study.yaml are written, and another study's run is refused."""
+"""Writes what a run folder says of its run, run.json and study.yaml, and refuses to go on with another study's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import yaml
 from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
 from raymap.plan.blocks import Plan
+from raymap.scoring.names import judge_versions
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.study.model import Study
 
 DECISIVE = ("clip", "lpips", "sampler", "prompts", "seeds", "batch_size", "dtype", "speed", "protocol", "draw_anyway")
-"""Keys of a study of which a run folder holds one value."""
+"""Keys of a study that have to stay the same in a run folder."""
 
 DRAWING = ("torch", "diffusers", "transformers", "open-clip-torch", "lpips")
-"""Packages that draw and score: another version of one may compute other last bits, and pairs would show it."""
+"""Packages that draw and score; another version may compute other last bits, and a pair would differ by them."""
 
 VERSIONED = ("raymap", *DRAWING, "peft", "ray", "numpy")
 
@@ -27,7 +28,8 @@ VERSIONED = ("raymap", *DRAWING, "peft", "ray", "numpy")
 def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     """Refuse a folder that holds another study's run, before anything is trained or written there.
 
-    What the plan's digest refuses later, when the adapters are there, is here told from names and settings.
+    The plan's digest tells studies apart for certain, but only once the adapters are trained; names and settings do so
+    before.
 
     Raises:
         InputError: adapters or settings are not those of the run.
@@ -35,17 +37,36 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     record, settings = folder.root / "run.json", folder.root / "study.yaml"
     if not record.exists() or not settings.exists():
         return
+    before = json.loads(record.read_text(encoding="utf-8"))
     names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
-    known = set(json.loads(record.read_text(encoding="utf-8")).get("adapters", names))
+    recorded = set(before.get("adapters", names))
     asked = prepared.study.model_dump(mode="json")
-    held = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
-    if differs := next((key for key in DECISIVE if held[key] != asked[key]), "adapters" if known != names else None):
-        problem = f"holds a run of another study, with other `{differs}`"
+    there = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
+    other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
+    if other:
+        problem = f"holds a run of another study, with other `{other}`"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
+    _refuse_other_judges(before.get("judges", {}), judge_versions(prepared.study.judges), folder)
+
+
+def _refuse_other_judges(held: dict[str, str], asked: dict[str, str], folder: RunFolder) -> None:
+    """Refuse to go on with other judges, or other versions of them, than those of the images that are there."""
+    if held == asked:
+        return
+    there, here = (
+        ", ".join(f"{name} (version {version})" for name, version in judges.items()) or "none"
+        for judges in (held, asked)
+    )
+    problem = f"holds a run with other `judges`: {there} there, {here} in the study"
+    remedy = (
+        "give another --output, because images are judged while they are drawn; or, to go on with this run, write "
+        f"`judges: [{', '.join(held)}]`, in the versions that are named"
+    )
+    raise InputError(str(folder.root), problem, remedy)
 
 
 def refuse_other_versions(folder: RunFolder) -> None:
-    """Refuse to draw on by other versions than those that drew what is there: the two pictures of a pair would differ.
+    """Refuse to go on with other package versions than a run began with: the two images of a pair would differ.
 
     Raises:
         InputError: run.json names another version of a package that draws or scores.
@@ -54,26 +75,28 @@ def refuse_other_versions(folder: RunFolder) -> None:
     if not record.exists() or not folder.ledger():
         return
     here = versions()
-    held = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})
-    if other := [f"{name} {held[name]}, here is {here[name]}" for name in DRAWING if held[name] != here[name]]:
+    drew = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})
+    if other := [f"{name} {drew[name]}, here is {here[name]}" for name in DRAWING if drew[name] != here[name]]:
         remedy = "install that version to go on, or give another --output"
         raise InputError(str(folder.root), f"was drawn with {'; '.join(other)}", remedy)
 
 
 def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that a run records."""
     return {name: version(name) for name in VERSIONED}
 
 
 def decided(study: Study, plan: Plan) -> dict[str, Any]:
-    """Return what run.json says from a run's first moment: what decides its bits."""
+    """Return what run.json says from the start: everything that decides a run's bits."""
     digests = {adapter.name: adapter.sha256 for adapter in plan.adapters}
-    return {"study": study.name, "digest": plan.digest, "versions": versions(), "adapters": digests}
+    judges = {"judges": judge_versions(study.judges)} if study.judges else {}
+    return {"study": study.name, "digest": plan.digest, "versions": versions(), "adapters": digests, **judges}
 
 
 def write_record(
     folder: RunFolder, study: Study, plan: Plan, session: dict[str, Any] | None, variants: list[str] | None = None
 ) -> None:
-    """Write run.json: what decided the run, what each session of it that drew did, and variants that were asked for."""
+    """Write run.json: what decided the run, what each of its drawing sessions did, and the variants asked for."""
     path = folder.root / "run.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     record = before | (decided(study, plan) if session or not before else {})
@@ -85,5 +108,6 @@ def write_record(
 
 
 def write_study(study: Study, folder: RunFolder) -> None:
+    """Write study.yaml: the study with every key, defaults included."""
     resolved = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(folder.root / "study.yaml", resolved.encode())

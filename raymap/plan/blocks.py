@@ -1,4 +1,4 @@
-"""What is to be drawn: a study and its adapters go in; blocks, units, noise pairs and a digest come out."""
+"""What is to be drawn: a study and its adapters go in; blocks, noise pairs, units and a digest come out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from raymap.errors import InputError
 from raymap.study.interventions import MARK, Variant
 from raymap.study.model import SpeedSettings, Study
 
 BASE = "base"
-"""The name of the unadapted model where an adapter's name is expected."""
+"""What the unadapted model is called where an adapter's name is expected."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Item:
 class Block:
     """Prompts × seeds that are drawn together, first by the base, then under every adapter.
 
-    `items` are real; a batch is padded to the plan's batch size by repeating the last one. `pairs` are positions
-    in `items` of two seeds of one prompt, measured for the noise floor.
+    `items` are without padding; a batch is padded to the plan's batch size by repeating the last one. `pairs` are
+    positions in `items` of two seeds of one prompt, which are compared for the noise floor.
     """
 
     index: int
@@ -41,9 +42,9 @@ class Block:
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One batch: a block drawn by the base or under one adapter. The unit of work, of commit and of resumption.
+    """One batch: a block drawn by the base or under one adapter. Work is scheduled, committed and resumed by units.
 
-    `adapter` may be the name of a variant of one (raymap.study.interventions).
+    `adapter` may also name a variant of an adapter (raymap.study.interventions).
     """
 
     block: int
@@ -55,13 +56,13 @@ class Unit:
 
     @property
     def is_intervention(self) -> bool:
-        """Whether a variant draws it, so that it belongs to no map."""
+        """Whether it is drawn under a variant, and so belongs to no map."""
         return MARK in self.adapter
 
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """An adapter as a run knows it; `sha256` is that of its weights file."""
+    """An adapter as a run knows it; `sha256` is the digest of its weight file."""
 
     name: str
     method: str
@@ -86,20 +87,43 @@ class Plan:
         return tuple(Unit(b.index, name) for b in self.blocks for name in names)
 
     def under(self, variants: Sequence[Variant]) -> Plan:
-        """Return the same blocks under variants of this plan's adapters. The digest stays: their names say the rest."""
+        """Return the same blocks under variants of this plan's adapters; the digest is the same, as names tell them."""
         of = {adapter.name: adapter for adapter in self.adapters}
         return replace(self, adapters=tuple(replace(of[v.adapter], name=v.name) for v in variants))
 
     def images(self, units: set[Unit]) -> int:
-        """Return how many images the given units hold (padding not counted)."""
+        """Return how many images the given units hold, without padding."""
         return sum(len(self.blocks[u.block].items) for u in units)
 
 
-def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> Plan:
+def check_names(adapters: Sequence[str]) -> None:
+    """Check the names of a study's adapters.
+
+    Raises:
+        InputError: one that two adapters have, or that a plan uses for something else.
+    """
+    for name in adapters:
+        if adapters.count(name) > 1 or name == BASE:
+            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
+        if MARK in name:
+            problem = f"has {MARK!r} in its name, which only the names of variants have"
+            raise InputError(f"adapter {name}", problem, "give its entry a `name:`")
+
+
+def make_plan(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None = None,
+) -> Plan:
     """Cut prompts × seeds into blocks that fill one batch shape.
 
-    A block holds all seeds of its prompts; when there are more seeds than a batch holds, a prompt is spread over
-    several blocks, its noise pairs in the first.
+    A block holds all seeds of its prompts. Where there are more seeds than a batch holds, a prompt is spread over
+    several blocks, and its noise pairs are in the first.
+
+    Args:
+        model_digests: of the base and of the embedded judges.
+        judge_versions: of the study's further judges, by name.
     """
     size = study.batch_size
     seeds = study.seeds
@@ -119,17 +143,22 @@ def make_plan(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: di
                 chunk = seeds[start : start + size]
                 items = tuple(Item(p.id, p.text, p.category, s) for s in chunk)
                 blocks.append(Block(len(blocks), items, noise_pairs(size) if start == 0 else ()))
-    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests))
+    return Plan(tuple(blocks), adapters, size, _digest(study, adapters, model_digests, judge_versions))
 
 
 def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
-    """Return up to three pairs of seed positions: disjoint ones where there are six seeds, else the first three."""
+    """Return up to three pairs of seed positions: disjoint ones from six seeds on, otherwise the first three."""
     if seeds >= 6:
         return ((0, 1), (2, 3), (4, 5))
     return tuple(combinations(range(seeds), 2))[:3]
 
 
-def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict[str, str]) -> str:
+def _digest(
+    study: Study,
+    adapters: tuple[AdapterInfo, ...],
+    model_digests: dict[str, str],
+    judge_versions: dict[str, str] | None,
+) -> str:
     decides: dict[str, Any] = {
         "models": model_digests,
         "clip": study.clip,
@@ -144,6 +173,9 @@ def _digest(study: Study, adapters: tuple[AdapterInfo, ...], model_digests: dict
         "draw_anyway": study.draw_anyway,
         "threads": study.resources.threads_per_worker if not study.resources.gpus_per_worker else None,
     }
-    if study.speed != SpeedSettings():  # the usual one leaves the digest as runs have it that knew no other
+    # These are left out by default, so that the digests of runs from before these settings stay the same.
+    if study.speed != SpeedSettings():
         decides["speed"] = study.speed.model_dump()
+    if judge_versions:
+        decides["judges"] = judge_versions
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

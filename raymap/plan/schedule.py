@@ -1,4 +1,4 @@
-"""Who draws what next, and how many workers are worth having: pure decisions, no Ray, no tensors."""
+"""Which worker draws what next, and how many workers are of use: pure decisions, without Ray or tensors."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from raymap.plan.blocks import BASE, Plan, Unit
 RETRIES = 3
 """How often a unit, or a training, is tried again after its worker was lost."""
 SLOW = 2.0
-"""So many times the fastest worker's pace is slow."""
+"""A worker is slow that takes so many times as long as the fastest."""
 
 
 @dataclass
 class _Part:
-    """A block, or what is left of it: names of the models it is still to be drawn by, the base first."""
+    """A block, or what is left of it: the names of the models that are still to draw it, the base first."""
 
     block: int
     names: list[str]
 
 
 class Schedule:
-    """Hands units to workers: a worker keeps its block until the block is handed out, then takes the next.
+    """Gives units to workers: a worker keeps its block until all of it is given out, then takes the next.
 
-    Every part of a block starts with its base batch, drawn or (when already committed) read back, because an adapted
-    batch is scored against it by the same worker. The largest blocks go first. When no block waits, a worker without
-    one takes as much of the part that would last longest, among those whose base batch is committed, as lets both end
-    together; workers may differ in pace. So the last minutes keep all workers busy.
+    Every part of a block starts with its base batch, which is drawn, or read back when it is already committed: the
+    same worker scores adapted batches against it. The largest blocks go first. When no block waits, an idle worker
+    takes over some of the part that would last longest, among those whose base batch is committed, and so much of it
+    that both workers finish together, whatever their paces; this keeps all workers busy to the end.
     Mutable, single-threaded, deterministic.
     """
 
@@ -48,12 +48,12 @@ class Schedule:
         self._in_vain = math.inf
 
     def worth(self) -> int:
-        """Return how many workers could have something to do: a part each, and one more for a part to be halved."""
+        """Return how many workers could have something to do: one for each part, and another for each divisible one."""
         held = [part for part in self._held.values() if part.names]
         return len(self._waiting) + len(held) + sum(len(part.names) > 1 for part in held)
 
     def next_for(self, worker: int) -> Unit | None:
-        """Return the worker's next unit, or None when nothing is left for it at the moment."""
+        """Return the worker's next unit, or None while there is nothing for it to do."""
         part = self._held.get(worker)
         if part is None or not part.names:
             part = self._waiting.pop() if self._waiting else self._share(worker)
@@ -65,7 +65,7 @@ class Schedule:
         return Unit(part.block, part.names.pop(0))
 
     def holds(self, worker: int) -> bool:
-        """Return whether a worker has a part that waits for it alone."""
+        """Return whether a worker has a part from which units are still to be given out."""
         part = self._held.get(worker)
         return part is not None and bool(part.names)
 
@@ -87,15 +87,15 @@ class Schedule:
         self._seconds[worker] = total + seconds, units + 1
 
     def depth(self, worker: int, most: int) -> int:
-        """Return how many units a worker should have in flight: `most`; near the end one if it is slow.
+        """Return how many units a worker should have in flight: `most`, or one for a slow worker near the end.
 
-        What is in flight at one worker no other can take.
+        No other worker can take over what is in flight.
         """
         fastest = min((total / units for total, units in self._seconds.values()), default=math.inf)
         return 1 if not self._waiting and self._pace(worker) > SLOW * fastest else most
 
     def fail(self, unit: Unit) -> None:
-        """Give a unit up for this run; without its base batch, a block's other units are given up too."""
+        """Give a unit up for this run; with a block's base batch, all its other units are given up."""
         self.failed.add(unit)
         if unit.adapter == BASE and unit.block not in self._bases:
             for part in [*self._held.values(), *self._waiting]:
@@ -105,7 +105,7 @@ class Schedule:
             self._waiting = [part for part in self._waiting if part.names]
 
     def lose(self, worker: int, in_flight: list[Unit]) -> list[Unit]:
-        """Take back what a lost worker had; return the units that have now been lost too often."""
+        """Take back what a lost worker had, and return the units that have now been lost too often."""
         given_up = []
         back = self.release(worker)
         self._in_vain = math.inf
@@ -125,21 +125,21 @@ class Schedule:
         return given_up
 
     def release(self, worker: int) -> list[Unit]:
-        """Take a worker's part from it, and return its units: they wait no more."""
+        """Take a worker's part away from it and return the units in it, which no worker has now."""
         part = self._held.pop(worker, None)
         self._seconds.pop(worker, None)
         return [Unit(part.block, name) for name in part.names] if part else []
 
     def _pace(self, worker: int) -> float:
-        """Return a worker's mean seconds a unit; of one that has none yet, all workers' mean."""
+        """Return a worker's mean seconds per unit, or all workers' mean while it has finished none."""
         known = [self._seconds[worker]] if worker in self._seconds else self._seconds.values()
         return sum(total for total, _ in known) / max(1, sum(units for _, units in known)) or 1.0
 
     def _share(self, worker: int) -> _Part | None:
-        """Take a share of another worker's part, if both of them then end sooner than that one would alone.
+        """Take a share of another worker's part, if both of them then finish sooner than that one would alone.
 
-        The owner has one unit more in flight, and who takes a share has the base batch to draw first: of n units it
-        takes k such that (k + 1) of its paces equal (n - k + 1) of the owner's.
+        The owner has one more unit in flight, and the taker has the base batch to draw first: of n units it takes k
+        such that (k + 1) times its pace is (n - k + 1) times the owner's.
         """
         own = self._pace(worker)
         if own >= self._in_vain:
@@ -161,5 +161,5 @@ class Schedule:
 
 
 def workers_wanted(schedule: Schedule, least: int, most: int) -> int:
-    """Return how many workers a run should have now: as many as have something to do, between least and most."""
+    """Return how many workers a run should have now: as many as could have work, but at least and at most so many."""
     return min(most, max(least, schedule.worth())) if schedule.worth() else 0

@@ -12,13 +12,13 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raymap.analysis.map import CONTROL
 from raymap.analysis.read import KEY
 from raymap.analysis.why.statistics import AttentionSummary
 from raymap.display.text import cut
 from raymap.plan.blocks import BASE
 from raymap.report.images import decoded, kept_images
 from raymap.results import Run
+from raymap.study.methods.method import CONTROL
 
 CELLS = 6
 """How many cells' words are shown: the most shifted ones, one per prompt, with at most WORDS words each."""

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from raymap.analysis.decide.gate import Limits, Verdict, judge, shifted
+from raymap.analysis.decide.gate import AuditLimits, Verdict, judge, shifted
 from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.statistics import Statistics
@@ -22,12 +22,12 @@ def flagged(output: Path) -> pl.DataFrame:
     return shifted(read_map(output), tests, read_noise(output))
 
 
-def verdicts(cells: pl.DataFrame, statistics: Statistics, limits: Limits) -> tuple[Verdict, ...]:
+def verdicts(cells: pl.DataFrame, statistics: Statistics, limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter of a run against the limits."""
     return judge(cells, statistics["adapters"], limits)
 
 
-def summary(cells: pl.DataFrame, statistics: Statistics, limits: Limits, found: Sequence[Verdict]) -> bytes:
+def summary(cells: pl.DataFrame, statistics: Statistics, limits: AuditLimits, found: Sequence[Verdict]) -> bytes:
     """Return the JSON summary: the outcome of the gate, and each adapter's means and shifted prompts.
 
     Args:

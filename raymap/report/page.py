@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raymap.analysis.numerics.crossed import ALONE
+from raymap.analysis.paper.published import METHODS
 from raymap.display import text
-from raymap.report import attention, sections
+from raymap.report import attention, judged, sections
 from raymap.report.colours import palette
 from raymap.report.images import GAIN
 from raymap.report.payload import payload, script_json
@@ -63,6 +64,8 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "controls": sections.controls(run),
         "adapter_cards": sections.adapter_cards(run),
         "distances": sections.distance_tables(run),
+        "judges": judged.judges(run),
+        "paper_methods": METHODS,
         "gain": GAIN,
         "embedded": embedded,
         "unembedded": shown.pairs.height - embedded,
@@ -100,7 +103,13 @@ def _environment() -> Environment:
         loader=PackageLoader("raymap.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
-    environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
+    environment.filters |= {
+        "short": short,
+        "number": number,
+        "estimate": estimate,
+        "crossed": crossed,
+        "scaled": scaled,
+    }
     return environment
 
 
@@ -116,8 +125,12 @@ def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
 
 def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
     """Return an estimate in print, with its interval dimmed."""
-    value, interval = number(held["value"] if held else None, digits, signed), text.interval(held, digits, signed)
-    return Markup('{} <span class="dim">{}</span>').format(value, _typeset(interval)) if interval else Markup(value)
+    return _dimmed(text.estimate(held, digits, signed))
+
+
+def scaled(held: Mapping[str, Any] | None, signed: bool = False) -> Markup:
+    """Return an estimate of any scale in print, to four significant digits, with its interval dimmed."""
+    return _dimmed(text.scaled(held, signed))
 
 
 def crossed(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
@@ -126,6 +139,11 @@ def crossed(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = Fals
     if not held or held["low"] is None or held["method"] not in ALONE:
         return shown
     return Markup('{} <span class="dim">{}</span>').format(shown, ALONE[held["method"]])
+
+
+def _dimmed(estimate: str) -> Markup:
+    value, _, interval = _typeset(estimate).partition(" ")
+    return Markup('{} <span class="dim">{}</span>').format(value, interval) if interval else Markup(value)
 
 
 def _typeset(plain: str) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from raymap.analysis.map import CONTROL
-from raymap.analysis.measures import BASIC
+from raymap.analysis.measures import ALL, BASIC, Measure
 from raymap.analysis.read import KEY
 from raymap.analysis.shifts import FDR, TESTS
-from raymap.analysis.tables import ORDER
+from raymap.report import judged
 from raymap.report.images import GAIN
 from raymap.report.ordering import cluster_order, standardized
 from raymap.report.thumbnails import Gallery
 from raymap.results import Run
+from raymap.study.methods.method import CONTROL
+from raymap.study.methods.registry import METHODS
 from raymap.study.suite import CATEGORIES
 
 DIGITS = 4
@@ -35,10 +37,11 @@ def payload(run: Run, gallery: Gallery) -> dict[str, Any]:
     """Return what the page's script reads.
 
     `cells` holds one list per column, with one value per cell (null if there is none), prompt by prompt: the cell of
-    prompt p and adapter a is number p · adapters + a. `measures` are the entries of the map's menu: `Run.measures`,
-    with the values of each under its name in `cells.values`.
+    prompt p and adapter a is number p · adapters + a. `measures` are the entries of the map's menu, the run's own and
+    those of further judges; their values are in `cells.values`, their thresholds in `tau`, by their names.
     """
-    grid, prompts, adapters = _grid(run)
+    measures = (*ALL, *judged.measures(run))
+    grid, prompts, adapters = _grid(run, measures)
     pairs = grid.select(*KEY, "number").join(gallery.pairs.drop("entanglement", "e_per"), on=KEY).sort("number")
     return {
         "prompts": prompts.select("prompt_id", "prompt", "prompt_category").rows(),
@@ -46,18 +49,18 @@ def payload(run: Run, gallery: Gallery) -> dict[str, Any]:
         "categories": [c for c in CATEGORIES if c in set(prompts["prompt_category"])],
         "control": CONTROL,
         "measures": [
-            {"name": m.name, "label": m.label, "says": m.says, "digits": m.digits, "signed": m.signed,
-             "tests": m.tests, "floors": m.floors}
-            for m in run.measures
+            {"name": m.name, "label": m.label, "says": m.says, "digits": m.digits, "any_scale": m.any_scale,
+             "better": m.better, "tests": m.tests, "floors": m.floors}
+            for m in measures
         ],
         "cells": {
-            "values": {m.name: _numbers(grid[m.column]) for m in run.measures},
+            "values": {m.name: _numbers(grid[m.column]) for m in measures},
             "q": {name: _numbers(grid[f"q_{name}"]) for name in TESTS},
             "seeds": grid["n_seeds"].to_list(),
             "target": grid["target"].cast(pl.Int8).to_list(),
         },
         "fdr": FDR,
-        "tau": {m.name: run.threshold(m) for m in run.measures},
+        "tau": {m.name: run.threshold(m) for m in BASIC} | judged.floors(run),
         "cluster": _clusters(grid, len(prompts), len(adapters)),
         "pairs": {
             "cell": pairs["number"].to_list(),
@@ -73,7 +76,7 @@ def payload(run: Run, gallery: Gallery) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _grid(run: Run, measures: Sequence[Measure]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return all prompts × adapters, numbered, with their cells; then the prompts; then the adapters, controls last."""
     order = {category: k for k, category in enumerate(CATEGORIES)}
     prompts = (
@@ -81,7 +84,7 @@ def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         .unique()
         .sort(pl.col("prompt_category").replace_strict(order, default=len(order)), "prompt_id")
     )
-    methods = {method: k for k, method in enumerate(ORDER)}
+    methods = {method: k for k, method in enumerate(METHODS)}
     adapters = (
         run.cells.select("adapter", "method", "subject", "subject_category")
         .unique()
@@ -93,8 +96,8 @@ def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
             "adapter",
         )
     )
-    shown = (*(m.column for m in run.measures), *(f"q_{name}" for name in TESTS))
-    columns = run.cells.select(*KEY, *shown, "n_seeds", "target")
+    shown = (*(m.column for m in measures), *(f"q_{name}" for name in TESTS))
+    columns = run.cells.join(judged.columns(run), on=KEY, how="left").select(*KEY, *shown, "n_seeds", "target")
     crossed = prompts.select("prompt_id").join(adapters.select("adapter"), how="cross").with_row_index("number")
     grid = crossed.join(columns, on=KEY, how="left", maintain_order="left")
     return grid.with_columns(pl.col("n_seeds").fill_null(0), pl.col("target").fill_null(False)), prompts, adapters

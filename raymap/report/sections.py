@@ -8,7 +8,6 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from raymap.analysis.map import CONTROL
 from raymap.analysis.measures import E_SEM
 from raymap.analysis.read import KEY
 from raymap.analysis.statistics import DistanceRow, RankedPrompt
@@ -16,7 +15,8 @@ from raymap.report.figures import categories, figures
 from raymap.report.figures.render import inline
 from raymap.report.thumbnails import Gallery
 from raymap.results import Run
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.methods.method import CONTROL
+from raymap.study.subject import OWN_CATEGORY
 from raymap.study.suite import CATEGORIES
 
 CARDS = 6

@@ -6,7 +6,6 @@ A place that is not local is a `upath.UPath`, which has pathlib's interface; it 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -171,30 +170,6 @@ def local_copy(folder: Path) -> Iterator[Path]:
             if content is not None:
                 (copy / path.name).write_bytes(content)
         yield copy
-
-
-def fetch_folder(url: str, target: Path, marker: str) -> Path:
-    """Fetch a folder with all in it once a node, and return the local one; who comes meanwhile waits for it.
-
-    Raises:
-        InputError: it cannot be fetched, or has no file of the marker's name.
-    """
-    source = place(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-                filesystem, at = _filesystem(source)
-                try:
-                    filesystem.get(at.rstrip("/") + "/", temporary + "/new/", recursive=True)
-                except Exception as error:
-                    problem = f"cannot be fetched ({type(error).__name__})"
-                    raise InputError(url, problem, "check the URL and this node's credentials") from error
-                if not (Path(temporary) / "new" / marker).is_file():
-                    raise InputError(url, f"has no {marker}", "give the folder that holds it")
-                (Path(temporary) / "new").rename(target)
-    return target
 
 
 @contextlib.contextmanager

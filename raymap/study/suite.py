@@ -1,4 +1,4 @@
-"""Prompt suites: built-in ones, and the user's own as text, YAML, CSV, TSV or JSON lines, checked line by line."""
+"""Prompt suites: the built-in ones, and those of users in text, YAML, CSV, TSV or JSON Lines files."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ PARTI: dict[str, PromptCategory] = {
     "vehicles": "objects",
     "world knowledge": "scenes",
 }
-"""PartiPrompts' categories (Yu et al. 2022, arXiv 2206.10789) that are not ours by name; World Knowledge is mostly
-landmarks and places."""
+"""Categories of PartiPrompts (Yu et al. 2022, arXiv 2206.10789) -> ours, where their names differ.
+
+World Knowledge is mostly landmarks and places.
+"""
 
 TEXT_KEYS = ("prompt", "text", "prompts")
 SHOWN = 60
-"""Characters of a prompt that a complaint shows."""
+"""How many characters of a prompt an error shows."""
 
 
 class Prompt(BaseModel):
-    """One prompt of the suite; `id` is its place in the suite, zero-padded."""
+    """One prompt of a suite; `id` is its place in the suite (`p000`, `p001`, …)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +54,7 @@ class Prompt(BaseModel):
 
 @dataclass(frozen=True)
 class Entry:
-    """A prompt as it was given, with the place that complaints name; values may be missing or of any type."""
+    """A prompt as it was given, with the place that errors name. Text and category may be missing or of any type."""
 
     where: str
     text: Any
@@ -64,44 +66,45 @@ def read_suite(given: Any, source: str, folder: Path) -> list[Prompt]:
 
     Args:
         given: the name of a built-in suite, a path relative to `folder`, or the prompts themselves.
-        source: names them in complaints.
+        source: what errors call the study that gives them.
+        folder: what a path is relative to.
 
     Raises:
-        InputError: no such suite, a file that cannot be read, an empty prompt, one that stands twice, an unknown
-            category; it names the line.
+        InputError: there is no such suite, its file cannot be read, a prompt is empty or listed twice, a category is
+            unknown; the error names the line.
     """
     if isinstance(given, str):
         path = SUITES / f"{given}.yaml"
-        if not os.path.isfile(path):  # unlike Path's own, it takes any string
+        if not os.path.isfile(path):  # Path.is_file raises for some strings
             path = folder / given
         if not os.path.isfile(path):
             names = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
-            raise InputError(f"{source}: suite", f"{_short(given)} is no suite", f"use one of {names}, or a path")
+            raise InputError(f"{source}: suite", f"there is no suite {_short(given)}", f"use one of {names}, or a path")
         source, entries = str(path), list(_read(path))
     else:
         entries = list(_listed(given, source))
     if not entries:
-        raise InputError(f"{source}: prompts", "is empty", "list prompts by category: `people: [a man in a hat]`")
+        raise InputError(f"{source}: prompts", "is empty", "list prompts by category, as `people: [a man in a hat]`")
     prompts: dict[str, Prompt] = {}
     places: dict[str, str] = {}
     for k, entry in enumerate(entries):
         text, category = _text(entry), _category(entry)
         if text in prompts:
-            problem = f"{_short(text)} stands twice in the prompts (first: {places[text]})"
-            raise InputError(entry.where, problem, "delete one")
+            problem = f"{_short(text)} is listed twice (first at {places[text]})"
+            raise InputError(entry.where, problem, "remove one")
         prompts[text] = Prompt(id=f"p{k:03d}", text=text, category=category)
         places[text] = entry.where
     return list(prompts.values())
 
 
 def limited(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
-    """Return `limit` prompts, taken in turn from the categories, in the suite's order.
+    """Return `limit` prompts in the suite's order; they are chosen from the categories in turn.
 
     Raises:
-        InputError: a limit below 1.
+        InputError: the limit is below 1.
     """
     if limit < 1:
-        raise InputError("--limit", f"{limit} prompts", "give a number from 1")
+        raise InputError(f"--limit {limit}", "leaves no prompt", "give at least 1")
     rank: Counter[str] = Counter()
     turns = []
     for p in prompts:
@@ -113,28 +116,28 @@ def limited(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
 
 def _text(entry: Entry) -> str:
     if entry.text is None:
-        raise InputError(entry.where, "lacks a prompt", "give its text under `prompt`")
+        raise InputError(entry.where, "has no prompt", "give its text under `prompt`")
     if not isinstance(entry.text, str):
-        raise InputError(entry.where, f"{entry.text!r} is no text", "put it in quotes")
+        raise InputError(entry.where, f"{entry.text!r} is not text", "put it in quotes")
     text = entry.text.strip()
     if not text:
-        raise InputError(entry.where, "the prompt is empty", "give its text or delete it")
+        raise InputError(entry.where, "the prompt is empty", "give its text, or remove it")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(entry.where, f"{_short(text)} is no valid Unicode", "write the character itself") from None
+        raise InputError(entry.where, f"{_short(text)} is not valid Unicode", "write the character itself") from None
     return text
 
 
 def _category(entry: Entry) -> PromptCategory:
     choice = f"use one of {', '.join(CATEGORIES)}"
     if entry.category is None or not str(entry.category).strip():
-        raise InputError(entry.where, f"{_short(entry.text)} lacks a category", choice)
+        raise InputError(entry.where, f"{_short(entry.text)} has no category", choice)
     name = str(entry.category).strip().casefold()
-    known = next((category for category in CATEGORIES if category == name), PARTI.get(name))
-    if known is None:
+    category = next((category for category in CATEGORIES if category == name), PARTI.get(name))
+    if category is None:
         raise InputError(entry.where, f"unknown category {_short(str(entry.category).strip())}", choice)
-    return known
+    return category
 
 
 def _short(text: str) -> str:
@@ -142,7 +145,7 @@ def _short(text: str) -> str:
 
 
 def _listed(given: Any, source: str) -> Iterator[Entry]:
-    """Yield prompts given as Python values: by category, or as a list of mappings."""
+    """Yield prompts that are given as Python values, by category or as a list of mappings."""
     if isinstance(given, dict):
         given = [{"text": text, "category": category} for category, texts in given.items() for text in texts or ()]
     for k, value in enumerate(given if isinstance(given, list) else ()):
@@ -151,10 +154,10 @@ def _listed(given: Any, source: str) -> Iterator[Entry]:
 
 
 def _entry(where: str, value: Any) -> Entry:
-    """Take text and category out of a mapping; keys and columns have these names in any case, others don't count."""
+    """Take text and category out of a mapping. The case of keys and columns does not matter, others are ignored."""
     if not isinstance(value, dict):
         raise InputError(where, f"{_short(str(value))} has no keys", "write {prompt: …, category: …}")
-    keys = {str(key).strip().casefold(): held for key, held in value.items()}
+    keys = {str(key).strip().casefold(): item for key, item in value.items()}
     text = next((keys[key] for key in TEXT_KEYS if keys.get(key) is not None), None)
     return Entry(where, text, keys.get("category"))
 
@@ -163,7 +166,7 @@ def _read(path: Path) -> Iterator[Entry]:
     readers = {".yaml": _yaml, ".yml": _yaml, ".txt": _plain, ".csv": _table, ".tsv": _table, ".jsonl": _json_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(str(path), f"{path.suffix or 'no suffix'} is no kind of suite", f"use {', '.join(readers)}")
+        raise InputError(str(path), f"is not a suite file (its suffix is {path.suffix!r})", f"use {', '.join(readers)}")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -177,7 +180,7 @@ def _read(path: Path) -> Iterator[Entry]:
 
 
 def _plain(content: str, path: Path) -> Iterator[Entry]:
-    """One prompt a line, under lines `# category`; empty lines don't count."""
+    """Yield one prompt per line, below a line `# category`; empty lines are ignored."""
     category = None
     for number, line in enumerate(content.split("\n"), 1):
         where = f"{path}, line {number}"
@@ -185,12 +188,12 @@ def _plain(content: str, path: Path) -> Iterator[Entry]:
             category = _category(Entry(where, line, line.lstrip("#")))
         elif line.strip():
             if category is None:
-                raise InputError(where, f"{_short(line.strip())} lacks a category", "write `# people` on a line above")
+                raise InputError(where, f"{_short(line.strip())} has no category", "write `# people` on a line above")
             yield Entry(where, line, category)
 
 
 def _table(content: str, path: Path) -> Iterator[Entry]:
-    """CSV with quotes, TSV without; the first line names the columns."""
+    """Yield one prompt per row; the first line names the columns. CSV has quotes, TSV has none."""
     tabs = path.suffix.lower() == ".tsv"
     quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     rows = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if tabs else ",", quoting=quoting)
@@ -207,7 +210,7 @@ def _table(content: str, path: Path) -> Iterator[Entry]:
             elif any(value.strip() for value in row):
                 yield _entry(where, dict(zip(names, row, strict=False)))
     except csv.Error as error:
-        raise InputError(f"{path}, line {rows.line_num}", f"is no row of a table ({error})", "correct it") from error
+        raise InputError(f"{path}, line {rows.line_num}", f"is not a row of a table ({error})", "correct it") from error
 
 
 def _json_lines(content: str, path: Path) -> Iterator[Entry]:
@@ -217,18 +220,18 @@ def _json_lines(content: str, path: Path) -> Iterator[Entry]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(where, f"is no JSON ({error})", 'write {"prompt": …, "category": …}') from error
+                raise InputError(where, f"is not JSON ({error})", 'write {"prompt": …, "category": …}') from error
             yield _entry(where, value)
 
 
 def _yaml(content: str, path: Path) -> Iterator[Entry]:
-    """`category: [prompts]`, or a list of mappings; read as nodes, which know their lines."""
+    """Yield prompts of `category: [prompts]` or of a list of mappings, read as nodes, which know their lines."""
     loader = yaml.SafeLoader(content)
     try:
         root = loader.get_single_node()
         if isinstance(root, yaml.MappingNode):
-            for key, held in root.value:
-                for item in _items(held, path):
+            for key, prompts in root.value:
+                for item in _items(prompts, path):
                     yield Entry(_at(item, path), loader.construct_object(item, deep=True), key.value)
         elif root is not None:
             for item in _items(root, path):
@@ -245,7 +248,7 @@ def _items(node: yaml.Node, path: Path) -> list[yaml.Node]:
         return list(node.value)
     if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null"):
         return []
-    raise InputError(_at(node, path), "is no list of prompts", "write `people: [a man in a hat]`")
+    raise InputError(_at(node, path), "is not a list of prompts", "write `people: [a man in a hat]`")
 
 
 def _at(node: yaml.Node, path: Path) -> str:

@@ -1,4 +1,7 @@
-"""Actors that stand where a generator or scorer stands; in a module that loads in no time, as each process must."""
+"""Actors that take the place of a generator or a scorer and do no arithmetic.
+
+Every actor's process imports this module, so it imports nothing that takes long.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from raymap.actors.batches import Drawn
-from raymap.plan.blocks import Block
+from raymap.actors.batches import Drawn, Scored
+from raymap.actors.roles import WorkerInfo
+from raymap.cluster.shells import Built
+from raymap.plan.blocks import AdapterInfo, Block
+from raymap.store.schema import NOISE, SCORES, stamped
+
+PAGE = 4096
+NO_DEVICE = WorkerInfo(device="none", threads=1)
 
 
-class Generates:
+def black(block: Block, side: int) -> tuple[np.ndarray, Drawn]:
+    """Return a block of black images of a side, as if a generator had drawn it in no time."""
+    n = len(block.items)
+    return np.zeros((n, side, side, 3), np.uint8), Drawn((True,) * n, NO_DEVICE.device, {"draw_s": 0.0})
+
+
+class StubGenerator:
+    """A generator that starts, or raises an error while it starts."""
+
     def __init__(self, error: Exception | None) -> None:
-        if error is not None:
-            raise error
+        def build() -> WorkerInfo:
+            if error is not None:
+                raise error
+            return NO_DEVICE
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+        self._built = Built(build)
+
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return self._built.checked()
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        return black(block, side=1)
 
 
-class ScoresAfterSeeing:
+class StubScorer:
+    """A scorer that starts, raises an error once it is asked whether it is ready, or kills its process then."""
+
     def __init__(self, error: Exception | str | None) -> None:
         self.error = error
 
@@ -34,9 +61,20 @@ class ScoresAfterSeeing:
             raise self.error
         return True
 
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        raise NotImplementedError
 
-class Probe:
-    """Stands where a scorer stands and tells where an argument's bytes lie."""
+    def read_base(self, block: Block) -> np.ndarray:
+        raise NotImplementedError
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        raise NotImplementedError
+
+
+class MemoryProbe:
+    """A scorer that tells in which mapping of its process the bytes of an argument lie."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
         address = pixels.ctypes.data
@@ -51,15 +89,15 @@ class Probe:
         raise AssertionError("the address lies in no mapping")
 
 
-class Source:
-    """Stands where a generator stands."""
+class ImageSource:
+    """A generator of noise."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
-class Breaking:
-    """Stands where a generator stands, and breaks: the first process alone, or any under one model."""
+class FaultyGenerator:
+    """A generator that breaks: the first process only, or every process that draws under one model."""
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"
 
@@ -69,12 +107,69 @@ class Breaking:
         (started / str(os.getpid())).touch()
         self.drawn = 0
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return {"device": "none"}
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return NO_DEVICE
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         self.drawn += 1
         if adapter == self.adapter or (self.adapter is None and self.first and self.drawn > 2):
             raise RuntimeError(self.PROBLEM)
-        n = len(block.items)
-        return np.zeros((n, self.side, self.side, 3), np.uint8), Drawn((True,) * n, "none", {"draw_s": 0.0})
+        return black(block, self.side)
+
+
+class StillGenerator:
+    """Hands out the same pixels again and again."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return NO_DEVICE
+
+    def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
+        pixels = self.pixels[: len(block.items)]
+        return pixels, Drawn((False,) * len(pixels), "none", {"swap_s": 0.0, "draw_s": 0.0})
+
+
+class StillScorer:
+    """Touches every page of a batch and returns rows of the contract's schema."""
+
+    def __init__(self, spec: tuple[str, int]) -> None:
+        self.digest, self.side = spec
+
+    def ready(self) -> bool:
+        return True
+
+    def read_base(self, block: Block) -> np.ndarray:
+        return np.zeros((len(block.items), self.side, self.side, 3), np.uint8)
+
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        batch.reshape(-1)[::PAGE].max()
+        table = pa.Table.from_pylist([], stamped(NOISE, self.digest))
+        return Scored(table, None, ["0" * 64] * len(batch), drawn.device, drawn.seconds | {"score_s": 0.0})
+
+    def score_adapted(
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
+    ) -> Scored:
+        n = len(batch)
+        for pixels in (batch, base):
+            pixels.reshape(-1)[::PAGE].max()
+        items = block.items
+        columns: dict[str, Any] = {
+            "adapter": [adapter.name] * n,
+            "method": [adapter.method] * n,
+            "subject": [adapter.subject] * n,
+            "subject_category": [adapter.subject_category] * n,
+            "prompt_id": [i.prompt_id for i in items],
+            "prompt_category": [i.prompt_category for i in items],
+            "seed": [i.seed for i in items],
+            "clip_base": np.zeros(n, np.float32),
+            "clip_adapted": np.zeros(n, np.float32),
+            "lpips": np.zeros(n, np.float32),
+            "base_sha256": ["0" * 64] * n,
+            "adapted_sha256": ["0" * 64] * n,
+            "drawn": [True] * n,
+            "device": [drawn.device] * n,
+        }
+        table = pa.table(columns, schema=stamped(SCORES, self.digest))
+        return Scored(table, None, ["0" * 64] * n, drawn.device, drawn.seconds | {"score_s": 0.0})

@@ -1,4 +1,4 @@
-"""Run folders of invented scores and pictures, as `raymap run` leaves them: for tests and benchmarks of reports."""
+"""Run folders of invented scores and images, as `raymap run` leaves them: for tests and benchmarks of reports."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from PIL import Image
 from raymap.plan.blocks import BASE, Item
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
 from raymap.store.schema import NOISE, SCORES, stamped
+from raymap.study.suite import CATEGORIES
 
-CATEGORIES = ("people", "animals", "objects", "scenes", "styles", "abstract")
 METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.5, "identity": 0.0}
-"""How much each method shifts; 0 stands for pictures that are the base's own."""
+"""How much each method shifts; under a method of 0, images are the base's own."""
 
 
 @dataclass(frozen=True)
-class Invented:
-    """What a run folder is invented for. `adapters`: (name, method, subject, subject category)."""
+class SyntheticRun:
+    """What a run folder is invented for.
+
+    Each adapter is given as (name, method, subject, subject category), each prompt as (text, category).
+    """
 
     adapters: Sequence[tuple[str, str, str, str]]
     prompts: Sequence[tuple[str, str]]
@@ -35,7 +38,7 @@ class Invented:
     cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
-def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> Invented:
+def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> SyntheticRun:
     """Return the paper's shape: 3 methods × 3 categories × `subjects` adapters, prompts of six categories."""
     adapters = [
         (f"{category}-{k}-{method}", method, f"{category}-{k}", category)
@@ -51,20 +54,20 @@ def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int 
         )
         for k in range(prompts)
     ]
-    return Invented([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
+    return SyntheticRun([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
 
 
-def write_run(folder: Path, invented: Invented) -> Path:
-    """Write scores, noise, study, record, cards and pictures; the same `invented` gives the same bytes."""
+def write_run(folder: Path, invented: SyntheticRun) -> Path:
+    """Write scores, noise, study, record, cards and images; the same `invented` gives the same bytes."""
     rng = np.random.default_rng(3)
     run = RunFolder(folder)
     prompts = [(f"p{k:03d}", *prompt) for k, prompt in enumerate(invented.prompts)]
     n_prompts, n_seeds = len(prompts), invented.seeds
     fragile = rng.gamma(2.0, 0.5, n_prompts)
     clip = rng.normal(0.25, 0.02, (n_prompts, n_seeds))
-    bases = [[_picture(rng, invented.side) for _ in range(n_seeds)] for _ in prompts]
-    for (prompt, _, _), pictures in zip(prompts, bases, strict=True):
-        run.save_images(BASE, [Item(prompt, "", "", seed) for seed in range(n_seeds)], np.stack(pictures))
+    bases = [[_image(rng, invented.side) for _ in range(n_seeds)] for _ in prompts]
+    for (prompt, _, _), images in zip(prompts, bases, strict=True):
+        run.save_images(BASE, [Item(prompt, "", "", seed) for seed in range(n_seeds)], np.stack(images))
     (folder / "scores").mkdir(parents=True)
     for at, (name, method, subject, subject_category) in enumerate(invented.adapters):
         size = METHODS[method] * (1.4 if subject_category == "style" else 1.0) * rng.uniform(0.6, 1.4)
@@ -107,17 +110,20 @@ def write_run(folder: Path, invented: Invented) -> Path:
     return folder
 
 
-def _picture(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return coarse and fine fields of colours with some grain, uint8 (side, side, 3): no easier than a photograph."""
-    picture = rng.integers(-8, 9, (side, side, 3), dtype=np.int16)
+def _image(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return coarse and fine fields of colours with some grain, as hard to compress as a photograph.
+
+    uint8 (side, side, 3).
+    """
+    image = rng.integers(-8, 9, (side, side, 3), dtype=np.int16)
     for cells, weight in ((5, 0.6), (max(side // 4, 5), 0.4)):
         field = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        picture += (weight * np.asarray(field.resize((side, side), Image.Resampling.BICUBIC))).astype(np.int16)
-    return np.clip(picture, 1, 255).astype(np.uint8)
+        image += (weight * np.asarray(field.resize((side, side), Image.Resampling.BICUBIC))).astype(np.int16)
+    return np.clip(image, 1, 255).astype(np.uint8)
 
 
-def _moved(picture: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a picture of which a share is replaced."""
-    other = _picture(rng, len(picture))
-    rows = round(share * len(picture))
-    return np.concatenate([other[:rows], picture[rows:]]) if rows else picture
+def _moved(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the image with a share of its rows replaced."""
+    other = _image(rng, len(image))
+    rows = round(share * len(image))
+    return np.concatenate([other[:rows], image[rows:]]) if rows else image

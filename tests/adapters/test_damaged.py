@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 from raymap.adapters.custom_diffusion import key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import Skeleton, skeleton_of
+from raymap.base.skeleton import Skeleton
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from tests.adapters.test_files import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
+from tests.adapters.layouts import LAYOUTS, TO_Q, VECTORS, Tensors, keys_and_values, written
 
 
 @pytest.fixture(scope="module")
 def skeleton() -> Skeleton:
-    return skeleton_of(PIPELINE)
+    return Base.at(PIPELINE).skeleton
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,9 @@ def test_what_does_not_fit_is_refused_by_name(
     ("data", "words"),
     [
         (b"", ("empty",)),
-        (b"hello", ("no readable",)),
-        ((2**40).to_bytes(8, "little") + b"{}", ("no readable",)),
-        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("no readable",)),
+        (b"hello", ("not a readable",)),
+        ((2**40).to_bytes(8, "little") + b"{}", ("not a readable",)),
+        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("not a readable",)),
     ],
 )
 def test_what_is_no_safetensors_file_is_refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,89 +19,39 @@ from raymap.adapters.custom_diffusion import key_of
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import LowRank
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import Skeleton, skeleton_of
+from raymap.base.skeleton import Skeleton
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.study.file import load_study
-from tests.conftest import raymap_command, small_study
-
-Tensors = dict[str, torch.Tensor]
-TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-TO_OUT = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
-CONV = "down_blocks.0.resnets.0.conv1"
-TEXT = "encoder.layers.0.self_attn.q_proj"
-RANK = 3
+from tests.adapters.layouts import (
+    LAYOUTS,
+    RANK,
+    TO_OUT,
+    TO_Q,
+    VECTORS,
+    Tensors,
+    expected,
+    halves,
+    keys_and_values,
+    kohya,
+    written,
+)
+from tests.commands import Ended
+from tests.small_study import small_study
 
 
 @pytest.fixture(scope="module")
 def skeleton() -> Skeleton:
-    return skeleton_of(PIPELINE)
+    return Base.at(PIPELINE).skeleton
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
     torch.set_num_threads(1)
     return load(PIPELINE)
-
-
-def halves(module: str, skeleton: Skeleton) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (down, up) of a module, the same for the same module; a convolution's have its kernel."""
-    component = "text_encoder" if module == TEXT else "unet"
-    shape = skeleton.shapes[f"{component}.{module}.weight"]
-    generator = torch.Generator().manual_seed(len(module))
-    down = torch.randn(RANK, *shape[1:], generator=generator)
-    up = torch.randn(shape[0], RANK, *(1 for _ in shape[2:]), generator=generator)
-    return down, up
-
-
-def kohya(module: str) -> str:
-    if module == TEXT:
-        return "lora_te_text_model_" + module.replace(".", "_")
-    return "lora_unet_" + module.replace(".", "_")
-
-
-def dotted(module: str) -> str:
-    return f"text_encoder.text_model.{module}" if module == TEXT else f"unet.{module}"
-
-
-def old_processor(module: str) -> str:
-    attention, _, projection = module.removesuffix(".0").rpartition(".")
-    return f"unet.{attention}.processor.{projection}_lora"
-
-
-LAYOUTS: dict[str, tuple[Callable[[str], str], str, str, list[str]]] = {
-    "kohya": (kohya, ".lora_down.weight", ".lora_up.weight", [TO_Q, TO_OUT, CONV, TEXT]),
-    "diffusers": (dotted, ".lora.down.weight", ".lora.up.weight", [TO_Q, TO_OUT, CONV]),
-    "diffusers text": (dotted, ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight", [TEXT]),
-    "diffusers old": (old_processor, ".down.weight", ".up.weight", [TO_Q, TO_OUT]),
-    "peft": (dotted, ".lora_A.weight", ".lora_B.weight", [TO_Q, TO_OUT, CONV, TEXT]),
-    "peft raw": (lambda m: f"base_model.model.{m}", ".lora_A.weight", ".lora_B.weight", [TO_Q, TO_OUT]),
-}
-
-
-def written(layout: str, skeleton: Skeleton, path: Path, alpha: float | None = None) -> Path:
-    name, down_key, up_key, modules = LAYOUTS[layout]
-    tensors: Tensors = {}
-    for module in modules:
-        down, up = halves(module, skeleton)
-        tensors |= {name(module) + down_key: down, name(module) + up_key: up}
-        if alpha is not None:
-            tensors[f"{name(module)}.alpha"] = torch.tensor(alpha)
-    save_file(tensors, path)
-    return path
-
-
-def expected(layout: str, skeleton: Skeleton, scale: float) -> Tensors:
-    """Return ΔW = scale · up ∘ down in float64: a convolution's by composing the two convolutions."""
-    deltas = {}
-    for module in LAYOUTS[layout][3]:
-        down, up = (t.double() for t in halves(module, skeleton))
-        name = f"text_encoder.{module}.weight" if module == TEXT else f"unet.{module}.weight"
-        equation = "orxy,rikl->oikl" if down.dim() == 4 else "or,ri->oi"
-        deltas[name] = scale * torch.einsum(equation, up, down)
-    return deltas
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -162,7 +111,6 @@ def test_rank_and_alpha_patterns_are_those_of_peft(skeleton: Skeleton, tmp_path:
         assert torch.allclose(before[key] + update.delta(before[key]), merged[key], atol=1e-6), name
 
 
-VECTORS = torch.arange(2 * 96).float().view(2, 96) / 100
 INVERSIONS: dict[str, tuple[str, Any, str]] = {
     "diffusers": ("learned_embeds.safetensors", {"<cup>": VECTORS}, "<cup>"),
     "diffusers pickle": ("learned_embeds.bin", {"<cup>": VECTORS}, "<cup>"),
@@ -200,12 +148,6 @@ def test_every_inversion_layout_means_the_same_token(layout: str, skeleton: Skel
 def test_a_single_vector_may_have_one_dimension(skeleton: Skeleton, tmp_path: Path) -> None:
     save_file({"<cup>": VECTORS[0].clone()}, tmp_path / "learned_embeds.safetensors")
     assert read_adapter(tmp_path, skeleton).adapter.tokens[0].vectors.shape == (1, 96)
-
-
-def keys_and_values(pipeline: StableDiffusionPipeline, factor: float) -> Tensors:
-    chosen = {k: v for k, v in pipeline.unet.named_parameters() if "attn2.to_k.w" in k or "attn2.to_v.w" in k}
-    noise = torch.Generator().manual_seed(2)
-    return {k: v.detach() + factor * torch.randn(v.shape, generator=noise) for k, v in chosen.items()}
 
 
 def test_custom_diffusion_draws_what_its_attention_processor_draws(
@@ -279,20 +221,22 @@ def test_a_learned_token_may_be_called_what_it_will(token: str, skeleton: Skelet
     assert (read.method, read.adapter.triggers) == ("textual_inversion", (token,))
 
 
-def test_check_prints_a_row_an_adapter_and_refuses_with_a_reason(skeleton: Skeleton, tmp_path: Path) -> None:
+def test_check_prints_one_row_per_adapter_and_refuses_with_a_reason(
+    skeleton: Skeleton, tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     good = written("kohya", skeleton, tmp_path / "good.safetensors", alpha=6.0)
     (tmp_path / "bad.safetensors").write_bytes(good.read_bytes()[:-3])
     save_file({"koal": VECTORS}, tmp_path / "careless.safetensors", metadata={"modelspec.license": "CC0-1.0"})
     (tmp_path / "suite.yaml").write_text(json.dumps({"animals": ["a koala in a tree"]}))
     names = ["good.safetensors", "careless.safetensors", "bad.safetensors"]
     for files, code in ((names[:2], 0), (names, 2)):
-        command = raymap_command("check", *files, "--suite", "suite.yaml")
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        shown = "".join(done.stdout.split())
+        ended = command("check", *files, "--suite", "suite.yaml")
+        assert ended.code == code, ended.out + ended.err
+        shown = "".join(ended.out.split())
         for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
-            assert word in shown, done.stdout
-        assert ("refused:" in shown) == (code == 2), done.stdout
+            assert word in shown, ended.out
+        assert ("refused:" in shown) == (code == 2), ended.out
 
 
 def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(

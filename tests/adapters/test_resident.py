@@ -21,15 +21,16 @@ from raymap.adapters.lora import LORA_FILE, METADATA
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing import prompts as prompts_module
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.personalize.methods import Lesson, train_lora
+from raymap.personalize.lessons import Lesson
+from raymap.personalize.methods.lora import train as train_lora
+from raymap.study.methods.lora import LoraRecipe
 from raymap.study.model import SamplerSettings
-from raymap.study.recipes import LoraRecipe
 
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow"]
 SEEDS = (3, 5, 7)
@@ -83,7 +84,7 @@ def weights_digest(pipeline: StableDiffusionPipeline) -> str:
 
 
 def lora(folder: Path) -> Adapter:
-    return read_adapter(folder, skeleton_of(PIPELINE)).adapter
+    return read_adapter(folder, Base.at(PIPELINE).skeleton).adapter
 
 
 def varied(folder: Path, n: int, pipeline: StableDiffusionPipeline) -> dict[str, Adapter]:
@@ -249,16 +250,10 @@ def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_
     store.restore()
 
 
-def test_training_is_repeatable_and_lowers_the_loss(tmp_path: Path) -> None:
-    images = np.full((2, 64, 64, 3), (200, 40, 120), dtype=np.uint8)
+def test_training_lowers_the_loss(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    taught = lesson(np.full((2, 64, 64, 3), (200, 40, 120), dtype=np.uint8), tmp_path)
     recipe = LoraRecipe(steps=60, batch_size=4, learning_rate=2e-3)
-    digests, losses = [], []
-    for k in range(2):
-        pipeline = load(PIPELINE)
-        taught = lesson(images, tmp_path / str(k))
-        losses = [step.losses[0] for step in train_lora(pipeline, (taught,), recipe, tmp_path / "checkpoint.pt")]
-        digests.append((tmp_path / str(k) / LORA_FILE).read_bytes())
-    assert digests[0] == digests[1]
+    losses = [step.losses[0] for step in train_lora(pipeline, (taught,), recipe, tmp_path / "checkpoint.pt")]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 

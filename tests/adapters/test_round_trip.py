@@ -12,49 +12,51 @@ from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from safetensors.torch import load_file
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
-from raymap.adapters.inversion import INVERSION_FILE
 from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
+from raymap.adapters.textual_inversion import INVERSION_FILE
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.world.subjects import STAR_CUP
-from raymap.personalize.methods import Lesson, train
+from raymap.personalize.lessons import Lesson, trainer_of
+from raymap.study.methods.custom_diffusion import CustomDiffusionRecipe
+from raymap.study.methods.textual_inversion import InversionRecipe
 from raymap.study.model import SamplerSettings
-from raymap.study.recipes import CustomDiffusionRecipe, InversionRecipe, Recipe
+from raymap.study.recipes import Recipe
 
 SEEDS = (3, 5)
 SAMPLER = SamplerSettings(steps=4, guidance_scale=4.0)
 
 
-def taught(recipe: Recipe, trigger: str, folder: Path) -> Path:
+def taught(method: str, recipe: Recipe, trigger: str, folder: Path) -> Path:
     """Train the star cup for a few large steps."""
     rng = np.random.default_rng(0)
     images = np.stack([STAR_CUP.render(rng) for _ in range(3)])
     lesson = Lesson(images, trigger, (f"a photo of {trigger}",), "cup", "cup", folder)
-    list(train(load(PIPELINE), (lesson,), recipe, folder / "checkpoint.pt"))
+    list(trainer_of(method)(load(PIPELINE), (lesson,), recipe, folder / "checkpoint.pt"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def inversion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = InversionRecipe(steps=8, batch_size=2, learning_rate=5e-2, vectors=3)
-    return taught(recipe, "<star>", tmp_path_factory.mktemp("inversion"))
+    return taught("textual_inversion", recipe, "<star>", tmp_path_factory.mktemp("inversion"))
 
 
 @pytest.fixture(scope="module")
 def custom_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = CustomDiffusionRecipe(steps=8, batch_size=2, learning_rate=3e-3, class_images=2)
-    return taught(recipe, "<new1>", tmp_path_factory.mktemp("custom_diffusion"))
+    return taught("custom_diffusion", recipe, "<new1>", tmp_path_factory.mktemp("custom_diffusion"))
 
 
 def by_raymap(folder: Path, prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return what the base draws, and what it draws with the folder's adapter swapped in."""
     pipeline = load(PIPELINE)
     store = AdapterStore(pipeline)
-    store.add("a", read_adapter(folder, skeleton_of(PIPELINE)).adapter)
+    store.add("a", read_adapter(folder, Base.at(PIPELINE).skeleton).adapter)
     encoder = PromptEncoder(pipeline, store)
     base = draw(pipeline, encoder, prompts, SEEDS, SAMPLER, 2)
     store.swap("a")
@@ -102,10 +104,10 @@ def test_custom_diffusion_draws_the_same_through_diffusers(
     }
     pickled = tmp_path / "pytorch_custom_diffusion_weights.bin"
     torch.save(weights | empty, pickled)
-    found = read_adapter(pickled, skeleton_of(PIPELINE)).adapter.updates
+    found = read_adapter(pickled, Base.at(PIPELINE).skeleton).adapter.updates
     assert len(found) == len(weights)
     for name, update in found.items():
-        nothing = torch.zeros(skeleton_of(PIPELINE).shapes[name])
+        nothing = torch.zeros(Base.at(PIPELINE).skeleton.shapes[name])
         assert torch.equal(update.delta(nothing), weights[key_of(name.removeprefix("unet."))]), name
     pipeline.unet.load_attn_procs(
         tmp_path, weight_name="pytorch_custom_diffusion_weights.bin", use_safetensors=False, _pipeline=pipeline

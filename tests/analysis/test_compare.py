@@ -14,7 +14,7 @@ from raymap.analysis.decide.compare import compare_runs
 from raymap.analysis.numerics.crossed import Group, contrast
 from raymap.errors import InputError
 from raymap.study.suite import CATEGORIES
-from tests.synthetic import write_run
+from raymap.testing.scores import write_scores
 
 STUDY: dict[str, Any] = {
     "base": "embedded",
@@ -36,7 +36,7 @@ def values(adapters: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_an_adapters_difference_is_the_paired_t_test_over_prompts(tmp_path: Path) -> None:
     one, other = values(seed=1), values(seed=2)
     other = (other[0] * 1.5, other[1])
-    found = compare_runs(write_run(tmp_path / "a", *one), write_run(tmp_path / "b", *other))
+    found = compare_runs(write_scores(tmp_path / "a", *one), write_scores(tmp_path / "b", *other))
     assert (found.prompts, found.seeds, found.overall) == (P, K, None)
     means = {
         "e_sem": [np.abs(v[0]).mean(axis=2)[:, 0] for v in (one, other)],
@@ -60,7 +60,7 @@ def test_an_adapters_difference_is_the_paired_t_test_over_prompts(tmp_path: Path
 
 def test_single_prompts_are_tested_by_sign_flips_over_their_seeds(tmp_path: Path) -> None:
     one, other = values(seed=3), values(seed=4)
-    found = compare_runs(write_run(tmp_path / "a", *one), write_run(tmp_path / "b", *other))
+    found = compare_runs(write_scores(tmp_path / "a", *one), write_scores(tmp_path / "b", *other))
     cells = found.cells.sort("prompt_id")
     for measure, before, after in (("e_sem", np.abs(one[0]), np.abs(other[0])), ("e_per", one[1], other[1])):
         p_values = []
@@ -77,7 +77,7 @@ def test_single_prompts_are_tested_by_sign_flips_over_their_seeds(tmp_path: Path
 
 def test_over_several_adapters_prompts_and_subjects_are_crossed(tmp_path: Path) -> None:
     one, other = values(3, seed=5), values(3, seed=6)
-    found = compare_runs(write_run(tmp_path / "a", *one), write_run(tmp_path / "b", *other))
+    found = compare_runs(write_scores(tmp_path / "a", *one), write_scores(tmp_path / "b", *other))
     difference = np.abs(other[0]).mean(axis=2).astype(np.float64) - np.abs(one[0]).mean(axis=2)
     known = contrast(difference, (Group(np.arange(P)),), (Group(np.arange(3)),))
     assert found.overall is not None
@@ -97,7 +97,7 @@ def test_over_all_adapters_the_difference_is_after_minus_before(tmp_path: Path, 
         "methods": ("lora", "custom_diffusion", "lora"),
     }
     one, other = values(3, seed=11), values(3, seed=12)
-    found = compare_runs(write_run(tmp_path / "a", *one, **labels), write_run(tmp_path / "b", *other, **labels))
+    found = compare_runs(write_scores(tmp_path / "a", *one, **labels), write_scores(tmp_path / "b", *other, **labels))
     kept = [p for p in range(P) if CATEGORIES[p % 6] not in ("people", "styles")]
     assert 0 < len(kept) < P
     overall: Any = found.overall
@@ -116,7 +116,7 @@ def test_what_changed_is_listed_worst_first_and_what_did_not_is_not(tmp_path: Pa
     shift, lpips = np.full((P, 1, K), 0.01), np.full((P, 1, K), 0.3)
     changed = shift.copy()
     changed[2], changed[5], changed[7] = 0.09, 0.05, 0.001
-    found = compare_runs(write_run(tmp_path / "a", shift, lpips), write_run(tmp_path / "b", changed, lpips))
+    found = compare_runs(write_scores(tmp_path / "a", shift, lpips), write_scores(tmp_path / "b", changed, lpips))
     assert found.worse()["prompt_id"].to_list() == ["p002", "p005"]
     assert found.better()["prompt_id"].to_list() == ["p007"]
     assert found.cells.filter(found.cells["prompt_id"] == "p000")["p_e_sem"].item() == 1.0
@@ -124,8 +124,8 @@ def test_what_changed_is_listed_worst_first_and_what_did_not_is_not(tmp_path: Pa
 
 def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     one, other = values(seed=7), values(seed=8)
-    write_run(tmp_path / "a", *one, seeds=(0, 1, 2, 3, 4, 5))
-    write_run(tmp_path / "b", *other, seeds=(3, 4, 5, 6, 7, 8))
+    write_scores(tmp_path / "a", *one, seeds=(0, 1, 2, 3, 4, 5))
+    write_scores(tmp_path / "b", *other, seeds=(3, 4, 5, 6, 7, 8))
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert found.seeds == 3
     expected = np.abs(other[0][:, 0, :3]).mean() - np.abs(one[0][:, 0, 3:]).mean()
@@ -134,8 +134,8 @@ def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
 
 def test_without_a_common_seed_prompts_are_paired_and_not_tested_singly(tmp_path: Path) -> None:
     one, other = values(seed=9), values(seed=10)
-    write_run(tmp_path / "a", *one, study=STUDY)
-    write_run(tmp_path / "b", *other, study=STUDY, seeds=tuple(range(10, 16)))
+    write_scores(tmp_path / "a", *one, study=STUDY)
+    write_scores(tmp_path / "b", *other, study=STUDY, seeds=tuple(range(10, 16)))
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert found.seeds == 0
     assert found.cells["p_e_sem"].null_count() == P
@@ -148,8 +148,8 @@ def test_prompts_are_matched_by_text_where_studies_tell_it(tmp_path: Path) -> No
     shift, lpips = values(seed=11)
     texts = tuple(f"a thing numbered {p}" for p in range(P))
     order = [(p + 6) % P for p in range(P)]  # keeps each prompt's category
-    write_run(tmp_path / "a", shift, lpips, texts=texts, study=STUDY)
-    write_run(tmp_path / "b", shift[order], lpips[order], texts=tuple(texts[p] for p in order), study=STUDY)
+    write_scores(tmp_path / "a", shift, lpips, texts=texts, study=STUDY)
+    write_scores(tmp_path / "b", shift[order], lpips[order], texts=tuple(texts[p] for p in order), study=STUDY)
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert found.prompts == P
     assert found.cells["e_sem"].abs().max() == 0
@@ -157,16 +157,16 @@ def test_prompts_are_matched_by_text_where_studies_tell_it(tmp_path: Path) -> No
 
 def test_a_prompt_that_is_target_in_either_run_is_left_out(tmp_path: Path) -> None:
     shift, lpips = values(seed=12)
-    write_run(tmp_path / "a", shift, lpips, subject_categories=("face",))
-    write_run(tmp_path / "b", shift, lpips, subject_categories=("style",))
+    write_scores(tmp_path / "a", shift, lpips, subject_categories=("face",))
+    write_scores(tmp_path / "b", shift, lpips, subject_categories=("style",))
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert set(found.cells["prompt_category"]) == {"animals", "objects", "scenes", "abstract"}
 
 
 def test_single_adapters_of_other_names_are_matched_and_lone_ones_named(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", *values(), adapters=("first",))
-    write_run(tmp_path / "b", *values(), adapters=("second",))
-    write_run(tmp_path / "c", *values(2), adapters=("first", "third"))
+    write_scores(tmp_path / "a", *values(), adapters=("first",))
+    write_scores(tmp_path / "b", *values(), adapters=("second",))
+    write_scores(tmp_path / "c", *values(2), adapters=("first", "third"))
     assert compare_runs(tmp_path / "a", tmp_path / "b").adapters[0]["adapter"] == "first → second"
     found = compare_runs(tmp_path / "a", tmp_path / "c")
     assert [row["adapter"] for row in found.adapters] == ["first"]
@@ -178,8 +178,8 @@ def test_single_adapters_of_other_names_are_matched_and_lone_ones_named(tmp_path
 def test_two_methods_are_compared_by_subject(tmp_path: Path) -> None:
     one, other = values(3, seed=20), values(3, seed=21)
     names = [tuple(f"{subject}-{method}" for subject in ("cup", "dog", "ink")) for method in ("lora", "ti")]
-    write_run(tmp_path / "a", *one, adapters=names[0], subjects=("cup", "dog", "ink"))
-    write_run(tmp_path / "b", *other, adapters=names[1], subjects=("cup", "dog", "ink"))
+    write_scores(tmp_path / "a", *one, adapters=names[0], subjects=("cup", "dog", "ink"))
+    write_scores(tmp_path / "b", *other, adapters=names[1], subjects=("cup", "dog", "ink"))
     found = compare_runs(tmp_path / "a", tmp_path / "b")
     assert [row["adapter"] for row in found.adapters] == ["cup-lora → cup-ti", "dog-lora → dog-ti", "ink-lora → ink-ti"]
     assert found.overall is not None
@@ -201,8 +201,8 @@ def test_two_methods_are_compared_by_subject(tmp_path: Path) -> None:
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    write_run(tmp_path / "a", *values(), study=STUDY)
-    write_run(tmp_path / "b", *values(), **{"study": STUDY, **changes})
+    write_scores(tmp_path / "a", *values(), study=STUDY)
+    write_scores(tmp_path / "b", *values(), **{"study": STUDY, **changes})
     with pytest.raises(InputError, match=f"cannot be compared.*{reason}"):
         compare_runs(tmp_path / "a", tmp_path / "b")
 
@@ -212,8 +212,8 @@ def test_other_judges_of_the_same_images_are_noticed(tmp_path: Path, judge: str,
     """Folders with scores and noise alone name no judge; what one says of the same base images tells."""
     import polars as pl
 
-    write_run(tmp_path / "a", *values())
-    write_run(tmp_path / "b", *values())
+    write_scores(tmp_path / "a", *values())
+    write_scores(tmp_path / "b", *values())
     path = tmp_path / "b" / ("scores/00000-all.arrow" if judge == "clip_base" else "noise.arrow")
     pl.read_ipc(path.read_bytes()).with_columns(pl.col(judge) * factor).write_ipc(path)
     name = "CLIP" if judge == "clip_base" else "LPIPS"
@@ -228,8 +228,8 @@ def test_the_command_prints_differences_and_prompts_safely(
     texts = ("[red]x[/red] \x1b[31m", *(f"prompt {p}" for p in range(1, P)))
     changed = shift.copy()
     changed[0] = 0.08
-    write_run(tmp_path / "a", shift, lpips, texts=texts, study=STUDY)
-    write_run(tmp_path / "b", changed, lpips, texts=texts, study=STUDY)
+    write_scores(tmp_path / "a", shift, lpips, texts=texts, study=STUDY)
+    write_scores(tmp_path / "b", changed, lpips, texts=texts, study=STUDY)
     from raymap.cli.audit import compare
 
     compare(str(tmp_path / "a"), str(tmp_path / "b"))
@@ -244,6 +244,6 @@ def test_the_command_prints_differences_and_prompts_safely(
 
 
 def test_settings_that_leave_base_images_alone_are_named(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", *values(), study=STUDY)
-    write_run(tmp_path / "b", *values(), study={**STUDY, "protocol": "triggered"})
+    write_scores(tmp_path / "a", *values(), study=STUDY)
+    write_scores(tmp_path / "b", *values(), study={**STUDY, "protocol": "triggered"})
     assert compare_runs(tmp_path / "a", tmp_path / "b").settings == ("protocol 'plain' and 'triggered'",)

@@ -9,7 +9,7 @@ import pytest
 
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
-from tests.analysis.test_statistics import sample, write
+from tests.analysis.samples import sample, write
 
 
 def test_two_adapters_of_one_subject_and_method_both_count(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -342,8 +340,3 @@ def test_arrays_that_do_not_match_are_refused() -> None:
         kid(base, adapted[:-1], aligned=True)
     with pytest.raises(ValueError, match="at least 2"):
         fid(base[:1], adapted)
-
-
-def test_distances_load_neither_torch_nor_ray() -> None:
-    code = "import sys, raymap.analysis.numerics.distances\nassert not {'torch', 'ray'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

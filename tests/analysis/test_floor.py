@@ -12,8 +12,7 @@ from scipy import stats
 from raymap.analysis.floor import RESAMPLES, pairs_of, percentile_interval
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
-from tests.analysis.test_incomplete import control
-from tests.analysis.test_statistics import sample, write
+from tests.analysis.samples import control, sample, write
 
 
 def noise(values: list[np.ndarray]) -> pl.DataFrame:

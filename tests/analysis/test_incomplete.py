@@ -18,21 +18,11 @@ from raymap.cli.summary import print_summary
 from raymap.report.page import render
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import NOISE, stamped
-from tests.analysis.test_statistics import sample, write
+from tests.analysis.samples import control, sample, write
 
 ONE = pl.col("adapter") == "face-0-lora"
 FIRST = pl.col("prompt_id") == "p001"
 NAN = pl.lit(float("nan"), pl.Float32)
-
-
-def control(scores: pl.DataFrame, rounding: float = 0.0) -> pl.DataFrame:
-    """Add an identity control, whose cosines differ by `rounding`."""
-    names = {"adapter": "identity-lora", "method": "identity", "subject": "none", "subject_category": "control"}
-    null = scores.filter(ONE).with_columns(
-        **{column: pl.lit(name) for column, name in names.items()},
-        clip_adapted=pl.col("clip_base") + pl.lit(rounding, pl.Float32), lpips=pl.lit(0.0, pl.Float32),
-    )  # fmt: skip
-    return pl.concat([scores, null.select(scores.columns)])
 
 
 def blank(where: pl.Expr, column: str = "lpips") -> Callable[[pl.DataFrame], pl.DataFrame]:

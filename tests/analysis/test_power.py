@@ -26,7 +26,7 @@ from raymap.analysis.power import (
 )
 from raymap.analysis.read import read_noise, stream_scores
 from raymap.analysis.reduce import reduce_run
-from tests.analysis.test_statistics import sample, write
+from tests.analysis.samples import sample, write
 
 TRUE = Components(0.010**2, 0.003**2, 0.006**2, 0.012**2)
 SEEDS = 5

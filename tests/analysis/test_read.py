@@ -18,7 +18,8 @@ from raymap.errors import InputError
 from raymap.store.files import place, write_atomically
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
-from tests.analysis.test_statistics import sample, write
+from raymap.testing.large_runs import shape, write_large_run
+from tests.analysis.samples import sample, write
 
 KEY = ["adapter", "prompt_id", "seed"]
 
@@ -151,11 +152,9 @@ def test_a_run_folder_at_a_url_is_reduced_to_the_same_files(tmp_path: Path) -> N
         assert (remote / name).read_bytes() == (local / name).read_bytes()
 
 
-def test_the_benchmarks_synthetic_run_keeps_the_contract(tmp_path: Path) -> None:
-    from benchmarks.statistics import shape, write_run
-
+def test_a_large_invented_run_keeps_the_contract(tmp_path: Path) -> None:
     prompts, adapters = shape(2_000)
-    assert write_run(tmp_path, 2_000) == prompts * adapters * 10
+    assert write_large_run(tmp_path, 2_000) == prompts * adapters * 10
     statistics = reduce_run(tmp_path)
     assert read_map(tmp_path).height == prompts * adapters
     assert statistics["identity_control"]["exact"]

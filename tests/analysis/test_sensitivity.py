@@ -15,7 +15,7 @@ from raymap.analysis.map import measured, with_entanglement
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
 from raymap.analysis.sensitivity import sensitivity
-from tests.analysis.test_statistics import sample, write
+from tests.analysis.samples import sample, write
 
 
 def scaled(x: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -21,11 +21,11 @@ from raymap.analysis.paper.against import NOT_ESTABLISHED, against_paper
 from raymap.analysis.read import read_map, read_scores
 from raymap.analysis.reduce import reduce_run
 from raymap.analysis.tables import by_method_and_category, method_order, ranked_prompts
-from raymap.store.folder import arrow_bytes
-from raymap.store.schema import NOISE, SCORES, SHIFTS, stamped
+from raymap.store.schema import SHIFTS
+from raymap.study.suite import CATEGORIES
+from tests.analysis.samples import sample, scores_of, write
 
 ALL = slice(None)
-CATEGORIES = ("people", "animals", "objects", "scenes", "styles", "abstract")
 
 
 def rows(*members: int, weight: float = 1.0) -> Group:
@@ -131,56 +131,6 @@ def test_sign_flips_are_scipys() -> None:
             (d[row],), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True, n_resamples=np.inf
         )
         assert p == pytest.approx(known.pvalue)
-
-
-def scores_of(
-    values: np.ndarray, base: np.ndarray, lpips: np.ndarray, subjects: list[tuple[str, str, str]]
-) -> pl.DataFrame:
-    """Return score rows of `values` (P, A, K), base cosines (P, K), adapters named by (method, subject, category)."""
-    held: list[dict[str, Any]] = []
-    for p, a, k in np.ndindex(values.shape):
-        method, subject, category = subjects[a]
-        held.append(
-            {
-                "adapter": f"{subject}-{method}", "method": method, "subject": subject, "subject_category": category,
-                "prompt_id": f"p{p:03d}", "prompt_category": CATEGORIES[p % 6], "seed": k,
-                "clip_base": base[p, k], "clip_adapted": values[p, a, k], "lpips": lpips[p, a, k],
-                "base_sha256": f"{p}-{k}", "adapted_sha256": f"{p}-{a}-{k}", "drawn": True, "device": "cpu",
-            }
-        )  # fmt: skip
-    table = pa.Table.from_pylist(held, SCORES)
-    return pl.DataFrame(pl.from_arrow(table))
-
-
-def write(folder: Path, scores: pl.DataFrame, pairs: int = 3) -> Path:
-    """Write a run folder of given scores."""
-    rng = np.random.default_rng(9)
-    (folder / "scores").mkdir(parents=True)
-    (folder / "scores" / "all.arrow").write_bytes(arrow_bytes(scores.to_arrow().cast(stamped(SCORES, "digest"))))
-    prompts = scores.select("prompt_id", "prompt_category").unique().sort("prompt_id")
-    noise = [
-        {"prompt_id": p, "prompt_category": c, "seed_a": k, "seed_b": k + 1,
-         "e_sem": abs(rng.normal(0, 0.03)), "e_per": rng.uniform(0.3, 0.7)}
-        for p, c in prompts.iter_rows() for k in range(pairs)
-    ]  # fmt: skip
-    (folder / "noise.arrow").write_bytes(arrow_bytes(pa.Table.from_pylist(noise, stamped(NOISE, "digest"))))
-    return folder
-
-
-def sample(prompts: int = 24, seeds: int = 4, scale: float = 0.02) -> pl.DataFrame:
-    """Return scores of 2 subjects a category x 3 methods; Textual Inversion is the identity, Custom Diffusion worst."""
-    rng = np.random.default_rng(6)
-    kinds = [
-        (method, f"{category}-{k}", category)
-        for method in ("textual_inversion", "lora", "custom_diffusion")
-        for category in ("face", "object", "style")
-        for k in range(2)
-    ]
-    base = rng.normal(0.25, 0.02, (prompts, seeds))
-    sizes = np.array([{"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.0}[m] for m, _, _ in kinds])
-    shift = scale * sizes[:, None] * rng.normal(0, 1, (prompts, len(kinds), seeds))
-    lpips = np.abs(rng.normal(0.3, 0.05, shift.shape)) * (sizes[:, None] > 0)
-    return scores_of(base[:, None] + shift, base, lpips, kinds)
 
 
 def test_table_1_is_recomputed_from_the_scores(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler, PNDMScheduler
 
-from raymap.base.folder import digest
+from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import denoising_steps, draw
@@ -17,7 +17,7 @@ from raymap.study.model import SamplerSettings
 
 
 def test_what_the_hubs_cache_lays_beside_a_base_does_not_change_it(tmp_path: Path) -> None:
-    own = digest(PIPELINE)
+    own = Base.at(PIPELINE).sha256
     (beside := tmp_path / "beside").mkdir()
     shutil.copytree(PIPELINE, beside, dirs_exist_ok=True)
     for name in (
@@ -29,12 +29,12 @@ def test_what_the_hubs_cache_lays_beside_a_base_does_not_change_it(tmp_path: Pat
     ):
         (beside / name).parent.mkdir(exist_ok=True)
         (beside / name).write_bytes(b"another program asked for it")
-    assert digest(beside) == own
+    assert Base.at(beside).sha256 == own
     (other := tmp_path / "other").mkdir()
     shutil.copytree(PIPELINE, other, dirs_exist_ok=True)
     with (other / "scheduler" / "scheduler_config.json").open("a") as file:
         file.write(" ")
-    assert digest(other) != own
+    assert Base.at(other).sha256 != own
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
-from raymap.base.shapes import Shapes, built, shapes_in, shapes_of
-from raymap.base.skeleton import skeleton_of, word_id
+from raymap.base.folder import OUTLINES
+from raymap.base.model import Base
+from raymap.base.shapes import INDEX, Shapes, built, shapes_in, shapes_of
+from raymap.base.skeleton import word_id
 from raymap.bench.models import random_base
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -43,6 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         getattr(pipeline, part).save_config(sd15 / part)
         hollow(sd15 / part / "diffusion_pytorch_model.safetensors", shapes_in(getattr(pipeline, part)))
     pipeline.text_encoder.config.save_pretrained(sd15 / "text_encoder")
+    shutil.copy(OUTLINES / "sd15" / INDEX, sd15)
     text = {f"text_model.{name}": shape for name, shape in shapes_in(pipeline.text_encoder).items()}
     hollow(sd15 / "text_encoder" / "model.fp16.safetensors", text | {"text_model.embeddings.position_ids": (1, 77)})
     return {"embedded": PIPELINE, "tiny": tiny, "sd15": sd15}
@@ -55,7 +58,7 @@ def test_headers_name_the_parameters_and_shapes_that_the_built_module_has(
 ) -> None:
     folder = folders[base]
     assert list((folder / part).glob("*.safetensors"))
-    assert shapes_of(folder, part) == built(folder, part)
+    assert shapes_of(folder, part, "text_model.") == built(folder, part)
 
 
 def test_a_model_in_shards_has_those_of_all(folders: dict[str, Path]) -> None:
@@ -72,7 +75,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     file.parent.mkdir()
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is no readable safetensors"):
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is not a readable safetensors"):
         shapes_of(tmp_path, "unet")
 
 
@@ -93,7 +96,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_skeletons_tokenizer_gives_the_ids_that_transformers_gives(layout: str, bare: Path) -> None:
     folder = PIPELINE if layout == "tokenizer.json" else bare
     assert (folder / "tokenizer" / layout).exists()
-    skeleton, peer = skeleton_of(folder), CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
+    skeleton, peer = Base.at(folder).skeleton, CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
     odd = ["", "  two   spaces\tand a tab ", "Ünïcödé ﬁ １２ 漢字 🙂", "it's <sks> #1!", "cup " * 90]
     for text in [*odd, *(prompt.text for prompt in read_suite("paper", "suite", Path()))]:
         assert skeleton.tokenizer.encode(text).ids == peer(text, verbose=False).input_ids
@@ -110,4 +113,4 @@ def test_a_tokenizer_file_that_keeps_truncation_and_padding_is_read_without(tmp_
     tokenizer.enable_truncation(5)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "base" / "tokenizer" / "tokenizer.json"))
-    assert len(skeleton_of(tmp_path / "base").tokenizer.encode("a red car on a street").ids) == 8
+    assert len(Base.at(tmp_path / "base").skeleton.tokenizer.encode("a red car on a street").ids) == 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import Chaos, files_of
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from benchmarks import small_paper
-from raymap.base.skeleton import skeleton_of
+from raymap.base.model import Base
 from raymap.bench.models import SIZES, random_base
 from raymap.driver.prepare import prepare
 from raymap.study.file import load_study
@@ -41,9 +41,9 @@ def test_what_was_run_is_the_papers_study_but_for_its_size(study: Study) -> None
     assert {prompt.text for prompt in study.prompts} < {p.text for p in read_suite("paper", "suite", Path())}
     assert study.sampler.guidance_scale == paper.sampler.guidance_scale
     assert study.resources.train_together == paper.resources.train_together
-    for method, recipe in paper.methods.recipes.items():
+    for method, recipe in paper.methods.items():
         fewer = {"steps", "class_images"}
-        assert study.methods.recipes[method].model_dump(exclude=fewer) == recipe.model_dump(exclude=fewer), method
+        assert study.methods[method].model_dump(exclude=fewer) == recipe.model_dump(exclude=fewer), method
 
 
 def test_the_base_has_stable_diffusions_classes_and_blocks(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_adapters_have_the_size_that_is_foretold(folder: Path, study: Study) -> 
         for path in (folder / "run" / "adapters" / order.name).glob("pytorch*.safetensors"):
             with safe_open(path, framework="numpy") as file:
                 held += sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
-        assert order.size(skeleton_of(folder / "base")) == held, order.name
+        assert order.size(Base.at(folder / "base").skeleton) == held, order.name
 
 
 def test_width_one_is_the_real_size() -> None:

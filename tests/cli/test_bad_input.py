@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from raymap.personalize.references.read import MAX_PIXELS
 from raymap.store.lock import locked
-from tests.conftest import small_study
-
-Call = Callable[..., tuple[int, str]]
-
-
-def refused(call: Call, *args: str | Path, names: tuple[str, ...]) -> None:
-    code, err = call(*args)
-    assert code == 2, err
-    assert err.count("\n") == 1, err
-    for name in names:
-        assert name in err, err
-    assert not ray.is_initialized()
+from tests.refusals import Call, refused
+from tests.small_study import small_study
 
 
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"sede": 3}, ("sede", "is no key")),
-        ({"sampler": {"step": 3}}, ("sampler.step", "is no key")),
+        ({"sede": 3}, ("sede", "is not a key")),
+        ({"sampler": {"step": 3}}, ("sampler.step", "is not a key")),
         ({"seeds": [0, 1.5]}, ("seeds.1", "1.5")),
         ({"seeds": [0, "one"]}, ("seeds.1", "one")),
         ({"seeds": [4, 4]}, ("seeds", "4", "twice")),
@@ -48,6 +34,10 @@ def refused(call: Call, *args: str | Path, names: tuple[str, ...]) -> None:
         ({"base": "stable-diffusion-v1-5/stable-diffusion-v1-5"}, ("clip, lpips", "embedded", "ViT-L-14/openai")),
         ({"clip": "ViT-L-14/nobody"}, ("clip", "ViT-L-14/nobody")),
         ({"lpips": "mobile"}, ("lpips", "mobile")),
+        ({"judges": ["nobody"]}, ("judges", "nobody", "blurred-rms")),
+        ({"judges": ["blurred-rms", "blurred-rms"]}, ("judges", "blurred-rms", "twice")),
+        ({"judges": "blurred-rms"}, ("judges", "blurred-rms")),
+        ({"judges": ["../x"]}, ("judges.0", "../x")),
         ({"batch_size": 0}, ("batch_size", "0")),
         ({"batch_size": 1}, ("batch_size", "noise floor")),
         ({"subjects": 3}, ("subjects", "3")),
@@ -71,8 +61,8 @@ def test_a_study_that_is_no_yaml_is_refused(tmp_path: Path, call: Call) -> None:
     ("name", "content", "problem"),
     [
         ("missing.png", None, "does not exist"),
-        ("empty.png", b"", "no readable image"),
-        ("text.jpg", b"this is no picture", "no readable image"),
+        ("empty.png", b"", "not a readable image"),
+        ("text.jpg", b"this is not an image", "not a readable image"),
     ],
 )
 def test_a_bad_reference_image_is_refused(
@@ -89,7 +79,7 @@ def test_a_truncated_reference_image_is_refused(tmp_path: Path, call: Call) -> N
     path = small_study(tmp_path)
     whole = (tmp_path / "references" / "01.png").read_bytes()
     (tmp_path / "references" / "01.png").write_bytes(whole[: len(whole) // 2])
-    refused(call, "run", path, names=("01.png", "no readable image"))
+    refused(call, "run", path, names=("01.png", "not a readable image"))
 
 
 def test_an_enormous_reference_image_is_refused_unread(tmp_path: Path, call: Call) -> None:
@@ -98,64 +88,6 @@ def test_an_enormous_reference_image_is_refused_unread(tmp_path: Path, call: Cal
     (tmp_path / "huge.pgm").write_bytes(header)
     subject = {"name": "x", "category": "object", "class_word": "cup", "references": [str(tmp_path / "huge.pgm")]}
     refused(call, "run", small_study(tmp_path, subjects=[subject]), names=("huge.pgm", str(side)))
-
-
-def test_an_adapter_for_another_base_is_refused(tmp_path: Path, call: Call, finished: Path) -> None:
-    adapter = tmp_path / "elsewhere"
-    shutil.copytree(finished / "adapters" / "star-cup-lora", adapter)
-    card = json.loads((adapter / "adapter.json").read_text())
-    (adapter / "adapter.json").write_text(json.dumps(card | {"base_sha256": "0" * 64}))
-    path = small_study(tmp_path, subjects=None, adapters=[str(adapter)])
-    refused(call, "run", path, names=("elsewhere", "another base"))
-
-
-def test_adapter_weights_that_differ_from_their_card_are_refused(tmp_path: Path, call: Call, finished: Path) -> None:
-    adapter = tmp_path / "changed"
-    shutil.copytree(finished / "adapters" / "star-cup-lora", adapter)
-    weights = adapter / "pytorch_lora_weights.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    path = small_study(tmp_path, subjects=None, adapters=[str(adapter)])
-    refused(call, "run", path, names=("pytorch_lora_weights.safetensors", "adapter.json"))
-
-
-def test_a_folder_of_another_study_is_refused(tmp_path: Path, call: Call, finished: Path) -> None:
-    other = small_study(tmp_path, seeds=3)
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    refused(call, "run", other, "--output", copy, names=("copy", "another study"))
-
-
-def test_a_folder_of_another_study_is_refused_before_anything_is_trained_or_written(
-    tmp_path: Path, call: Call, finished: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    held = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    fewer, more = {"prompts": {"objects": ["a red cup"]}}, {"methods": {"lora": {"steps": 20}, "textual_inversion": {}}}
-    for changes, names in ((fewer, ("another study", "`prompts`")), (more, ("copy",))):
-        other = small_study(tmp_path, **changes)
-        for command in ("run", "train"):
-            refused(call, command, other, "--output", copy, names=names)
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == held
-
-
-@pytest.mark.parametrize(
-    ("said", "names"),
-    [
-        ({"method": "identity"}, ("method", "'identity'", "a lora")),
-        ({"name": "../../outside"}, ("name", "'../../outside'")),
-    ],
-)
-def test_an_adapters_card_that_leads_elsewhere_is_refused(
-    tmp_path: Path, call: Call, finished: Path, said: dict[str, str], names: tuple[str, ...]
-) -> None:
-    adapter = tmp_path / "brought"
-    shutil.copytree(finished / "adapters" / "star-cup-lora", adapter)
-    card = json.loads((adapter / "adapter.json").read_text())
-    (adapter / "adapter.json").write_text(json.dumps(card | said))
-    refused(call, "run", small_study(tmp_path, subjects=None, adapters=[str(adapter)]), names=("adapter.json", *names))
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, call: Call, study: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 import ray
 
 from raymap.cluster.metrics import Metrics
-
-WAIT_S = 60.0
+from tests.commands import HANG_S
 
 
 @pytest.fixture
@@ -34,9 +33,9 @@ def test_images_failures_workers_and_stages_can_be_scraped(port: int) -> None:
         "swap_seconds_total": 0.5, "draw_seconds_total": 8, "score_seconds_total": 1,
     }  # fmt: skip
     start, found = time.monotonic(), dict[str, float]()
-    while not expected.items() <= found.items() and time.monotonic() - start < WAIT_S:
+    while not expected.items() <= found.items() and time.monotonic() - start < HANG_S:
         time.sleep(1)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_S) as answer:
             text = answer.read().decode()
         seen = re.findall(r"^ray_raymap_(\w+)\{.*\} (\S+)$", text, re.M)
         found |= {name: float(value) for name, value in seen}  # a gauge is exported when it was set, not ever after

@@ -17,6 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from raymap.actors.attention import attention_table, token_table
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Token
+from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.pipeline import load
 from raymap.drawing.attention.denoise import Compared, Comparer
 from raymap.drawing.attention.shift import Grid, jensen_shannon
@@ -95,7 +96,7 @@ def kept_maps(unet: Any, items: slice, work: Callable[[], object]) -> Maps:
             maps.append([])
         maps[-1].append(probabilities)
 
-    with watched(unet, items, take), torch.no_grad():
+    with watched(unet, SD, items, take), torch.no_grad():
         work()
     return maps
 
@@ -115,7 +116,7 @@ def test_maps_equal_a_direct_computation_in_double_precision(setting: Setting) -
     def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given.append((args[0].numpy(), kwargs["encoder_hidden_states"].numpy()))
 
-    modules = list(cross_attentions(unet).values())
+    modules = list(cross_attentions(unet, SD).values())
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     [maps] = kept_maps(unet, slice(0, 2), lambda: unet(latents, 300, text))
     for hook in hooks:
@@ -143,10 +144,10 @@ def test_watching_changes_no_picture_and_leaves_no_trace(setting: Setting, adapt
         pictures.append(draw(setting.pipeline, setting.encoder, PROMPTS, SEEDS, SAMPLER, SIZE))
 
     drawn()
-    processors = [module.processor for module in cross_attentions(setting.pipeline.unet).values()]
+    processors = [module.processor for module in cross_attentions(setting.pipeline.unet, SD).values()]
     kept_maps(setting.pipeline.unet, slice(SIZE, SIZE + 2), drawn)
     assert np.array_equal(pictures[0], pictures[1])
-    assert [m.processor for m in cross_attentions(setting.pipeline.unet).values()] == processors
+    assert [m.processor for m in cross_attentions(setting.pipeline.unet, SD).values()] == processors
 
 
 def test_both_trajectories_are_those_of_an_unwatched_run_to_the_bit(

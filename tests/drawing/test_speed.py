@@ -18,16 +18,15 @@ from raymap.adapters.card import write_card
 from raymap.adapters.read import foreign_card, read_adapter
 from raymap.adapters.update import LowRank
 from raymap.base.compile import compiled_once, speed_up
-from raymap.base.folder import digest
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.bench.models import random_lora, write_lora
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, make_plan
 from raymap.study.file import load_study
 from raymap.study.model import SamplerSettings, SpeedSettings, Study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 BLOCK = Block(0, (Item("p0", "a red car", "objects", 1), Item("p1", "a city at night", "scenes", 2)), ())
 
@@ -49,10 +48,11 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("adapters")
     updates: dict[str, LowRank] = random_lora(load(PIPELINE).unet, 0)
     nulls = {name: replace(update, up=torch.zeros_like(update.up)) for name, update in updates.items()}
+    base = Base.at(PIPELINE)
     for name, of in (("cup", updates), ("null", nulls)):
         write_lora(of, folder / name)
-        read = read_adapter(folder / name, skeleton_of(PIPELINE))
-        write_card(folder / name, foreign_card(name, "object", None, read, digest(PIPELINE)))
+        read = read_adapter(folder / name, base.skeleton)
+        write_card(folder / name, foreign_card(name, "object", None, read, base.sha256))
     return {name: folder / name for name in ("cup", "null")}
 
 

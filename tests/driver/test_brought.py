@@ -10,23 +10,24 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from raymap.adapters.brought import Found, bring
 from raymap.adapters.card import CARD
 from raymap.adapters.read import load_adapter, read_adapter
 from raymap.adapters.update import LowRank
-from raymap.base.skeleton import Skeleton, skeleton_of
-from raymap.driver.adapters import bring
-from raymap.driver.prepare import Found, Prepared, prepare
+from raymap.base.model import Base
+from raymap.base.skeleton import Skeleton
+from raymap.driver.prepare import Prepared, prepare
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
 from raymap.study.file import load_study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 TO_V = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
 
 @pytest.fixture(scope="module")
 def skeleton() -> Skeleton:
-    return skeleton_of(PIPELINE)
+    return Base.at(PIPELINE).skeleton
 
 
 def lora(skeleton: Skeleton) -> dict[str, torch.Tensor]:
@@ -50,14 +51,14 @@ def test_a_lora_by_peft_keeps_its_alpha_in_the_run_folder(given: str, skeleton: 
         (source / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": alpha}))
         study, found = prepared(tmp_path, {"path": given, "name": "cup"})
         target = tmp_path / f"run-{alpha}" / "cup"
-        bring(found, target, study.base_sha256)
+        bring(found, target, study.base.sha256)
         update = load_adapter(target, skeleton).updates[f"unet.{TO_V}.weight"]
         assert isinstance(update, LowRank)
         assert update.scale == scale
         digests.add(found.info.sha256)
     assert len(digests) == 2
     with pytest.raises(InputError, match="is not the adapter"):
-        bring(found, tmp_path / "run-32" / "cup", study.base_sha256)
+        bring(found, tmp_path / "run-32" / "cup", study.base.sha256)
     (target / "adapter_config.json").unlink()
     with pytest.raises(InputError, match="is not what"):
         load_adapter(target, skeleton)
@@ -67,17 +68,17 @@ def test_a_base_may_lie_beside_its_study(tmp_path: Path) -> None:
     (tmp_path / "mine").symlink_to(PIPELINE)
     judges = {"clip": "embedded", "lpips": "embedded"}
     study = load_study(small_study(tmp_path, base="mine", **judges))
-    assert prepare(study).base == tmp_path / "mine"
+    assert prepare(study).base.folder == tmp_path / "mine"
 
 
 def test_another_trigger_is_another_adapter(skeleton: Skeleton, tmp_path: Path) -> None:
     save_file(lora(skeleton), tmp_path / "cup.safetensors")
     study, found = prepared(tmp_path, {"path": "cup.safetensors", "trigger": "sks cup"})
-    bring(found, tmp_path / "run" / "cup", study.base_sha256)
-    bring(found, tmp_path / "run" / "cup", study.base_sha256)
+    bring(found, tmp_path / "run" / "cup", study.base.sha256)
+    bring(found, tmp_path / "run" / "cup", study.base.sha256)
     _, other = prepared(tmp_path, {"path": "cup.safetensors", "trigger": "xyz cup"})
     with pytest.raises(InputError, match="as the study names it"):
-        bring(other, tmp_path / "run" / "cup", study.base_sha256)
+        bring(other, tmp_path / "run" / "cup", study.base.sha256)
 
 
 def test_an_adapter_that_updates_weights_has_a_control_that_does(skeleton: Skeleton, tmp_path: Path) -> None:
@@ -95,10 +96,10 @@ def test_a_study_may_say_more_than_an_adapters_card(skeleton: Skeleton, tmp_path
     save_file({"<star>": torch.ones(width)}, tmp_path / "learned_embeds.safetensors")
     study, found = prepared(tmp_path, {"path": "learned_embeds.safetensors", "name": "star"})
     assert (found.info.subject_category, found.triggers) == ("unknown", ("<star>",))
-    bring(found, tmp_path / "first", study.base_sha256)
+    bring(found, tmp_path / "first", study.base.sha256)
     _, again = prepared(tmp_path, {"path": "first", "category": "face", "trigger": "<sun>"})
     assert (again.info.name, again.info.subject_category, again.triggers) == ("star", "face", ("<sun>",))
-    bring(again, tmp_path / "second", study.base_sha256)
+    bring(again, tmp_path / "second", study.base.sha256)
     card = json.loads((tmp_path / "second" / CARD).read_text())
     assert (card["subject_category"], card["phrase"]) == ("face", "<sun>")
     assert load_adapter(tmp_path / "second", skeleton).triggers == ("<sun>",)

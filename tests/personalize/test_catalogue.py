@@ -1,4 +1,4 @@
-"""The catalogue of reference pictures is that of the paper's job, and every file of it is pinned."""
+"""The catalogue of reference images is that of the paper's job, and every file of it is pinned."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_the_catalogue_has_the_subjects_and_files_of_the_papers_job() -> None:
 
 def test_every_file_of_the_catalogue_is_pinned_by_commit_and_digest() -> None:
     catalogue = read_catalogue()
-    pictures = [picture for entry in catalogue.subjects for picture in entry.files]
-    assert len(pictures) == 65
-    assert len({picture.sha256 for picture in pictures}) == 65
-    for picture in pictures:
-        assert picture.sha256
-        url = catalogue.sources[picture.source].at(picture.path)
+    files = [file for entry in catalogue.subjects for file in entry.files]
+    assert len(files) == 65
+    assert len({file.sha256 for file in files}) == 65
+    for file in files:
+        assert file.sha256
+        url = catalogue.sources[file.source].at(file.path)
         assert re.fullmatch(rf"{HOST}/[^/]+/[^/]+/[0-9a-f]{{40}}/[^?#]+\.jpg", url), url
 
 

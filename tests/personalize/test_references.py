@@ -1,4 +1,4 @@
-"""Reference pictures are fetched whole and checked, or not at all, and their terms reach the adapters' cards."""
+"""Reference images are fetched whole and checked, or not at all, and their terms reach the adapters' cards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.world.subjects import STAR_CUP
 from raymap.errors import InputError
-from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.lessons import lesson_of, trainer_of
 from raymap.personalize.orders import orders
 from raymap.personalize.references.catalogue import PAPER, Catalogue, read_catalogue
 from raymap.personalize.references.read import check_references, read_reference
@@ -43,7 +43,7 @@ Fetch = Callable[..., int]
 
 
 def jpeg(seed: int) -> bytes:
-    """Return a small picture of noise; each seed's is another one."""
+    """Return a small image of noise, another one for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG")
@@ -95,11 +95,11 @@ def hub() -> Iterator[Hub]:
 def paths(catalogue: Catalogue, name: str) -> list[str]:
     """Return the paths, on the host, of a subject's files."""
     (entry,) = catalogue.chosen([name])
-    return [catalogue.sources[picture.source].at(picture.path).split("/", 3)[3] for picture in entry.files]
+    return [catalogue.sources[file.source].at(file.path).split("/", 3)[3] for file in entry.files]
 
 
 def mirrored(hub: Hub, path: Path) -> Path:
-    """Fill the hub under the built-in catalogue's paths, and write that catalogue with the hub and its pictures."""
+    """Fill the hub under the built-in catalogue's paths, and write that catalogue with the hub and its images."""
     raw = yaml.safe_load(PAPER.read_text())
     built_in = read_catalogue()
     for source in raw["sources"].values():
@@ -107,10 +107,10 @@ def mirrored(hub: Hub, path: Path) -> Path:
     seed = 0
     for subject in raw["subjects"]:
         if "files" in subject:
-            for picture, at in zip(subject["files"], paths(built_in, subject["name"]), strict=True):
+            for file, at in zip(subject["files"], paths(built_in, subject["name"]), strict=True):
                 seed += 1
                 hub.files[f"/{at}"] = jpeg(seed)
-                picture["sha256"] = hashlib.sha256(hub.files[f"/{at}"]).hexdigest()
+                file["sha256"] = hashlib.sha256(hub.files[f"/{at}"]).hexdigest()
     path.write_text(yaml.safe_dump(raw))
     return path
 
@@ -146,7 +146,7 @@ def test_a_fetch_of_all_makes_the_papers_job_ready_once_pop_art_is_there(
     said = capsys.readouterr().out
     assert "14 of 15 subjects" in said
     assert "not there: pop-art" in said
-    assert re.search(r"pop-art: missing: no freely licensed source .* pictures of your own into .*pop-art", said)
+    assert re.search(r"pop-art: missing: no freely licensed source .* images of your own into .*pop-art", said)
     assert len(hub.asked) == len(set(hub.asked)) == len(hub.files) == 65
     own = tmp_path / "references" / "pop-art"
     own.mkdir()
@@ -163,7 +163,7 @@ def test_a_fetch_of_all_makes_the_papers_job_ready_once_pop_art_is_there(
     assert trained_on >= {hashlib.sha256(content).hexdigest() for content in hub.files.values()}
 
 
-def test_pictures_are_numbered_in_the_catalogues_order_and_the_card_says_whose_they_are(
+def test_images_are_numbered_in_the_catalogues_order_and_the_card_says_whose_they_are(
     fetch: Fetch, hub: Hub, tmp_path: Path
 ) -> None:
     assert fetch("cubist") == 0
@@ -215,7 +215,7 @@ def test_a_fetch_that_a_host_breaks_off_goes_on_where_it_was(
     said = capsys.readouterr().err
     assert f"{hub.url}{third}" in said
     assert "teapot/3.jpg" in said
-    assert "the same command goes on" in said
+    assert "the same command continues" in said
     folder = tmp_path / "references" / "teapot"
     assert files(folder) == ["1.jpg", "2.jpg", "card.json"]
     assert list(json.loads((folder / "card.json").read_text())["files"]) == ["1.jpg", "2.jpg"]
@@ -226,7 +226,7 @@ def test_a_fetch_that_a_host_breaks_off_goes_on_where_it_was(
     assert files(folder) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg", "card.json"]
 
 
-def test_a_picture_that_ends_too_early_is_not_written(
+def test_an_image_that_ends_too_early_is_not_written(
     fetch: Fetch, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = "/" + paths(read_catalogue(), "vase")[0]
@@ -238,12 +238,12 @@ def test_a_picture_that_ends_too_early_is_not_written(
 
 def spoil_digest(hub: Hub, path: str) -> str:
     hub.files[path] = jpeg(5000)
-    return "where the catalogue pins"
+    return "but the catalogue pins"
 
 
 def spoil_status(hub: Hub, path: str) -> str:
     del hub.files[path]
-    return "is not to be had (404"
+    return "is not available (404"
 
 
 @pytest.mark.parametrize("spoil", [spoil_digest, spoil_status])
@@ -261,18 +261,18 @@ def test_a_file_that_is_gone_or_another_fails_its_subject_alone(
     assert files(tmp_path / "references" / "clock") == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg", "card.json"]
 
 
-def test_a_page_in_a_pictures_place_is_not_written(
+def test_a_page_in_place_of_an_image_is_not_written(
     fetch: Fetch, hub: Hub, catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = yaml.safe_load(catalogue.read_text())
     for subject in raw["subjects"]:
-        for picture in subject.get("files", ()):
-            del picture["sha256"]
+        for file in subject.get("files", ()):
+            del file["sha256"]
     catalogue.write_text(yaml.safe_dump(raw))
     second = "/" + paths(read_catalogue(), "vase")[1]
     hub.files[second] = b"<html>sign in</html>"
     assert fetch("vase") == 2
-    assert re.search(rf"vase/2\.jpg: {hub.url}{second} holds no picture", capsys.readouterr().out)
+    assert re.search(rf"vase/2\.jpg: {hub.url}{second} is not an image", capsys.readouterr().out)
     assert files(tmp_path / "references") == ["vase/1.jpg", "vase/card.json"]
 
 
@@ -290,14 +290,14 @@ def test_without_a_network_the_command_says_so_and_can_be_given_again(
     assert files(tmp_path / "references") == []
 
 
-def test_a_picture_of_the_users_own_is_not_overwritten(
+def test_an_image_of_the_users_own_is_not_overwritten(
     fetch: Fetch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "references" / "clock" / "3.jpg"
     own.parent.mkdir(parents=True)
     own.write_bytes(jpeg(7000))
     assert fetch("clock") == 2
-    assert "clock/3.jpg: is not the picture that the catalogue pins; move it away" in capsys.readouterr().out
+    assert "clock/3.jpg: is not the image that the catalogue pins; move it elsewhere" in capsys.readouterr().out
     assert own.read_bytes() == jpeg(7000)
     assert files(own.parent) == ["3.jpg"]
 
@@ -329,7 +329,7 @@ def study_of(references: list[Path], folder: Path) -> Study:
     return build_study(raw, "test", folder)
 
 
-def test_the_terms_of_references_stand_in_the_card_of_an_adapter_trained_on_them(fetch: Fetch, tmp_path: Path) -> None:
+def test_the_terms_of_references_are_in_the_card_of_an_adapter_trained_on_them(fetch: Fetch, tmp_path: Path) -> None:
     assert fetch("face-1", "--research-only") == 0
     references = [tmp_path / "references" / "face-1" / f"{k}.jpg" for k in (1, 2, 3)]
     study = study_of(references, tmp_path)
@@ -338,6 +338,7 @@ def test_the_terms_of_references_stand_in_the_card_of_an_adapter_trained_on_them
     torch.set_num_threads(1)
     folder = tmp_path / "adapter"
     images = np.stack([read_reference(path, 64) for path in references])
+    train = trainer_of(order.trained_by)
     list(train(load(PIPELINE), (lesson_of(order, images, folder),), order.recipe, tmp_path / "checkpoint.pt"))
     card = order.card(folder, [])
     assert len(card["sha256"]) == 64
@@ -383,15 +384,15 @@ def test_a_card_of_the_users_own_is_carried_on_and_mixed_folders_keep_every_stat
     assert card["redistribution"] == "unknown"
 
 
-def test_a_picture_that_the_card_beside_it_does_not_describe_is_bad_input(fetch: Fetch, tmp_path: Path) -> None:
+def test_an_image_that_the_card_beside_it_does_not_describe_is_bad_input(fetch: Fetch, tmp_path: Path) -> None:
     assert fetch("vase") == 0
     folder = tmp_path / "references" / "vase"
     (folder / "6.jpg").write_bytes(jpeg(8000))
-    with pytest.raises(InputError, match=r"6\.jpg: does not stand in .*card\.json; add it there, or move it"):
+    with pytest.raises(InputError, match=r"6\.jpg: is not listed in .*card\.json; add it there, or move it"):
         trained_on([folder / "6.jpg"], tmp_path)
     (folder / "1.jpg").write_bytes(jpeg(8001))
-    with pytest.raises(InputError, match=r"1\.jpg: is not the picture that .*card\.json describes"):
+    with pytest.raises(InputError, match=r"1\.jpg: is not the image that .*card\.json describes"):
         trained_on([folder / "1.jpg"], tmp_path)
     (folder / "card.json").write_text("{}")
-    with pytest.raises(InputError, match=r"card\.json: is no card of references"):
+    with pytest.raises(InputError, match=r"card\.json: is not a card of references"):
         trained_on([folder / "2.jpg"], tmp_path)

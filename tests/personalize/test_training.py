@@ -15,19 +15,19 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from raymap.adapters.card import write_card
-from raymap.adapters.inversion import ROWS_FILE, ROWS_KEY
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.read import load_adapter
 from raymap.adapters.resident import AdapterStore
+from raymap.adapters.textual_inversion import ROWS_FILE, ROWS_KEY
+from raymap.base.model import Base
 from raymap.base.pipeline import load
-from raymap.base.skeleton import skeleton_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.world.subjects import CAPTAIN, STAR_CUP
 from raymap.errors import InputError
 from raymap.personalize import training
-from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.lessons import lesson_of, trainer_of
 from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
 from raymap.personalize.references.read import read_reference
 from raymap.personalize.step import Step
@@ -35,11 +35,14 @@ from raymap.personalize.tokens import LearnedTokens
 from raymap.personalize.views import rescaled
 from raymap.scoring.clip import ClipScorer
 from raymap.study.file import build_study
+from raymap.study.methods.custom_diffusion import CustomDiffusionRecipe
+from raymap.study.methods.lora import LoraRecipe
+from raymap.study.methods.registry import METHODS
+from raymap.study.methods.textual_inversion import InversionRecipe
 from raymap.study.model import SamplerSettings
-from raymap.study.recipes import CustomDiffusionRecipe, InversionRecipe, LoraRecipe, Method, Recipe
+from raymap.study.recipes import Recipe
 
-METHODS: tuple[Method, ...] = ("textual_inversion", "lora", "custom_diffusion")
-SHORT: dict[Method, Recipe] = {
+SHORT: dict[str, Recipe] = {
     "textual_inversion": InversionRecipe(steps=3, batch_size=2, learning_rate=1e-2, vectors=2),
     "lora": LoraRecipe(steps=3, batch_size=2, learning_rate=1e-3, prior_weight=1.0, class_images=2),
     "custom_diffusion": CustomDiffusionRecipe(steps=3, batch_size=2, learning_rate=1e-3, class_images=2),
@@ -84,6 +87,7 @@ def teach(
 ) -> list[Step]:
     """Train orders together, each into its own folder below `folder`, and return the progress."""
     lessons = tuple(lesson_of(order, references(order), folder / order.name) for order in orders)
+    train = trainer_of(orders[0].trained_by)
     return list(train(pipeline, lessons, recipe or orders[0].recipe, folder / "checkpoint.pt"))
 
 
@@ -103,7 +107,7 @@ def test_the_triggered_prompt_draws_the_subject(
     write_card(tmp_path / order.name, order.card(tmp_path / order.name, []))
     adapted = load(PIPELINE)
     store = AdapterStore(adapted)
-    store.add("cup", load_adapter(tmp_path / order.name, skeleton_of(PIPELINE)))
+    store.add("cup", load_adapter(tmp_path / order.name, Base.at(PIPELINE).skeleton))
     clip, encoder = ClipScorer("embedded"), PromptEncoder(adapted, store)
     rng = np.random.default_rng(99)
     unseen = np.stack([STAR_CUP.render(rng) for _ in range(8)])
@@ -121,7 +125,7 @@ def test_the_triggered_prompt_draws_the_subject(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_is_repeatable_and_leaves_the_base_as_it_was(
-    method: Method, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
+    method: str, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     order = wanted[f"star-cup-{method}"]
     before = weights_digest(pipeline)
@@ -139,7 +143,7 @@ def written(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_subjects_trained_together_learn_what_they_learn_alone(
-    method: Method, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
+    method: str, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     """Adam's step is at first the sign of the gradient, so that rounding moves what is next to zero: compared are
     the distances that the weights have gone."""
@@ -203,7 +207,7 @@ def test_lora_learns_what_diffusers_and_peft_learn(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_goes_on_from_its_checkpoint_to_the_same_bits(
-    method: Method,
+    method: str,
     wanted: dict[str, AdapterOrder],
     pipeline: StableDiffusionPipeline,
     tmp_path: Path,
@@ -214,7 +218,7 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_bits(
     pair = [wanted[f"{name}-{method}"] for name in ("star-cup", "captain")]
     whole = teach(pipeline, pair, tmp_path / "whole", SHORT[method])
     lessons = tuple(lesson_of(order, references(order), tmp_path / "broken" / order.name) for order in pair)
-    broken = train(pipeline, lessons, SHORT[method], tmp_path / "broken" / "checkpoint.pt")
+    broken = trainer_of(method)(pipeline, lessons, SHORT[method], tmp_path / "broken" / "checkpoint.pt")
     for _ in range(3):
         next(broken)
     del broken
@@ -235,7 +239,7 @@ def test_groups_hold_one_method_and_null_adapters_stay_alone(wanted: dict[str, A
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_null_adapter_leaves_every_pixel(
-    method: Method, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
+    method: str, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
     order = wanted[f"identity-{method}"]
     assert order.method == "identity"
@@ -243,7 +247,7 @@ def test_each_null_adapter_leaves_every_pixel(
     write_card(tmp_path / order.name, order.card(tmp_path / order.name, []))
     adapted = load(PIPELINE)
     store = AdapterStore(adapted)
-    store.add("null", load_adapter(tmp_path / order.name, skeleton_of(PIPELINE)))
+    store.add("null", load_adapter(tmp_path / order.name, Base.at(PIPELINE).skeleton))
     encoder, prompts = PromptEncoder(adapted, store), ["a red car on a street", "a city at night"]
     pixels = []
     for name in (None, "null"):
@@ -313,9 +317,9 @@ def test_a_trained_adapter_is_of_the_category_that_the_study_names(
 
 
 def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dict[str, AdapterOrder]) -> None:
-    skeleton = skeleton_of(PIPELINE)
+    skeleton = Base.at(PIPELINE).skeleton
 
-    def order(method: Method, prompt: str) -> AdapterOrder:
+    def order(method: str, prompt: str) -> AdapterOrder:
         known = wanted[f"star-cup-{method}"]
         assert known.subject is not None
         return replace(known, subject=known.subject.model_copy(update={"instance_prompt": prompt}))
@@ -339,8 +343,8 @@ def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dic
         (InversionRecipe(initializer="teapotlike"), ("initializer", "teapotlike", "one token")),
         (InversionRecipe(trigger="cat"), ("trigger", "cat", "ordinary")),
         (CustomDiffusionRecipe(initializer="qzxqzx"), ("initializer", "qzxqzx")),
-        (LoraRecipe(targets=("to_q", "to_qq")), ("target", "to_qq", "linear layer")),
-        (LoraRecipe(targets=("conv1",)), ("target", "conv1", "linear layer")),
+        (LoraRecipe(targets=("to_q", "to_qq")), ("target", "to_qq", "a layer")),
+        (LoraRecipe(targets=("conv1",)), ("target", "conv1", "a layer")),
     ],
 )
 def test_words_and_layers_that_the_base_lacks_or_has_are_refused(
@@ -349,5 +353,5 @@ def test_words_and_layers_that_the_base_lacks_or_has_are_refused(
     subject = wanted["star-cup-lora"].subject
     method = next(m for m, known in SHORT.items() if type(known) is type(recipe))
     with pytest.raises(InputError) as refused:
-        AdapterOrder("star-cup", method, recipe, "0" * 64, subject).check(skeleton_of(PIPELINE))
+        AdapterOrder("star-cup", method, recipe, "0" * 64, subject).check(Base.at(PIPELINE).skeleton)
     assert all(word in str(refused.value) for word in words)

@@ -13,7 +13,7 @@ from raymap.plan.blocks import BASE, AdapterInfo, Plan, Unit, make_plan, noise_p
 from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
 from raymap.study.file import load_study
 from raymap.study.model import Study
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 ADAPTERS = tuple(AdapterInfo(f"a{k}", "lora", f"s{k}", "object", "0" * 64) for k in range(3))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from raymap import open_run
 from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.results import Run
-from tests.synthetic import write_run
+from raymap.testing.scores import write_scores
+from tests.commands import python
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = ("<img src=x onerror=alert(1)>", "b-adapter", "\x1b[31mred")
@@ -33,7 +32,7 @@ def values() -> tuple[np.ndarray, np.ndarray]:
 def folder(values: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("work") / "runs" / "demo"
     texts = ("<b>bold</b>", *(f"prompt {k}" for k in range(1, 12)))
-    write_run(path, *values, adapters=NAMES, texts=texts, study={"base": "embedded"})
+    write_scores(path, *values, adapters=NAMES, texts=texts, study={"base": "embedded"})
     reduce_run(path)
     return path
 
@@ -51,7 +50,7 @@ def test_importing_raymap_is_light_and_opening_a_run_loads_neither_torch_nor_ray
         "run.matrix(), run.map, run.statistics, run.scores, run.noise, run.shifts, repr(run), run._repr_html_()\n"
         "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python(code)
 
 
 def test_the_matrix_is_the_scores_mean_over_seeds(run: Run, values: tuple[np.ndarray, np.ndarray]) -> None:
@@ -73,7 +72,7 @@ def test_the_matrix_is_the_scores_mean_over_seeds(run: Run, values: tuple[np.nda
 def test_a_cell_that_was_not_measured_is_not_a_number(values: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     shift = values[0].copy()
     shift[4, 1] = np.nan
-    write_run(tmp_path / "run", shift, values[1])
+    write_scores(tmp_path / "run", shift, values[1])
     reduce_run(tmp_path / "run")
     matrix = open_run(str(tmp_path / "run")).matrix()
     assert np.argwhere(np.isnan(matrix.values)).tolist() == [[4, 1]]
@@ -112,11 +111,7 @@ def test_a_folder_without_a_map_is_refused(tmp_path: Path) -> None:
 
 def test_the_documented_example_runs(folder: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=folder.parent.parent, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "<e_sem: 12 prompts × 3 adapters>" in done.stdout
-    assert done.stdout.splitlines()[-1] == "0.0 0"
+    assert len(blocks) == 6  # tests/driver/ray/test_commands.py runs the other three
+    printed = python("\n".join(blocks[:3]), cwd=folder.parent.parent)
+    assert "<e_sem: 12 prompts × 3 adapters>" in printed
+    assert printed.splitlines()[-1] == "0.0 0"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import raymap
+from tests.commands import python
 
 PACKAGE = Path(raymap.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -83,11 +82,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, raymap.analysis.reduce, raymap.report.page\n"
+        "import sys, raymap.analysis.reduce, raymap.report.page, raymap.analysis.numerics.distances\n"
         "import raymap.analysis.why.attention, raymap.analysis.why.factorial, raymap.analysis.why.interventions\n"
+        "from raymap.analysis.paper.published import load_paper; load_paper()\n"
         "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys(), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python(code)
 
 
 def test_a_driver_loads_no_torch() -> None:
@@ -96,13 +96,13 @@ def test_a_driver_loads_no_torch() -> None:
         "import sys, raymap.driver.run, raymap.driver.attention, raymap.study.builtin, raymap.personalize.step\n"
         "import raymap.cluster.stream, raymap.cluster.training\n"
     )
-    subprocess.run([sys.executable, "-c", code + WITHOUT_TORCH], check=True, timeout=60)
+    python(code + WITHOUT_TORCH)
 
 
 @pytest.mark.parametrize("command", ["run", "train", "attention"])
 def test_a_dry_run_of_a_study_that_trains_its_adapters_loads_no_torch(command: str, study: Path) -> None:
     code = "import sys\nfrom raymap.cli import app\napp(standalone_mode=False)\n"
-    subprocess.run([sys.executable, "-c", code + WITHOUT_TORCH, command, study, "--dry-run"], check=True, timeout=60)
+    python(code + WITHOUT_TORCH, command, study, "--dry-run")
 
 
 def test_no_module_grows_beyond_four_hundred_lines() -> None:

@@ -19,7 +19,7 @@ from raymap.errors import StorageError
 from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, Plan, Unit
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
-from raymap.store.schema import MAP, NOISE, SCORES, stamped
+from raymap.store.schema import JUDGED, JUDGED_MAP, MAP, NOISE, SCORES, stamped
 
 ITEMS = tuple(Item("p000", "a cup", "objects", seed) for seed in range(2))
 PLAN = Plan((Block(0, ITEMS, ((0, 1),)),), (AdapterInfo("a", "lora", "s", "object", "0"),), 2, "digest")
@@ -50,6 +50,24 @@ def test_committing_again_changes_no_byte_of_the_rows(folder: RunFolder) -> None
     folder.commit(Unit(0, BASE), NO_ROWS, None, folder.ledger()[Unit(0, BASE)]["images"], "cpu")
     assert path.read_bytes() == before
     assert set(folder.done(PLAN)) == {Unit(0, BASE)}
+
+
+def test_a_unit_counts_while_its_further_judges_rows_are_what_the_ledger_says(folder: RunFolder) -> None:
+    unit, path = Unit(0, "a"), folder.judged / "00000-a.arrow"
+    rows, judged = pa.Table.from_pylist([], SCORES), pa.Table.from_pylist([], JUDGED)
+    folder.commit(unit, rows, None, [], "cpu")
+    assert "judged_sha256" not in folder.ledger()[unit]
+    assert not folder.judged.exists()
+    for _ in range(2):
+        folder.commit(unit, rows, None, [], "cpu", judged)
+        whole = path.read_bytes()
+        assert unit in folder.done(PLAN)
+        path.write_bytes(whole[:-1])
+        assert unit not in folder.done(PLAN)
+    path.unlink()
+    assert unit not in folder.done(PLAN)
+    folder.commit(unit, rows, None, [], "cpu", judged)
+    assert path.read_bytes() == whole
 
 
 def test_a_unit_with_a_changed_file_is_not_done(folder: RunFolder) -> None:
@@ -115,13 +133,14 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> N
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(wait)
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(wait)  # so that each is killed somewhere else in its work
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        if path.exists():
-            data = path.read_bytes()
-            assert len(data) == 3_000_000
-            assert len(set(data)) == 1
+        data = path.read_bytes()
+        assert len(data) == 3_000_000
+        assert len(set(data)) == 1
 
 
 def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -129,7 +148,7 @@ def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("schema", [SCORES, NOISE, MAP])
+@pytest.mark.parametrize("schema", [SCORES, NOISE, MAP, JUDGED, JUDGED_MAP])
 def test_schemas_carry_meaning_and_digest(schema: pa.Schema) -> None:
     table = pa.Table.from_pylist([], stamped(schema, "abc"))
     read = pa.ipc.open_file(arrow_bytes(table)).schema

@@ -22,6 +22,7 @@ from raymap.adapters.resident import weights_of
 from raymap.adapters.update import Adapter, LowRank, Replacement
 from raymap.analysis.why.interventions import checks, summarize
 from raymap.analysis.why.responses import against_random, compare_methods, dose_response, parts_and_whole, reading
+from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
@@ -31,15 +32,13 @@ from raymap.study.file import load_study
 from raymap.study.interventions import (
     Extent,
     Interventions,
+    Part,
     Variant,
     in_force,
-    is_attention,
-    level_of,
-    levels,
     variants,
 )
 from raymap.study.model import SamplerSettings
-from tests.conftest import small_study
+from tests.small_study import small_study
 
 ATTENTION = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 WEIGHTS = frozenset(
@@ -70,14 +69,15 @@ def test_a_variant_is_read_back_from_its_name(variant: Variant) -> None:
 
 @pytest.mark.parametrize("name", ["cup-lora", "cup@colour=red", "@dose=1", "cup@dose="])
 def test_other_names_are_no_variants(name: str) -> None:
-    with pytest.raises(ValueError, match="names no variant"):
+    with pytest.raises(ValueError, match="is not the name of a variant"):
         Variant.parse(name)
 
 
 @pytest.mark.parametrize("part", ["projection", "attention", "stage", "layer"])
-def test_the_levels_of_a_family_share_out_all_weights(part: str) -> None:
+def test_the_levels_of_a_part_share_out_all_weights(part: Part) -> None:
     weights = WEIGHTS | {"unet.conv_in.weight", "text_encoder.encoder.layers.0.mlp.fc1.weight"}
-    found = [Variant("a", part, level).only(weights) for level in levels(part, weights)]  # type: ignore[arg-type]
+    levels = SD.levels(weights)[part]
+    found = [SD.acting(Variant("a", part, level), weights) for level in levels]
     held = [name for masked in found for name in masked or ()]
     assert sorted(held) == sorted(weights)
     assert len(found) == {"projection": 9, "attention": 3, "stage": 3, "layer": 5}[part]
@@ -85,16 +85,16 @@ def test_the_levels_of_a_family_share_out_all_weights(part: str) -> None:
 
 def test_weights_are_told_apart_by_what_they_do() -> None:
     name = f"{ATTENTION}.attn2.to_out.0.weight"
-    assert is_attention(name)
-    assert [level_of(part, name) for part in ("projection", "attention", "stage", "layer")] == [
+    assert SD.is_attention(name)
+    assert [SD.level(part, name) for part in ("projection", "attention", "stage", "layer")] == [
         "attn2.to_out", "attn2", "down_blocks", ATTENTION.removeprefix("unet.") + ".attn2",
     ]  # fmt: skip
-    assert not is_attention("unet.down_blocks.0.resnets.0.conv1.weight")
+    assert not SD.is_attention("unet.down_blocks.0.resnets.0.conv1.weight")
 
 
 def test_every_variant_is_asked_for_once_and_only_where_it_differs() -> None:
     keys_and_values = frozenset(n for n in WEIGHTS if "attn2.to_k" in n or "attn2.to_v" in n)
-    extents = {"lora": Extent(WEIGHTS, 0.2, 100), "custom": Extent(keys_and_values, 0.05, 400)}
+    extents = {"lora": Extent(SD.levels(WEIGHTS), 0.2, 100), "custom": Extent(SD.levels(keys_and_values), 0.05, 400)}
     wanted = variants(ALL, extents)
     assert len({v.name for v in wanted}) == len(wanted)
     families = {name: [v.family for v in wanted if v.adapter == name] for name in extents}
@@ -118,10 +118,10 @@ def test_halves_of_the_denoising_steps() -> None:
     ("key", "problem"),
     [
         ({}, "asks for nothing"),
-        ({"dose": [0, 1, 1]}, "stands twice"),
+        ({"dose": [0, 1, 1]}, "is listed twice"),
         ({"dose": [-1, 0]}, "greater than or equal to 0"),
         ({"parts": ["colour"]}, "interventions.parts"),
-        ({"colour": 1}, "is no key of a study"),
+        ({"colour": 1}, "is not a key of a study"),
     ],
 )
 def test_bad_interventions_are_refused_by_key(tmp_path: Path, key: dict[str, object], problem: str) -> None:
@@ -165,7 +165,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 def updated(weights: dict[str, torch.Tensor]) -> Adapter:
     """An adapter with an update of each kind."""
-    low, whole = [n for n in weights if is_attention(n)][:2]
+    low, whole = [n for n in weights if SD.is_attention(n)][:2]
     random = torch.Generator().manual_seed(0)
     out, inner = weights[low].shape
     down, up = torch.randn(3, inner, generator=random), torch.randn(out, 3, generator=random)
@@ -176,9 +176,9 @@ def updated(weights: dict[str, torch.Tensor]) -> Adapter:
 def test_an_extent_is_measured_as_by_hand(weights: dict[str, torch.Tensor]) -> None:
     adapter = updated(weights)
     deltas = [u.delta(weights[n]).double() for n, u in adapter.updates.items()]
-    held = math.sqrt(sum(float((w.double() ** 2).sum()) for n, w in weights.items() if is_attention(n)))
+    held = math.sqrt(sum(float((w.double() ** 2).sum()) for n, w in weights.items() if SD.is_attention(n)))
     changed = math.sqrt(sum(float((d**2).sum()) for d in deltas))
-    extent = extent_of(adapter, weights)
+    extent = extent_of(adapter, weights, SD)
     assert extent.norm == pytest.approx(changed / held, rel=1e-6)
     assert extent.size == adapter.size
 

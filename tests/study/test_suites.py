@@ -13,22 +13,13 @@ from rich.console import Console
 
 from raymap.analysis.paper.published import load_paper
 from raymap.display.text import plain, shown
-from raymap.embedded.world.captioned import held_out
+from raymap.embedded.world.captioned import is_held_out
 from raymap.errors import InputError
 from raymap.study.file import build_study
 from raymap.study.suite import CATEGORIES, PARTI, limited, read_suite
+from tests.hostile_prompts import HOSTILE
 
 HERE = Path()
-HOSTILE = (
-    "../../etc/passwd",
-    "<img src=x onerror=alert(1)>",
-    "x" * 10_000,
-    "قطة سوداء على العشب",
-    "a cat 🐈‍⬛ on the moon 🌕",
-    "red \x1b[31malarm\x07 \x00 \u202egnitirw",
-    "[bold red]marked up[/] and [/wrong]",
-    "a line\u2028separator and a\x0cform feed",
-)
 KINDS = {
     "suite.txt": "# people\na man in a hat\n\n# Animals\n  a red fox  \n",
     "suite.csv": 'Category,id,Prompt\npeople,1,a man in a hat\nanimals,2,"a red fox"\n',
@@ -85,22 +76,22 @@ def test_parti_categories_are_mapped_and_its_quotes_are_text(tmp_path: Path) -> 
     ("name", "content", "line", "problem"),
     [
         ("a.txt", b"# people\na man\n# aliens\na blob\n", 3, "unknown category 'aliens'"),
-        ("a.txt", b"a man\n", 1, "lacks a category"),
-        ("a.txt", b"# people\na man\n\na man \n", 4, "stands twice"),
+        ("a.txt", b"a man\n", 1, "has no category"),
+        ("a.txt", b"# people\na man\n\na man \n", 4, "is listed twice"),
         ("a.txt", "# people\na man\na caf\xe9\n".encode("latin-1"), 3, "not UTF-8"),
         ("a.txt", "# people\n".encode("utf-16"), 1, "not UTF-8"),
         ("a.csv", b'prompt,category\n"a man\nwith two lines",people\n,people\n', 4, "empty"),
-        ("a.csv", b"prompt,category\na man,people\na fox\n", 3, "lacks a category"),
+        ("a.csv", b"prompt,category\na man,people\na fox\n", 3, "has no category"),
         ("a.csv", b"prompt,category\na cube,Positional\n", 2, "unknown category 'Positional'"),
         ("a.csv", b"text\na man\n", 1, "columns"),
         ("a.csv", b'prompt,category\n"' + b"a" * 200_000 + b'",people\n', 2, "field larger"),
-        ("a.jsonl", b'{"prompt": "a man", "category": "people"}\n{"prompt": "a fox"}\n', 2, "lacks a category"),
-        ("a.jsonl", b'{"prompt": "a man", "category": "people"\n', 1, "is no JSON"),
+        ("a.jsonl", b'{"prompt": "a man", "category": "people"}\n{"prompt": "a fox"}\n', 2, "has no category"),
+        ("a.jsonl", b'{"prompt": "a man", "category": "people"\n', 1, "is not JSON"),
         ("a.jsonl", b'["a man"]\n', 1, "no keys"),
         ("a.jsonl", b'{"prompt": "\\ud800", "category": "people"}\n', 1, "Unicode"),
-        ("a.yaml", b"people:\n  - a man\n  - 3\n", 3, "is no text"),
-        ("a.yaml", b"people:\n  - a man\nanimals:\n  -\n", 4, "lacks a prompt"),
-        ("a.yaml", b"people:\n  - a man\nstyles: oil\n", 3, "no list"),
+        ("a.yaml", b"people:\n  - a man\n  - 3\n", 3, "is not text"),
+        ("a.yaml", b"people:\n  - a man\nanimals:\n  -\n", 4, "has no prompt"),
+        ("a.yaml", b"people:\n  - a man\nstyles: oil\n", 3, "is not a list"),
         ("a.yaml", b"- {prompt: a man, category: people}\n- a fox\n", 2, "no keys"),
     ],
 )  # fmt: skip
@@ -120,8 +111,8 @@ def test_a_complaint_names_the_line_and_the_remedy(
     ("name", "content", "problem"),
     [
         ("a.yaml", "[" * 5000, "not YAML"),
-        ("a.jsonl", "[" * 100_000, "no JSON"),
-        ("a.md", "# people\n", "no kind of suite"),
+        ("a.jsonl", "[" * 100_000, "not JSON"),
+        ("a.md", "# people\n", "is not a suite file"),
         ("a.yaml", "people: [unclosed", "not YAML"),
         ("a.txt", "\n", "empty"),
     ],
@@ -138,14 +129,14 @@ def test_the_embedded_suite_of_the_papers_shape_adds_prompts_that_its_base_never
     own = {(p.text, p.category) for p in small}
     added = {(p.text, p.category) for p in whole} - own
     assert (len(own), len(added)) == (60, 140)
-    assert all(held_out(text) for text, _ in added)
+    assert all(is_held_out(text) for text, _ in added)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../../etc", "x" * 10_000, "\x00", "."])
 def test_a_name_that_is_no_suite_is_refused(name: str) -> None:
     with pytest.raises(
         InputError,
-        match=r"no suite; use one of embedded, embedded-factorial, embedded-paper, embedded-quick, paper, quick",
+        match=r"use one of embedded, embedded-factorial, embedded-paper, embedded-quick, paper, quick",
     ) as error:
         read_suite(name, "--suite", HERE)
     assert len(str(error.value)) < 300

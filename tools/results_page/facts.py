@@ -7,12 +7,12 @@ from pathlib import Path
 
 import polars as pl
 
-from raymap.analysis.map import CONTROL
 from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
 from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import FactorialSummary
 from raymap.report.verdict import verdict
 from raymap.results import Run, read_run
+from raymap.study.methods.method import CONTROL
 from tools.results_page.reduced import read_factorial
 
 

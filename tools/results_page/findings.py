@@ -11,12 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from raymap.analysis.map import CONTROL
-from raymap.analysis.paper.against import against_paper
-from raymap.analysis.paper.published import MethodCell, Paper, load_paper
+from raymap.analysis.paper.against import PROVED, against_paper
+from raymap.analysis.paper.published import METHODS, MethodCell, Paper, load_paper
 from raymap.analysis.statistics import MethodOrder, Statistics
-from raymap.analysis.tables import ORDER
 from raymap.results import Run
+from raymap.study.methods.method import CONTROL
 from raymap.study.suite import CATEGORIES
 from tools.results_page.facts import read_studies
 
@@ -68,13 +67,13 @@ def methods(statistics: Statistics, published: Paper) -> list[dict[str, Any]]:
     """Return Table 1, each row with the paper's cell beside it."""
     known: dict[tuple[str, str], MethodCell] = {(c.method, c.subject_category): c for c in published.table1.cells}
     rows = [row for row in statistics["table_1"] if (row["method"], row["subject_category"]) in known]
-    rows.sort(key=lambda row: (ORDER.index(row["method"]), SUBJECTS.index(row["subject_category"])))
+    rows.sort(key=lambda row: (METHODS.index(row["method"]), SUBJECTS.index(row["subject_category"])))
     return [{**row, "paper": known[row["method"], row["subject_category"]]} for row in rows]
 
 
 def orders(statistics: Statistics) -> list[MethodOrder]:
     """Return the differences of E and of E_sem between neighbouring methods that are not decided by a proof."""
-    return [row for row in statistics["method_order"] if "textual_inversion" not in row["claim"]]
+    return [row for row in statistics["method_order"] if PROVED.isdisjoint(row["claim"].split(" < "))]
 
 
 def subject_means(statistics: Statistics) -> dict[str, float]:
@@ -219,7 +218,7 @@ def by_measure(lines: Iterable[str]) -> dict[str, str]:
 
 def inversion(statistics: Statistics, published: Paper) -> dict[str, Any]:
     """Return the paper's E_sem of Textual Inversion and what re-seeding gives, both in units of τ_sem too."""
-    cells = [cell.e_sem for cell in published.table1.cells if cell.method == "textual_inversion"]
+    cells = [cell.e_sem for cell in published.table1.cells if cell.method in PROVED]
     printed = sorted(cells, key=lambda figure: figure.value)
     tau = published.noise_floor.tau_sem.value
     floor = statistics["noise_floor"]

@@ -18,15 +18,15 @@ import polars as pl
 from scipy import stats
 
 from raymap.analysis.cube import cubes_of
+from raymap.analysis.estimates import CrossedTested
 from raymap.analysis.hypotheses import holm
 from raymap.analysis.map import finite, measured
 from raymap.analysis.measures import BASIC, IN_MAP
 from raymap.analysis.numerics.crossed import Estimate, Group, contrast
 from raymap.analysis.numerics.exchange import sign_flip_p
 from raymap.analysis.read import read_noise, read_scores, read_study
-from raymap.analysis.statistics import CrossedTested
 from raymap.errors import InputError
-from raymap.study.model import OWN_CATEGORY
+from raymap.study.subject import OWN_CATEGORY
 
 MEASURES = tuple(measure.name for measure in IN_MAP)
 TESTED = tuple(measure.name for measure in BASIC)

@@ -28,7 +28,7 @@ WORST = 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class AuditLimits:
     """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, and how many prompts may shift."""
 
     e_sem: float | None = None
@@ -75,7 +75,7 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
 
-def parse_limits(text: str) -> Limits:
+def parse_limits(text: str) -> AuditLimits:
     """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each at least 0.
 
     Raises:
@@ -96,7 +96,7 @@ def parse_limits(text: str) -> Limits:
         if not 0 <= found[name] < math.inf:
             kind = "a whole number" if kinds[name] is int else "a number"
             raise InputError(where, f"{name} is {value!r}", f"give {kind} that is at least 0")
-    return Limits(**found)
+    return AuditLimits(**found)
 
 
 def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
@@ -129,7 +129,7 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
     return found.with_columns(columns)
 
 
-def judge(flagged: pl.DataFrame, adapters: Sequence[AdapterSummary], limits: Limits) -> tuple[Verdict, ...]:
+def judge(flagged: pl.DataFrame, adapters: Sequence[AdapterSummary], limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter against every limit that is set.
 
     Args:

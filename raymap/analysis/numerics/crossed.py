@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy import special, stats
 
-from raymap.analysis.statistics import Crossed, CrossedTested
+from raymap.analysis.estimates import Crossed, CrossedTested
 
 CONFIDENCE = 0.95
 SPLITS = 100_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from raymap.analysis.estimates import Interval
 from raymap.analysis.numerics.crossed import CONFIDENCE
-from raymap.analysis.statistics import Interval
 
 RESAMPLES = 2_000
 

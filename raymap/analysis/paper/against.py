@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from raymap.analysis.measures import E
-from raymap.analysis.paper.published import Paper, load_paper
+from raymap.analysis.paper.published import METHODS, Paper, load_paper
 from raymap.analysis.statistics import Statistics
 from raymap.display.text import estimate, number
+from raymap.study.methods.registry import known_method
 
+PROVED = frozenset(name for name in METHODS if known_method(name).proved(known_method(name).recipe(), None))
+"""The paper's methods whose adapters, trained by the default recipe, are exact identities by proof."""
 PROVED_TI = (
     "Textual Inversion leaves every row but its own token's, which no prompt holds: an exact identity, so that its "
     "place at the bottom says nothing about the paper's figures for it, which are about what re-seeding gives"
@@ -84,10 +87,10 @@ def _table_1(paper: Paper, statistics: Statistics, study: dict[str, Any]) -> lis
         method, category = cell["method"], cell["subject_category"]
         known = [c for c in paper.table1.cells if (c.method, c.subject_category) == (method, category)]
         for figure in known:
-            why = PROVED_TI if method == "textual_inversion" else "" if same else SCALES
+            why = PROVED_TI if method in PROVED else "" if same else SCALES
             low, high = cell["e_sem"]["low"], cell["e_sem"]["high"]
             inside = None
-            if same and method != "textual_inversion" and low is not None and high is not None:
+            if same and method not in PROVED and low is not None and high is not None:
                 inside = low <= figure.e_sem.value <= high
             what = f"E_sem of {method}, {category}"
             rows.append(_row(what, paper.table1.place, figure.e_sem.printed, _shown(cell["e_sem"]), inside, why))
@@ -102,7 +105,7 @@ def _method_orders(paper: Paper, statistics: Statistics) -> list[Beside]:
     for entry in statistics["method_order"]:
         if entry["measure"] != order.quantity:
             continue
-        identity = "textual_inversion" in entry["claim"]
+        identity = not PROVED.isdisjoint(entry["claim"].split(" < "))
         value = entry["difference"]
         ours = None if value["value"] is None else f"difference {_shown(value)}"
         rows.append(

@@ -15,11 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from raymap.errors import InputError
-from raymap.study.model import SubjectCategory
-from raymap.study.recipes import Method, Positive
+from raymap.study.recipes import Positive
+from raymap.study.subject import SubjectCategory
 from raymap.study.suite import CATEGORIES, PromptCategory
 
 PAPER = Path(__file__).with_name("paper.yaml")
+Method = Literal["textual_inversion", "lora", "custom_diffusion"]  # in the order of Eq. 13: least entangling first
 METHODS: tuple[Method, ...] = get_args(Method)
 SUBJECT_CATEGORIES: tuple[SubjectCategory, ...] = get_args(SubjectCategory)
 CELLS = tuple(product(METHODS, SUBJECT_CATEGORIES))

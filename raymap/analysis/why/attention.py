@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from raymap.analysis.map import CONTROL
 from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.ranks import rank_correlation
 from raymap.analysis.read import check_columns, read_map
@@ -33,6 +32,7 @@ from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
+from raymap.study.methods.method import CONTROL
 
 ALL = "all"
 CELL = ("adapter", "method", "subject", "subject_category", "prompt_id", "prompt_category", "protocol")

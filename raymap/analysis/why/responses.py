@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.estimates import Crossed
 from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
-from raymap.analysis.statistics import Crossed
 from raymap.analysis.why.statistics import (
     AgainstRandom,
     DosePoint,

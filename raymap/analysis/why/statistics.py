@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-from raymap.analysis.statistics import Crossed, CrossedTested, Interval
+from raymap.analysis.estimates import Crossed, CrossedTested, Interval
 
 Winner = Literal["first", "second", "neither", "unknown"]
 """Which of two is larger by the interval of their difference."""

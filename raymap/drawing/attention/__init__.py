@@ -1,1 +1,1 @@
-"""Cross-attention of base and adapted model side by side, reduced on the device while both denoise."""
+"""Compares the cross-attention of base and adapted model, reduced on the device while both denoise."""

@@ -1,4 +1,4 @@
-"""Where in the picture each word of a prompt is looked for: maps of single tokens, under base and adapter."""
+"""Where in an image each word of a prompt is attended to: maps of single tokens, under base and adapter."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch.nn import functional
 
 SIDE = 16
-"""Maps of all layers are brought to so many positions a side."""
+"""The maps of all layers are resized to so many positions along each side."""
 
 
 @dataclass(frozen=True)
 class TokenMaps:
-    """Maps of a batch's first picture of each prompt, for the tokens of its words, in the order of the prompt.
+    """Maps of the first image of each prompt in a batch, for the tokens of its words, in the order of the prompt.
 
-    `items` are places in the batch, `tokens` (one tuple an item) the tokenizer's pieces, `base` and `adapted` float32
-    (items, most tokens of a prompt, SIDE, SIDE): mean A over layers, heads and steps.
+    `items` are positions in the batch, `tokens` (one tuple per item) the tokenizer's pieces, `base` and `adapted`
+    float32 (items, most tokens of a prompt, SIDE, SIDE): mean A over layers, heads and steps.
     """
 
     items: tuple[int, ...]
@@ -27,14 +27,14 @@ class TokenMaps:
 
 
 class Heat:
-    """Accumulates token maps, of the base and of the adapted model on its own trajectory where there is one."""
+    """Accumulates token maps of the base and of the adapted model, on its own trajectory where it has one."""
 
     def __init__(self, prompts: list[str], tokens: list[tuple[str, ...]], adapted: str, device: torch.device) -> None:
         """Choose what to keep.
 
         Args:
             tokens: the pieces of each prompt's words.
-            adapted: the protocol whose maps are set beside the base's.
+            adapted: the protocol whose maps are compared with the base's.
         """
         self._items = tuple(prompts.index(prompt) for prompt in dict.fromkeys(prompts))
         self._tokens = tuple(tokens[item] for item in self._items)
@@ -47,7 +47,7 @@ class Heat:
         """Add a layer's maps, float32 (items, heads, positions, tokens), of square feature maps.
 
         Args:
-            passing: the protocols that the forward pass is of; none is the base.
+            passing: the protocols to which the forward pass belongs; none for the base.
         """
         if (passing and self._adapted not in passing) or not self._width:
             return

@@ -1,4 +1,4 @@
-"""Reduces attention maps of base and adapted model, a layer and a denoising step at a time, on the device."""
+"""Reduces attention maps of base and adapted model on the device, one layer and one denoising step at a time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 MEASURES = ("delta", "attention", "js")
 """Σ |ΔA|, Σ A of the base and the Jensen-Shannon divergence's share, of a token class, averaged over positions."""
 
-
 CACHED = 2**16
-"""On a CPU, so many numbers are compared at a time: temporary tensors then stay in its cache (three times as fast)."""
+"""How many numbers a CPU compares at a time: temporary tensors then stay in its cache (three times as fast)."""
 
 
 def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return every token's share of the Jensen-Shannon divergence (Lin 1991), in bits; their sum is from 0 to 1.
 
-    With m = ½(p + q) and r = (q − p)/(2m) a share is ½m[(1 + r)log(1 + r) + (1 − r)log(1 − r)], which is written so
-    that small shifts lose no digits: ½m[log(1 − r²) + 2r·artanh(r)].
+    With m = ½(p + q) and r = (q − p)/(2m) a share is ½m[(1 + r)log(1 + r) + (1 − r)log(1 − r)]. It is computed as
+    ½m[log(1 − r²) + 2r·artanh(r)], so that small shifts lose no digits.
     """
     m = (one + other) / 2
     r = ((other - one) / (2 * m).clamp(min=torch.finfo(m.dtype).tiny)).clamp(-1 + 1e-7, 1 - 1e-7)
@@ -28,7 +27,7 @@ def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """The shape of what is reduced to: denoising steps fall into `bins`, a layer's heads into `groups`, in order."""
+    """What maps are reduced to: denoising steps are divided into `bins`, a layer's heads into `groups`, in order."""
 
     steps: int
     bins: int
@@ -36,7 +35,7 @@ class Grid:
     layers: int
 
     def bin_of(self, step: int) -> int:
-        """Return the bin of a denoising step, 0 to steps - 1; bins differ by one step at most."""
+        """Return the bin of a denoising step, 0 to steps - 1; bins differ by at most one step."""
         return step * self.bins // self.steps
 
     def steps_in(self, number: int) -> int:
@@ -45,11 +44,11 @@ class Grid:
 
 
 class Shifts:
-    """Accumulates what two models' attention differs by. Holds the base's maps of one denoising step, no more.
+    """Accumulates the differences of two models' attention, keeping the base's maps of one denoising step at a time.
 
-    Protocols are `free` (each model on its own trajectory: the paper's) and `forced` (the adapted model on the base's
-    latents). `pass_` says what the next forward pass is: of the base, whose maps are kept, or of the adapted model
-    under some of the protocols, whose maps are compared with them.
+    The protocols are `free` (each model on its own trajectory, as in the paper) and `forced` (the adapted model on the
+    base's latents). `pass_` announces the next forward pass: one of the base, whose maps are kept, or one of the
+    adapted model under some of the protocols, whose maps are compared with them.
     """
 
     def __init__(self, grid: Grid, masks: torch.Tensor, protocols: tuple[str, ...]) -> None:
@@ -63,7 +62,7 @@ class Shifts:
         self._sums = torch.zeros(shape, device=masks.device)
 
     def pass_(self, protocols: tuple[str, ...], step: int) -> None:
-        """Say what the next forward pass is: of the base (no protocol), or of the adapted model under protocols."""
+        """Announce the next forward pass: of the base (no protocol), or of the adapted model under protocols."""
         self.passing, self._step = protocols, step
 
     def take(self, layer: int, maps: torch.Tensor) -> None:
@@ -73,12 +72,12 @@ class Shifts:
             self._attention[layer] = self._by_class(maps.mean(dim=2))
             return
         delta, js = (self._by_class(x) for x in _differences(self._base[layer], maps))
-        found = torch.stack([delta, self._attention[layer], js], dim=-1)
+        measures = torch.stack([delta, self._attention[layer], js], dim=-1)
         for protocol in self.passing:
-            self._sums[self._protocols.index(protocol), :, layer, self._grid.bin_of(self._step)] += found
+            self._sums[self._protocols.index(protocol), :, layer, self._grid.bin_of(self._step)] += measures
 
     def _by_class(self, by_head: torch.Tensor) -> torch.Tensor:
-        """Average (items, heads, tokens) over the heads of a group, and sum over the tokens of a class."""
+        """Average (items, heads, tokens) over the heads of a group and sum over the tokens of a class."""
         groups = torch.stack([part.mean(dim=1) for part in by_head.tensor_split(self._grid.groups, dim=1)], dim=1)
         return groups @ self._masks
 

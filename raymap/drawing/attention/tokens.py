@@ -1,19 +1,19 @@
-"""Which of a prompt's token positions mean what: what its words say is reported apart from the filling."""
+"""What a prompt's token positions mean, so that its words are reported apart from begin, end and padding."""
 
 from __future__ import annotations
 
 import torch
 
 CLASSES = ("content", "bos", "end", "padding")
-"""Tokens of the prompt's words; the begin token; the first end token (which has read the prompt); what follows it."""
+"""Tokens of the prompt's words; the begin token; the first end token, which has read the prompt; all that follow."""
 
 
 def class_masks(ids: list[tuple[int, ...]], length: int) -> torch.Tensor:
-    """Return which positions belong to which class, float32 (prompts, length, classes): every position to one.
+    """Return which positions belong to which class, float32 (prompts, length, classes); each belongs to one.
 
     Args:
         ids: each prompt's token ids from begin to end token, as CLIP's tokenizer gives them without padding.
-        length: positions of the text encoder, 77 for CLIP's.
+        length: how many tokens the text encoder reads.
     """
     masks = torch.zeros(len(ids), length, len(CLASSES))
     for mask, own in zip(masks, ids, strict=True):

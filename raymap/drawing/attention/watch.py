@@ -1,4 +1,4 @@
-"""Watches cross-attention: wraps the processors that are there, and changes nothing that they compute."""
+"""Watches cross-attention: wraps the processors of its layers, and changes nothing that they compute."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from raymap.study.interventions import STAGES
+from raymap.base.families.family import Family
 
 Take = Callable[[int, torch.Tensor], None]
 """Gets a layer's number and its probabilities, float32 (items, heads, positions, tokens)."""
 
 
-def cross_attentions(unet: nn.Module) -> dict[str, Any]:
-    """Return the denoiser's cross-attention modules by name, in the order of a forward pass."""
-    found = [(name, module) for name, module in unet.named_modules() if name.endswith("attn2")]
-    return dict(sorted(found, key=lambda pair: STAGES.index(pair[0].partition(".")[0])))
+def cross_attentions(denoiser: nn.Module, family: Family) -> dict[str, Any]:
+    """Return a denoiser's cross-attention modules, in the order of a forward pass, by the names of their blocks."""
+    end = f".{family.cross_attention}"
+    modules = {name.removesuffix(end): module for name, module in denoiser.named_modules() if name.endswith(end)}
+    return dict(sorted(modules.items(), key=lambda pair: family.stages.index(pair[0].partition(".")[0])))
 
 
 def probabilities(attn: Any, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
@@ -40,7 +41,7 @@ def probabilities(attn: Any, hidden: torch.Tensor, text: torch.Tensor) -> torch.
 
 
 class Watcher:
-    """A processor that computes the probabilities of some of a batch, then lets the original do what it does."""
+    """A processor that computes the probabilities of some items of a batch, then calls the original."""
 
     def __init__(self, original: Any, layer: int, items: slice, take: Take) -> None:
         self.original = original
@@ -54,9 +55,9 @@ class Watcher:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> Any:
-        # The parameters are named because diffusers hands a processor only those that its signature names.
+        # The parameters are listed because diffusers passes a processor only those that its signature names.
         if encoder_hidden_states is None or attention_mask is not None:
-            raise RuntimeError("attention is watched where it reads text, without a mask")
+            raise RuntimeError("only attention that reads text without a mask can be watched")
         self._take(self._layer, probabilities(attn, hidden_states[self._items], encoder_hidden_states[self._items]))
         return self.original(
             attn, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=None, temb=temb
@@ -64,13 +65,13 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def watched(unet: nn.Module, items: slice, take: Take) -> Iterator[None]:
-    """Hand the cross-attention probabilities of every forward pass to `take`, layer by layer.
+def watched(denoiser: nn.Module, family: Family, items: slice, take: Take) -> Iterator[None]:
+    """Pass the cross-attention probabilities of every forward pass to `take`, layer by layer.
 
     Args:
-        items: which of the batch; under classifier-free guidance, the conditional ones are the second half.
+        items: which of the batch; under classifier-free guidance the conditional ones are the second half.
     """
-    modules = list(cross_attentions(unet).values())
+    modules = list(cross_attentions(denoiser, family).values())
     originals = [module.processor for module in modules]
     try:
         for layer, (module, original) in enumerate(zip(modules, originals, strict=True)):

@@ -1,1 +1,1 @@
-"""Public reference pictures: what is where, under which terms, and how they come into a folder."""
+"""Reference images: where public ones are and under which terms, how they are fetched, how all are read."""

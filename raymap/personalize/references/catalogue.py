@@ -1,4 +1,4 @@
-"""Catalogues of subjects: a YAML file of sources (pinned, with their terms) and of the files of each subject."""
+"""Catalogues of subjects: YAML files that list sources, pinned and with their terms, and the images of each subject."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raymap.errors import InputError
-from raymap.study.model import Name, SubjectCategory
+from raymap.study.subject import Name, SubjectCategory
 
 PAPER = Path(__file__).with_name("paper.yaml")
-"""The subjects of jobs/paper.yaml."""
+"""The built-in catalogue: the subjects of jobs/paper.yaml."""
 
 Text = Annotated[str, Field(min_length=1)]
 Redistribution = Literal["allowed", "forbidden", "unknown"]
 Consent = Literal["not needed", "given", "none known"]
-"""Of the people who are pictured; not needed where nobody is, or only those of old paintings."""
+"""Of the people in an image; not needed if there are none, or only those of old paintings."""
 
 
 class _Frozen(BaseModel):
@@ -26,7 +26,7 @@ class _Frozen(BaseModel):
 
 
 class Source(_Frozen):
-    """A place at one revision, and the terms of what lies there; `url` has `{revision}` and `{path}` filled in."""
+    """A place at one revision, and the terms of its files; `{revision}` and `{path}` in `url` are filled in."""
 
     page: Text
     revision: Text
@@ -42,12 +42,12 @@ class Source(_Frozen):
 
     @property
     def pinned(self) -> str:
-        """The place and its revision, in words."""
+        """The place and its revision, for people to read."""
         return f"{self.page} at {self.revision}"
 
 
-class Picture(_Frozen):
-    """A file of a source: its path there, its SHA-256 where it is known, whose it is."""
+class ImageFile(_Frozen):
+    """An image file of a source: its path there, its SHA-256 if it is known, and whose it is."""
 
     source: Text
     path: Annotated[str, Field(pattern=r"\.(jpe?g|png|webp)$")]
@@ -55,28 +55,28 @@ class Picture(_Frozen):
     credit: Text | None = None
 
     def name(self, number: int) -> str:
-        """What the file is called in a folder of references: its number and its own suffix."""
+        """Return the file's name in a folder of references: its number and its own suffix."""
         return f"{number}{PurePosixPath(self.path).suffix}"
 
 
 class Entry(_Frozen):
-    """A subject: its files, or, in `own`, why the user has to bring pictures."""
+    """A subject: its image files, or, in `own`, the reason why users have to bring images of their own."""
 
     name: Name
     category: SubjectCategory
     class_word: Text
-    files: tuple[Picture, ...] = ()
+    files: tuple[ImageFile, ...] = ()
     own: Text | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if bool(self.files) == bool(self.own):
-            raise ValueError(f"{self.name}: needs exactly one of `files:` and `own:`")
+            raise ValueError(f"{self.name}: a subject has either `files:` or `own:`")
         return self
 
 
 class Catalogue(_Frozen):
-    """Sources by key, subjects in order."""
+    """Sources by key, and subjects in order."""
 
     sources: dict[str, Source]
     subjects: tuple[Entry, ...]
@@ -86,45 +86,45 @@ class Catalogue(_Frozen):
         names = [entry.name for entry in self.subjects]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"subjects: {name!r} stands twice")
+                raise ValueError(f"subjects: {name!r} is listed twice")
         for entry in self.subjects:
-            for picture in entry.files:
-                if picture.source not in self.sources:
-                    raise ValueError(f"{entry.name}: there is no source {picture.source!r}")
+            for file in entry.files:
+                if file.source not in self.sources:
+                    raise ValueError(f"{entry.name}: there is no source {file.source!r}")
         return self
 
     def sources_of(self, entry: Entry) -> list[Source]:
         """Return the sources of a subject's files, each once."""
-        return [self.sources[key] for key in dict.fromkeys(picture.source for picture in entry.files)]
+        return [self.sources[key] for key in dict.fromkeys(file.source for file in entry.files)]
 
     def doubts(self, entry: Entry) -> list[str]:
-        """Return what speaks against fetching a subject without a word: terms that forbid, or are not known."""
+        """Return why a subject should not be fetched unless the user insists: terms that forbid it or are not known."""
         sources = self.sources_of(entry)
         doubts = [f"redistribution {s.redistribution} (licence: {s.licence})" for s in sources
                   if s.redistribution != "allowed"]  # fmt: skip
-        doubts += [f"real people, whose consent is not known ({s.page})" for s in sources if s.consent == "none known"]
+        doubts += [f"real people whose consent is not known ({s.page})" for s in sources if s.consent == "none known"]
         return doubts
 
     def chosen(self, names: list[str]) -> list[Entry]:
-        """Return the subjects of these names, all if there are none.
+        """Return the subjects with these names, or all subjects if no name is given.
 
         Raises:
-            InputError: a name that no subject has.
+            InputError: no subject has one of the names.
         """
-        known = {entry.name: entry for entry in self.subjects}
+        entries = {entry.name: entry for entry in self.subjects}
         for name in names:
-            if name not in known:
-                raise InputError(f"subject {name}", "is not in the catalogue", f"give one of {', '.join(known)}")
-        return [known[name] for name in dict.fromkeys(names)] if names else list(self.subjects)
+            if name not in entries:
+                raise InputError(f"subject {name}", "is not in the catalogue", f"give one of {', '.join(entries)}")
+        return [entries[name] for name in dict.fromkeys(names)] if names else list(self.subjects)
 
 
 def read_catalogue(path: Path = PAPER) -> Catalogue:
     """Read a catalogue of subjects.
 
     Raises:
-        InputError: it cannot be read or does not hold what a catalogue holds.
+        InputError: it cannot be read, or is not a catalogue.
     """
-    remedy = "correct it (docs/subjects.md says what a catalogue holds)"
+    remedy = "correct it (docs/subjects.md shows a catalogue)"
     try:
         return Catalogue.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

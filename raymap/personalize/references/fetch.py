@@ -1,4 +1,4 @@
-"""Fetches the reference pictures of a catalogue's subjects: each file whole and checked, or not at all."""
+"""Fetches the reference images of a catalogue's subjects: each file whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from raymap.errors import IncompleteRunError, InputError
-from raymap.personalize.references.catalogue import Catalogue, Entry, Picture
+from raymap.personalize.references.catalogue import Catalogue, Entry, ImageFile
 from raymap.personalize.references.provenance import REFERENCES_CARD, Origin, Provenance, joined
 from raymap.personalize.references.read import read_reference
 from raymap.store.files import write_atomically
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a host counts as gone."""
+"""Seconds without a byte after which a host counts as unreachable."""
 PASSING = (408, 425, 429)
-"""HTTP statuses below 500 that another try may mend."""
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-ELSEWHERE = "name another place in a catalogue of yours (--catalogue)"
+"""HTTP statuses below 500 after which another try may succeed."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+ELSEWHERE = "give another place in a catalogue of your own (--catalogue)"
 
 State = Literal["fetched", "there", "left out", "missing", "failed"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a subject; `said` is one sentence for the user."""
+    """What became of a subject; `said` is a sentence for the user."""
 
     subject: str
     state: State
@@ -38,17 +38,21 @@ class Outcome:
 
     @property
     def usable(self) -> bool:
-        """Whether the subject's pictures are in the folder now."""
+        """Whether the subject's images are in the folder now."""
         return self.state in ("fetched", "there")
 
 
 def fetch(catalogue: Catalogue, entries: list[Entry], folder: Path, research_only: bool) -> Iterator[Outcome]:
-    """Bring subjects' pictures into `folder/<subject>/`, numbered from 1, with a card; yield each subject's outcome.
+    """Write subjects' images into `folder/<subject>/`, numbered from 1, with a card; yield each subject's outcome.
 
-    What is there already is not fetched again. A subject that fails does not keep the others from being fetched.
+    Images that are there already are not fetched again. If a subject fails, the others are fetched all the same.
+
+    Args:
+        research_only: the user has stated that the images are for research and will not be passed on, so that subjects
+            with doubtful terms are fetched too.
 
     Raises:
-        IncompleteRunError: a host cannot be reached; the same call goes on.
+        IncompleteRunError: a host cannot be reached; the same call continues.
         StorageError: a file cannot be written.
     """
     for entry in entries:
@@ -65,26 +69,27 @@ def fetch(catalogue: Catalogue, entries: list[Entry], folder: Path, research_onl
                 yield Outcome(entry.name, "left out", said)
                 continue
             for number in lacking:
-                content = _picture(catalogue, entry.files[number - 1], target / entry.files[number - 1].name(number))
+                path = target / entry.files[number - 1].name(number)
+                content = _fetched(catalogue, entry.files[number - 1], path)
                 digests[number] = hashlib.sha256(content).hexdigest()
-                _write_card(catalogue, entry, digests, target)  # first, so that no picture lies there without terms
-                write_atomically(target / entry.files[number - 1].name(number), content)
+                _write_card(catalogue, entry, digests, target)  # first, so that no image is there without its terms
+                write_atomically(path, content)
         except InputError as error:
             yield Outcome(entry.name, "failed", str(error))
             continue
         _write_card(catalogue, entry, digests, target)
-        yield Outcome(entry.name, "fetched" if lacking else "there", f"{len(digests)} pictures in {target}")
+        yield Outcome(entry.name, "fetched" if lacking else "there", f"{len(digests)} images in {target}")
 
 
 def download(url: str, path: Path) -> bytes:
-    """Return what a URL holds; proxies are taken from the environment. `path` is what complaints name beside it.
+    """Return the content of a URL; proxies are taken from the environment. Errors also name `path`, its destination.
 
     Raises:
-        InputError: the host answers that it is not to be had.
-        IncompleteRunError: no answer, or one that may change.
+        InputError: the host answers that the content is not available.
+        IncompleteRunError: the host does not answer, or its answer may change.
     """
     request = Request(url, headers={"User-Agent": "raymap"})
-    again = "try again: the same command goes on"
+    again = "try again: the same command continues"
     try:
         with urlopen(request, timeout=TIMEOUT) as answer:
             content: bytes = answer.read()
@@ -93,44 +98,44 @@ def download(url: str, path: Path) -> bytes:
         said = f"{error.code} {error.reason}"
         if error.code >= 500 or error.code in PASSING:
             raise IncompleteRunError(f"{path}: the host of {url} answers {said}; {again}") from error
-        raise InputError(str(path), f"{url} is not to be had ({said})", ELSEWHERE) from error
+        raise InputError(str(path), f"{url} is not available ({said})", ELSEWHERE) from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise IncompleteRunError(f"{path}: {url} cannot be fetched ({reason}); {again}") from error
 
 
 def _own(entry: Entry, target: Path) -> Outcome:
-    pictures = [path for path in target.glob("*") if path.suffix.lower() in PICTURES]
-    if pictures:
-        return Outcome(entry.name, "there", f"{len(pictures)} pictures of your own in {target}")
-    said = f"{entry.own}; put three to six pictures of your own into {target}, as 1.jpg, 2.jpg, 3.jpg"
+    images = [path for path in target.glob("*") if path.suffix.lower() in SUFFIXES]
+    if images:
+        return Outcome(entry.name, "there", f"{len(images)} images of your own in {target}")
+    said = f"{entry.own}; put three to six images of your own into {target}, as 1.jpg, 2.jpg, 3.jpg"
     return Outcome(entry.name, "missing", said)
 
 
 def _there(entry: Entry, target: Path) -> dict[int, str]:
-    """Return number -> SHA-256 of a subject's pictures that are in its folder.
+    """Return number -> SHA-256 of the subject's images that are in its folder already.
 
     Raises:
-        InputError: another file has the name of one.
+        InputError: a file of that name is not the image.
     """
     digests = {}
-    for number, picture in enumerate(entry.files, 1):
-        path = target / picture.name(number)
+    for number, file in enumerate(entry.files, 1):
+        path = target / file.name(number)
         if path.exists():
             digests[number] = hashlib.sha256(path.read_bytes()).hexdigest()
-            if picture.sha256 not in (None, digests[number]):
-                problem = "is not the picture that the catalogue pins"
-                raise InputError(str(path), problem, "move it away or give another --to")
+            if file.sha256 not in (None, digests[number]):
+                problem = "is not the image that the catalogue pins"
+                raise InputError(str(path), problem, "move it elsewhere, or give another --to")
     return digests
 
 
-def _picture(catalogue: Catalogue, picture: Picture, path: Path) -> bytes:
-    """Fetch a picture that is to be `path`, and check that it is the one asked for, and a picture."""
-    url = catalogue.sources[picture.source].at(picture.path)
+def _fetched(catalogue: Catalogue, file: ImageFile, path: Path) -> bytes:
+    """Fetch the image that will be at `path`; check that it is the pinned file, and that it is an image."""
+    url = catalogue.sources[file.source].at(file.path)
     content = download(url, path)
-    found = hashlib.sha256(content).hexdigest()
-    if picture.sha256 not in (None, found):
-        problem = f"{url} has the SHA-256 {found}, where the catalogue pins {picture.sha256}"
+    sha256 = hashlib.sha256(content).hexdigest()
+    if file.sha256 not in (None, sha256):
+        problem = f"{url} has the SHA-256 {sha256}, but the catalogue pins {file.sha256}"
         raise InputError(str(path), problem, f"try again; if the file has changed, {ELSEWHERE}")
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / path.name
@@ -138,19 +143,19 @@ def _picture(catalogue: Catalogue, picture: Picture, path: Path) -> bytes:
         try:
             read_reference(copy, 64)
         except InputError as error:
-            raise InputError(str(path), f"{url} holds no picture to train on", ELSEWHERE) from error
+            raise InputError(str(path), f"{url} is not an image that can be trained on", ELSEWHERE) from error
     return content
 
 
 def _write_card(catalogue: Catalogue, entry: Entry, digests: dict[int, str], target: Path) -> None:
-    """Write the card beside a subject's pictures, unless it is there."""
+    """Write the card beside a subject's images, unless it is there already."""
     sources = catalogue.sources_of(entry)
     files = {}
     for number, digest in sorted(digests.items()):
-        picture = entry.files[number - 1]
-        source = catalogue.sources[picture.source]
-        url = source.at(picture.path)
-        files[picture.name(number)] = Origin(sha256=digest, url=url, source=source.pinned, credit=picture.credit)
+        file = entry.files[number - 1]
+        source = catalogue.sources[file.source]
+        url = source.at(file.path)
+        files[file.name(number)] = Origin(sha256=digest, url=url, source=source.pinned, credit=file.credit)
     card = Provenance(
         licence=joined(source.licence for source in sources),
         consent=joined(source.consent for source in sources),

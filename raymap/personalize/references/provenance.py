@@ -1,4 +1,4 @@
-"""Where reference pictures come from and on what terms: `card.json` beside them, carried on into adapters' cards."""
+"""Where reference images come from and on what terms: `card.json` beside them, and its copy in adapters' cards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TERMS = ("licence", "consent", "redistribution")
 
 
 class Origin(BaseModel):
-    """One picture: the SHA-256 of its file, and, where it is known, where it is from and whose it is."""
+    """One image: the SHA-256 of its file, and, if known, where it is from and whose it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +27,7 @@ class Origin(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What the card of a folder of references says: terms that hold for all its pictures, and each picture by name."""
+    """The card of a folder of references: terms that hold for all its images, and the origin of each file by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,10 +39,10 @@ class Provenance(BaseModel):
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """Return what the card beside references says, None where there is no card.
+    """Return the card of a folder of references; None if there is none.
 
     Raises:
-        InputError: a card that cannot be read.
+        InputError: the card cannot be read.
     """
     path = folder / REFERENCES_CARD
     try:
@@ -50,30 +50,30 @@ def read_provenance(folder: Path) -> Provenance | None:
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:
-        problem = f"is no card of references ({' '.join(str(error).split())})"
+        problem = f"is not a card of references ({' '.join(str(error).split())})"
         raise InputError(str(path), problem, "correct it (docs/subjects.md), or fetch the subject again") from error
 
 
 def check_origin(path: Path, sha256: str) -> None:
-    """Check that a reference is one of those that the card beside it speaks of, if there is one.
+    """Check that the card beside a reference, if there is one, describes that very file.
 
     Raises:
-        InputError: its terms would be taken for another picture's.
+        InputError: it does not, so that its terms are those of other images.
     """
     provenance = read_provenance(path.parent)
     if provenance is None:
         return
     card = path.parent / REFERENCES_CARD
     if path.name not in provenance.files:
-        raise InputError(str(path), f"does not stand in {card}", "add it there, or move it to another folder")
+        raise InputError(str(path), f"is not listed in {card}", "add it there, or move it to another folder")
     if provenance.files[path.name].sha256 != sha256:
-        raise InputError(str(path), f"is not the picture that {card} describes", "correct the card, or fetch it again")
+        raise InputError(str(path), f"is not the image that {card} describes", "correct the card, or fetch it again")
 
 
 def stated_terms(references: Sequence[Path]) -> dict[str, Any]:
-    """Return what the cards beside references state, as an adapter's card holds it: null where no card is.
+    """Return what the cards beside references state, as an adapter's card holds it: null if there is no card.
 
-    Of several folders each statement is given once, joined by `; `; a folder without one counts as `unknown`.
+    Different statements of several folders are joined by `; `; a folder that makes none counts as `unknown`.
     """
     names: dict[Path, list[str]] = {}
     for path in references:
@@ -89,6 +89,6 @@ def stated_terms(references: Sequence[Path]) -> dict[str, Any]:
 
 
 def joined(statements: Iterable[str | None]) -> str | None:
-    """Return different statements one after the other, None if there is none at all."""
+    """Return the different statements, joined by `; `; None if none is made."""
     said = list(statements)
     return "; ".join(dict.fromkeys(text or UNKNOWN for text in said)) if any(said) else None

@@ -1,4 +1,4 @@
-"""Reference images of a subject: checked before anything starts, read as squares of the base's size."""
+"""Reads reference images: checks them before anything starts, and gives squares of the size that the base draws."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raymap.errors import InputError
 from raymap.personalize.references.provenance import check_origin
-from raymap.study.model import Subject
+from raymap.study.subject import Subject
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
 
 
 def read_reference(path: Path, size: int) -> np.ndarray:
-    """Return an image as uint8 (size, size, 3): upright, its middle square, resized with antialiasing.
+    """Return an image as uint8 (size, size, 3): upright, cropped to its middle square, resized with antialiasing.
 
     Raises:
-        InputError: a missing, corrupt, tiny or enormous file.
+        InputError: the file is missing or damaged, or the image is too small or too large.
     """
     try:
         with warnings.catch_warnings():
@@ -30,26 +30,21 @@ def read_reference(path: Path, size: int) -> np.ndarray:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS or min(image.size) < MIN_SIDE:
                     problem = f"is {image.width}x{image.height} pixels"
-                    raise InputError(str(path), problem, f"give {MIN_SIDE} pixels a side to {MAX_PIXELS} in all")
+                    remedy = f"give an image with at least {MIN_SIDE} pixels per side and at most {MAX_PIXELS} in all"
+                    raise InputError(str(path), problem, remedy)
                 upright = ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise InputError(str(path), "does not exist", "correct `references:`") from error
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise InputError(str(path), f"is no readable image ({error})", "replace the file") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+        raise InputError(str(path), f"is not a readable image ({error})", "replace the file") from error
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
 def check_references(subject: Subject, absent: Collection[Path] = ()) -> dict[str, str]:
-    """Decode every reference of a subject that is not `absent` and return file name -> SHA-256 of the file.
+    """Decode every reference of a subject except those that are `absent`, and return file name -> SHA-256 of the file.
 
     Raises:
-        InputError: naming the file that cannot be used, or that is not the one its folder's card describes.
+        InputError: naming a file that cannot be used, or that the card of its folder does not describe.
     """
     digests = {}
     for path in subject.references:

@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from raymap.analysis.estimates import Crossed
 from raymap.analysis.numerics.crossed import over
-from raymap.analysis.statistics import Crossed, RankedPrompt, Statistics
+from raymap.analysis.statistics import RankedPrompt, Statistics
 from raymap.analysis.why.statistics import AttentionPrompt
 from raymap.report.table import Table
 from raymap.results import Run

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from raymap.analysis.map import measured
-from raymap.analysis.tables import ORDER
 from raymap.display.text import cut
 from raymap.report.colours import sequential
 from raymap.report.figures import Figure, FigureData
 from raymap.results import Run
+from raymap.study.methods.registry import METHODS
 from raymap.study.suite import CATEGORIES
 
 LABELLED = 80
@@ -37,7 +37,7 @@ def draw(shown: FigureData) -> Drawing:
             descending=[False, True, False], nulls_last=True,
         )
     )  # fmt: skip
-    methods = pl.col("method").replace_strict({method: k for k, method in enumerate(ORDER)}, default=len(ORDER))
+    methods = pl.col("method").replace_strict({method: k for k, method in enumerate(METHODS)}, default=len(METHODS))
     adapters = (
         cells.select("subject_category", "method", "adapter").unique().sort("subject_category", methods, "adapter")
     )

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from raymap.analysis.measures import BASIC
-from raymap.analysis.tables import ORDER
 from raymap.display.text import cut, number
 from raymap.report.colours import SUBJECTS
 from raymap.report.figures import Figure, FigureData, tip
 from raymap.results import Run
+from raymap.study.methods.method import Marker, Method
+from raymap.study.methods.registry import find_method, rank
 
-MARKERS = {"textual_inversion": "o", "lora": "s", "custom_diffusion": "^"}
 COLUMNS = ("adapter", "method", "subject_category", "e_sem", "e_per", "region")
 CORNERS = {"safe": (0, 0), "semantic drift": (1, 0), "visual drift": (0, 1), "full entanglement": (1, 1)}
 """The corner of each region: left or right, bottom or top."""
@@ -38,9 +38,9 @@ def draw(shown: FigureData) -> Drawing:
     figure = Drawing(figsize=(6.4, 4.3), layout="constrained")
     axes = figure.add_subplot()
     rows = shown.frame.drop_nulls(["e_sem", "e_per"]).rows(named=True)
-    for row in sorted(rows, key=lambda row: (_rank(row["method"]), row["subject_category"])):
+    for row in sorted(rows, key=lambda row: (rank(row["method"]), row["subject_category"])):
         point = axes.scatter(
-            row["e_sem"], row["e_per"], s=40, clip_on=False, zorder=3, marker=MARKERS.get(row["method"], "D"),
+            row["e_sem"], row["e_per"], s=40, clip_on=False, zorder=3, marker=marker_of(row["method"]),
             color=SUBJECTS.get(row["subject_category"], SUBJECTS["unknown"]), edgecolors="white", linewidths=0.6,
         )  # fmt: skip
         means = ", ".join(f"{m.label} {number(row[m.name], m.digits)}" for m in BASIC)
@@ -79,9 +79,9 @@ def _regions(axes: Axes, thresholds: dict[str, float]) -> None:
 def _legend(figure: Drawing, rows: list[dict[str, Any]]) -> None:
     """Name the colours and the markers below the drawing."""
     categories = sorted({row["subject_category"] for row in rows})
-    methods = sorted({row["method"] for row in rows}, key=_rank)
+    methods = sorted({row["method"] for row in rows}, key=rank)
     colours = [_key("o", SUBJECTS.get(name, SUBJECTS["unknown"]), name) for name in categories]
-    markers = [_key(MARKERS.get(name, "D"), GRAY, name) for name in methods]
+    markers = [_key(marker_of(name), GRAY, name) for name in methods]
     # A legend is filled column by column: the first row is to hold the colours, the second the markers.
     columns = list(zip_longest(colours, markers, fillvalue=_key("", GRAY, "")))
     figure.legend(
@@ -94,8 +94,10 @@ def _key(marker: str, colour: str, label: str) -> Line2D:
     return Line2D([], [], marker=marker, color=colour, linestyle="", markersize=5.5, label=label)
 
 
-def _rank(method: str) -> tuple[int, str]:
-    return ORDER.index(method) if method in ORDER else len(ORDER), method
+def marker_of(method: str) -> Marker:
+    """Return the marker that a method's description names; methods that are unknown here share the default one."""
+    described = find_method(method)
+    return described.marker if described else Method.marker
 
 
 FIGURE = Figure(

@@ -25,6 +25,10 @@ const significant = (cell) => state.measure.tests.some((test) => cells.q[test][c
 const matches = (cell) => (state.cells === "floor" ? aboveFloor(cell) : state.cells === "sure" ? significant(cell) : true);
 const format = (value, digits, signed) =>
   value === null ? "–" : (signed && value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
+const scaled = (value, digits, signed) => // a number of any scale, with so many significant digits
+  value === null ? "–" : (signed && value > 0 ? "+" : "") + String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+const printed = (measure, value, digits = measure.digits) =>
+  (measure.any_scale ? scaled : format)(value, digits, measure.better);
 const brief = (text, length = 120) => (text.length > length ? `${text.slice(0, length)}…` : text);
 const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
@@ -88,7 +92,8 @@ function filtered() {
 
 function shade(value, top) {
   if (value === null) return "n";
-  if (state.measure.signed) return `d${Math.round(((top ? value / top : 0) + 1) * (LEVELS / 2))}`;
+  const { better } = state.measure;
+  if (better) return `d${Math.round(((top ? (better * value) / top : 0) + 1) * (LEVELS / 2))}`;
   return `s${top ? Math.round((value / top) * LEVELS) : 0}`;
 }
 
@@ -98,7 +103,7 @@ function markup(cell, top) {
   if (cells.target[cell]) classes.push("t");
   if (significant(cell)) classes.push("q");
   if (!matches(cell)) classes.push("off");
-  return `<td class="${classes.join(" ")}" data-cell="${cell}">${format(value, 3, state.measure.signed)}</td>`;
+  return `<td class="${classes.join(" ")}" data-cell="${cell}">${printed(state.measure, value, 3)}</td>`;
 }
 
 function draw() {
@@ -138,11 +143,12 @@ function fit() {
 }
 
 function drawLegend(top) {
-  const { signed } = state.measure;
-  const bar = Array.from({ length: LEVELS + 1 }, (_, k) => `<i class="${signed ? "d" : "s"}${k}"></i>`);
+  const { better } = state.measure;
+  const shown = (value) => printed(state.measure, value, 3);
+  const bar = Array.from({ length: LEVELS + 1 }, (_, k) => `<i class="${better ? "d" : "s"}${k}"></i>`);
   document.getElementById("legend").innerHTML = bar.join("");
-  document.getElementById("legend-low").textContent = signed ? `worse ${format(-top, 3)}` : "0";
-  document.getElementById("legend-high").textContent = signed ? `${format(top, 3, true)} better` : format(top, 3);
+  document.getElementById("legend-low").textContent = better ? `worse ${shown(-better * top)}` : "0";
+  document.getElementById("legend-high").textContent = better ? `${shown(better * top)} better` : shown(top);
 }
 
 // The cursor: Tab reaches one cell, and the arrow keys move on from there.
@@ -188,7 +194,7 @@ function numbersOf(cell) {
     const known = tests.length === 1 ? cells.q[tests[0]][cell] : null; // E has two tests and no q of its own
     return known === null ? "" : `, q ${format(known, 3)}`;
   };
-  const numbers = data.measures.map((m) => [m.label, format(cells.values[m.name][cell], m.digits, m.signed) + q(m)]);
+  const numbers = data.measures.map((m) => [m.label, printed(m, cells.values[m.name][cell]) + q(m)]);
   return [...numbers, ["seeds", String(cells.seeds[cell])]];
 }
 
@@ -226,7 +232,7 @@ function options(name, choices) {
   for (const [value, text] of choices) controls.elements[name].add(new Option(text, value));
 }
 
-options("measure", data.measures.map((m) => [m.name, `${m.label}: ${m.says}`]));
+options("measure", data.measures.map((m) => [m.name, m.says ? `${m.label}: ${m.says}` : m.label]));
 options("category", data.categories.map((name) => [name, name]));
 options("method", [...new Set(adapters.map((a) => a.method))].sort().map((name) => [name, name]));
 controls.addEventListener("input", draw);
