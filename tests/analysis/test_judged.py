@@ -20,8 +20,8 @@ from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import JUDGED_MAP, JUDGES
+from raymap.testing.scores import write_scores
 from tests.judged_rows import INFOS, judged_table, write_judged
-from tests.synthetic import write_run
 
 ADAPTERS = ("face-lora", "style-lora", "identity-lora")
 CATEGORIES = ("face", "style", "control")
@@ -35,7 +35,7 @@ def unjudged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shift[:, 2], lpips[:, 2] = 0, 0
     methods = ("lora", "lora", "identity")
     folder = tmp_path_factory.mktemp("unjudged")
-    return write_run(folder, shift, lpips, adapters=ADAPTERS, subject_categories=CATEGORIES, methods=methods)
+    return write_scores(folder, shift, lpips, adapters=ADAPTERS, subject_categories=CATEGORIES, methods=methods)
 
 
 @pytest.fixture(scope="module")
