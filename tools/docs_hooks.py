@@ -9,7 +9,7 @@ from typing import Any
 PAGE = "command-line.md"
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **given: Any) -> str:
     """Return a page's text; at the end of the command line's page stands what typer writes of `raymap`.
 
     Raises:
