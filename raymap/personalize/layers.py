@@ -10,17 +10,16 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
-from raymap.study.methods.method import is_target
+from raymap.base.skeleton import is_target
 
 Weights = dict[str, nn.Parameter]
 
 
 @contextlib.contextmanager
 def low_rank(
-    unet: UNet2DConditionModel, targets: tuple[str, ...], rank: int, alpha: float, subjects: int, seed: int
+    denoiser: nn.Module, targets: tuple[str, ...], rank: int, alpha: float, subjects: int, seed: int
 ) -> Iterator[Weights]:
     """Add alpha/rank · B A x to the output of every targeted linear layer, with each subject's own A and B.
 
@@ -33,7 +32,7 @@ def low_rank(
     random = torch.Generator("cpu").manual_seed(seed)
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
-        for name, layer in _linear(unet, targets):
+        for name, layer in _linear(denoiser, targets):
             first = torch.randn(rank, layer.in_features, generator=random) / rank
             down = nn.Parameter(first.to(layer.weight.device).repeat(subjects, 1, 1))
             up = nn.Parameter(down.new_zeros(subjects, layer.out_features, rank))
@@ -55,7 +54,7 @@ def low_rank(
 
 @contextlib.contextmanager
 def full_rank(
-    unet: UNet2DConditionModel, targets: tuple[str, ...], subjects: int, without_gradient: int = 0
+    denoiser: nn.Module, targets: tuple[str, ...], subjects: int, without_gradient: int = 0
 ) -> Iterator[Weights]:
     """Replace the weight of every targeted linear layer by each subject's own, which starts from the base's.
 
@@ -67,7 +66,7 @@ def full_rank(
     """
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
-        for name, layer in _linear(unet, targets):
+        for name, layer in _linear(denoiser, targets):
             weight = nn.Parameter(layer.weight.detach().repeat(subjects, 1, 1))
             weights[f"{name}.weight"] = weight
 
@@ -82,8 +81,8 @@ def full_rank(
         yield weights
 
 
-def _linear(unet: UNet2DConditionModel, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Linear]]:
-    for name, layer in unet.named_modules():
+def _linear(denoiser: nn.Module, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Linear]]:
+    for name, layer in denoiser.named_modules():
         if isinstance(layer, nn.Linear) and is_target(name, targets):
             yield name, layer
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
 from raymap.drawing.prompts import PromptEncoder
@@ -46,7 +46,7 @@ class Lesson:
 
 
 Lessons = tuple[Lesson, ...]
-Train = Callable[[StableDiffusionPipeline, Lessons, Any, Path], Iterator[Step]]
+Train = Callable[[DiffusionPipeline, Lessons, Any, Path], Iterator[Step]]
 """A method's trainer: `train(pipeline, lessons, recipe, checkpoint)`.
 
 It trains all lessons together, in one batch over the shared frozen base, writes each lesson's files into its folder,
@@ -76,7 +76,7 @@ def trainer_of(method: str) -> Train:
 
 
 def views_of(
-    pipeline: StableDiffusionPipeline, lessons: Lessons, mirrored: bool = False, rescaling: int | None = None
+    pipeline: DiffusionPipeline, lessons: Lessons, mirrored: bool = False, rescaling: int | None = None
 ) -> list[Views]:
     """Return each lesson's training views; none for a null adapter.
 
@@ -98,7 +98,7 @@ def views_of(
     return views
 
 
-def priors_of(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: Recipe) -> list[Views] | None:
+def priors_of(pipeline: DiffusionPipeline, lessons: Lessons, recipe: Recipe) -> list[Views] | None:
     """Return views of each lesson's class, which the base draws from seeds 0, 1, …; None without a `prior_weight`."""
     if not recipe.prior_weight:
         return None

@@ -15,7 +15,7 @@ from raymap.errors import InputError
 from raymap.personalize.references.provenance import stated_terms
 from raymap.plan.blocks import AdapterInfo
 from raymap.study.methods.lora import LORA
-from raymap.study.methods.method import CONTROL, Method, is_target
+from raymap.study.methods.method import CONTROL, Method
 from raymap.study.methods.registry import known_method
 from raymap.study.model import Study
 from raymap.study.recipes import Recipe
@@ -115,8 +115,8 @@ class AdapterOrder:
             problem = f"{self.caption!r} does not hold {self.trigger!r}, by which {where} calls the subject"
             remedy = f"write {{}} where a method's trigger and class word belong, or give `{where}.trigger`"
             raise InputError(f"instance_prompt of {self.subject.name if self.subject else self.name}", problem, remedy)
-        for target in self._trained_by.targets(self.recipe):
-            if not self._targeted(skeleton, (target,)):
+        for target in self._trained_by.targets(self.recipe, skeleton.family):
+            if not self._updates(skeleton, (target,)):
                 problem = f"the target {target!r} is not a layer of the denoiser that {self.trained_by} can train"
                 raise InputError(where, problem, "give ends of the names of such layers, as `targets: [to_q, to_v]`")
         if not self._trained_by.learns_token:
@@ -130,19 +130,16 @@ class AdapterOrder:
 
     def touched(self, skeleton: Skeleton) -> frozenset[str]:
         """Return the names of the weights that the trained adapter will update (`unet.….weight`)."""
-        return frozenset(self._targeted(skeleton, self._trained_by.targets(self.recipe)))
+        return frozenset(self._updates(skeleton, self._trained_by.targets(self.recipe, skeleton.family)))
 
     def size(self, skeleton: Skeleton) -> int:
         """Return how many bytes the trained adapter's updates take in float32; a learned token is not counted."""
-        return 4 * sum(self._targeted(skeleton, self._trained_by.targets(self.recipe)).values())
+        return 4 * sum(self._updates(skeleton, self._trained_by.targets(self.recipe, skeleton.family)).values())
 
-    def _targeted(self, skeleton: Skeleton, targets: tuple[str, ...]) -> dict[str, int]:
+    def _updates(self, skeleton: Skeleton, targets: tuple[str, ...]) -> dict[str, int]:
         """Return weight -> how many numbers an adapter holds for it, of the denoiser's layers that are targeted."""
-        weights = [name for name in skeleton.shapes if name.startswith("unet.") and name.endswith(".weight")]
         numbers = {
-            name: self._trained_by.numbers(self.recipe, skeleton.shapes[name])
-            for name in weights
-            if is_target(name.removesuffix(".weight"), targets)
+            name: self._trained_by.numbers(self.recipe, skeleton.shapes[name]) for name in skeleton.targeted(targets)
         }
         return {name: count for name, count in numbers.items() if count}
 
@@ -183,10 +180,12 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
         for method, recipe in study.methods.items()
     ]
     if study.identity_control:
-        nulls = dict(study.methods) if study.subjects else {}
-        if study.adapters and all(known_method(name).proved(recipe, None) for name, recipe in nulls.items()):
-            nulls[LORA.name] = LORA.recipe()  # adapters brought along may update weights, and so has one control
-        wanted += [AdapterOrder(f"{CONTROL}-{name}", name, recipe, base_sha256) for name, recipe in nulls.items()]
+        recipes = list(study.methods.items()) if study.subjects else []
+        nulls = [AdapterOrder(f"{CONTROL}-{name}", name, recipe, base_sha256) for name, recipe in recipes]
+        if study.adapters and all(null.triggers is not None for null in nulls):
+            # Adapters brought along may update weights, and so has to do one control.
+            nulls.append(AdapterOrder(f"{CONTROL}-{LORA.name}", LORA.name, LORA.recipe(), base_sha256))
+        wanted += nulls
     return tuple(wanted)
 
 

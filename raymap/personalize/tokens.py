@@ -6,7 +6,7 @@ import copy
 from typing import Self
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.update import Token
 from raymap.base.skeleton import word_id
@@ -20,9 +20,7 @@ class LearnedTokens:
     The trained vectors are all that exists of them: no other embedding can change, and the pipeline stays as it was.
     """
 
-    def __init__(
-        self, pipeline: StableDiffusionPipeline, triggers: list[str], vectors: int, initializers: list[str]
-    ) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, triggers: list[str], vectors: int, initializers: list[str]) -> None:
         """Start all vectors of each trigger from the embedding of its initializer.
 
         Raises:
@@ -50,7 +48,7 @@ class LearnedTokens:
         self._ids: dict[tuple[int, str], torch.Tensor] = {}
 
     @classmethod
-    def of(cls, pipeline: StableDiffusionPipeline, lessons: Lessons, vectors: int) -> Self:
+    def of(cls, pipeline: DiffusionPipeline, lessons: Lessons, vectors: int) -> Self:
         """Return tokens for the triggers of lessons; raises as the constructor."""
         return cls(pipeline, [x.trigger for x in lessons], vectors, [x.initializer for x in lessons])
 

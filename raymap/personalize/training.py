@@ -8,8 +8,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 
+from raymap.base.pipeline import denoiser_of
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views
 from raymap.store.files import write_atomically
@@ -35,7 +36,7 @@ class _Batch:
 
 
 def fit(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     weights: list[torch.nn.Parameter],
     encode: Encoder,
     views: list[Views],
@@ -59,6 +60,7 @@ def fit(
         checkpoint: the file that is written every hundred steps. If it exists, training continues from it, and the
             steps before it are yielded again.
     """
+    denoiser = denoiser_of(pipeline)
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     velocity = schedule.config.prediction_type == "v_prediction"
     randoms = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in views]
@@ -75,7 +77,7 @@ def fit(
             torch.cat([getattr(batch, name) for batch in batches]) for name in ("clean", "noise", "timesteps")
         )
         embeddings = encode([caption for batch in batches for caption in batch.captions])
-        predicted = pipeline.unet(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
+        predicted = denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
         target = schedule.get_velocity(clean, noise, timesteps) if velocity else noise
         squared = (predicted - target).square().unflatten(0, (len(views), -1))
         each = torch.stack([_loss(squared[k], own, batches[k].rows, recipe) for k, own in enumerate(views)])

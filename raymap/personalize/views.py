@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 ENCODE_BATCH = 8
@@ -33,7 +33,7 @@ class Views:
 
 @torch.no_grad()
 def encode(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     images: np.ndarray,
     captions: tuple[tuple[str, ...], ...],
     masks: np.ndarray | None = None,

@@ -14,8 +14,8 @@ from raymap.actors.generator import Generator
 from raymap.actors.scorer import Scorer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.adapters.card import write_card
-from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.adapters.read import foreign_card, read_adapter
+from raymap.adapters.textual_inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.embedded.model import PIPELINE

@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.flops import Flops, count_flops
 from raymap.base.model import Base
@@ -23,7 +24,6 @@ from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.personalize.layers import full_rank, low_rank
 from raymap.study.file import load_study
-from raymap.study.methods.custom_diffusion import KEYS_AND_VALUES
 from tests.commands import Ended
 from tests.small_study import small_study
 
@@ -104,9 +104,8 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "custom_diffusion"])
 def test_a_training_step_takes_the_passes_that_torch_counts(method: str) -> None:
     unet = random_base("sd15", "meta").unet
-    wrapped = (
-        full_rank(unet, KEYS_AND_VALUES, 1) if method == "custom_diffusion" else low_rank(unet, TARGETS, 4, 4, 1, 0)
-    )
+    layers = STABLE_DIFFUSION.keys_and_values
+    wrapped = full_rank(unet, layers, 1) if method == "custom_diffusion" else low_rank(unet, TARGETS, 4, 4, 1, 0)
     with wrapped, FlopCounterMode(display=False) as counter, torch.device("meta"):
         predicted = unet(torch.empty(1, 4, 64, 64), torch.zeros(1), torch.empty(1, 77, 768)).sample
         forward = counter.get_total_flops()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
+from raymap.base.families.registry import family_of
+from raymap.base.pipeline import denoiser_of
 from raymap.personalize.layers import full_rank
 from raymap.personalize.lessons import Lessons, priors_of, views_of, write_tensors
 from raymap.personalize.step import Step
@@ -17,7 +19,7 @@ from raymap.study.methods.custom_diffusion import CUSTOM_DIFFUSION, CustomDiffus
 
 
 def train(
-    pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: CustomDiffusionRecipe, checkpoint: Path
+    pipeline: DiffusionPipeline, lessons: Lessons, recipe: CustomDiffusionRecipe, checkpoint: Path
 ) -> Iterator[Step]:
     """Write `pytorch_custom_diffusion_weights.safetensors` and `<trigger>.safetensors`.
 
@@ -28,8 +30,8 @@ def train(
     tokens = LearnedTokens.of(pipeline, lessons, 1)
     views = views_of(pipeline, lessons, rescaling=recipe.seed if recipe.augment else None)
     priors = priors_of(pipeline, lessons, recipe) if views else None
-    targets = CUSTOM_DIFFUSION.targets(recipe)
-    with full_rank(pipeline.unet, targets, len(lessons), without_gradient=1) as weights:
+    targets = CUSTOM_DIFFUSION.targets(recipe, family_of(pipeline))
+    with full_rank(denoiser_of(pipeline), targets, len(lessons), without_gradient=1) as weights:
         if views:
             trained = [*weights.values(), tokens.vectors]
             yield from fit(pipeline, trained, tokens.encode, views, priors, recipe, checkpoint)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
 from raymap.adapters.lora import LORA_FILE, METADATA
+from raymap.base.pipeline import denoiser_of
 from raymap.drawing.prompts import PromptEncoder
 from raymap.personalize.layers import low_rank
 from raymap.personalize.lessons import Lessons, priors_of, views_of, write_tensors
@@ -18,7 +19,7 @@ from raymap.personalize.training import fit
 from raymap.study.methods.lora import LoraRecipe
 
 
-def train(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: LoraRecipe, checkpoint: Path) -> Iterator[Step]:
+def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: LoraRecipe, checkpoint: Path) -> Iterator[Step]:
     """Write `pytorch_lora_weights.safetensors`, with alpha in its metadata.
 
     Follows diffusers' `train_dreambooth_lora.py` (UNet only): A is Gaussian and B zero, so that the training starts
@@ -27,7 +28,7 @@ def train(pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: LoraRecip
     alpha = recipe.alpha or recipe.rank
     views = views_of(pipeline, lessons)
     priors = priors_of(pipeline, lessons, recipe) if views else None
-    with low_rank(pipeline.unet, recipe.targets, recipe.rank, alpha, len(lessons), recipe.seed) as weights:
+    with low_rank(denoiser_of(pipeline), recipe.targets, recipe.rank, alpha, len(lessons), recipe.seed) as weights:
         if views:
             trained = list(weights.values())
             yield from fit(pipeline, trained, PromptEncoder(pipeline), views, priors, recipe, checkpoint)

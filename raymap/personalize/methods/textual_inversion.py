@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.adapters.textual_inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.personalize.lessons import Lessons, views_of, write_tensors
@@ -15,9 +15,7 @@ from raymap.personalize.training import fit
 from raymap.study.methods.textual_inversion import InversionRecipe
 
 
-def train(
-    pipeline: StableDiffusionPipeline, lessons: Lessons, recipe: InversionRecipe, checkpoint: Path
-) -> Iterator[Step]:
+def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: InversionRecipe, checkpoint: Path) -> Iterator[Step]:
     """Write `learned_embeds.safetensors`; the null adapter's vectors are random.
 
     Follows diffusers' `textual_inversion.py`: only the trigger's embedding is trained. With `restore_rows` false the

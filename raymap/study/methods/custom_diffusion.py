@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from raymap.study.methods.method import Marker, Method, class_word
+from raymap.study.methods.method import Layers, Marker, Method, class_word
 from raymap.study.recipes import Positive, Rate, Recipe, Share, Text
 from raymap.study.subject import Subject
-
-KEYS_AND_VALUES = ("attn2.to_k", "attn2.to_v")
-"""How the names of the layers end that make a prompt's keys and values in cross-attention."""
 
 
 class CustomDiffusionRecipe(Recipe):
@@ -47,8 +44,8 @@ class CustomDiffusion(Method[CustomDiffusionRecipe]):
     def initializer(self, recipe: CustomDiffusionRecipe, subject: Subject | None) -> str:
         return recipe.initializer
 
-    def targets(self, recipe: CustomDiffusionRecipe) -> tuple[str, ...]:
-        return KEYS_AND_VALUES
+    def targets(self, recipe: CustomDiffusionRecipe, layers: Layers) -> tuple[str, ...]:
+        return layers.keys_and_values
 
 
 CUSTOM_DIFFUSION = CustomDiffusion()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.study.methods.method import Marker, Method
+from raymap.study.methods.method import Layers, Marker, Method
 from raymap.study.recipes import Positive, Rate, Recipe, Text
 from raymap.study.subject import Subject
 
@@ -35,7 +35,7 @@ class Lora(Method[LoraRecipe]):
     def trigger(self, recipe: LoraRecipe, subject: Subject | None) -> str:
         return recipe.trigger
 
-    def targets(self, recipe: LoraRecipe) -> tuple[str, ...]:
+    def targets(self, recipe: LoraRecipe, layers: Layers) -> tuple[str, ...]:
         return recipe.targets
 
     def numbers(self, recipe: LoraRecipe, shape: tuple[int, ...]) -> int:

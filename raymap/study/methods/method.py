@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from raymap.errors import InputError
 from raymap.study.recipes import Recipe
@@ -18,6 +18,15 @@ CONTROL_CLASS = "object"
 Marker = Literal["o", "s", "^", "v", "D", "P", "X"]
 """Matplotlib's name of a marker: circle, square, triangle up or down, diamond, filled plus, filled x."""
 R = TypeVar("R", bound=Recipe)
+
+
+class Layers(Protocol):
+    """What a method may ask of a base: a `Family` (raymap.base.families.family) has it."""
+
+    @property
+    def keys_and_values(self) -> tuple[str, ...]:
+        """The ends of the names of the layers that turn a prompt into keys and values."""
+        ...
 
 
 class Method(ABC, Generic[R]):
@@ -79,7 +88,7 @@ class Method(ABC, Generic[R]):
         """Return the word from whose embedding a learned token starts: by default the class word's last word."""
         return class_word(subject).split()[-1]
 
-    def targets(self, recipe: R) -> tuple[str, ...]:
+    def targets(self, recipe: R, layers: Layers) -> tuple[str, ...]:
         """Return which of the denoiser's layers are trained, by whole names or ends of names (`attn2.to_k`)."""
         return ()
 
@@ -119,8 +128,3 @@ class Method(ABC, Generic[R]):
 def class_word(subject: Subject | None) -> str:
     """Return the common noun for a subject, or the one that stands in for the null adapter's."""
     return subject.class_word if subject else CONTROL_CLASS
-
-
-def is_target(layer: str, targets: tuple[str, ...]) -> bool:
-    """Return whether a layer is targeted by its whole name or the end of it, as peft matches `target_modules`."""
-    return any(layer == target or layer.endswith(f".{target}") for target in targets)

@@ -33,21 +33,26 @@ def find_method(name: str) -> Method[Any] | None:
     """Return the method of this name, None where there is none. A name of raymap's own cannot be taken by another.
 
     Raises:
-        InputError: an installed package offers it, and it cannot be loaded or is not a method of that name.
+        InputError: an installed package has it, and it cannot be loaded or is not a method of that name; or several
+            packages have it.
     """
     if name in METHODS:
         return METHODS[name]
-    for entry in entry_points(group=GROUP, name=name):
-        where = f"method {name} of the package {entry.dist.name if entry.dist else '?'}"
-        try:
-            method = entry.load()
-        except Exception as error:  # whatever a package of others raises while it is imported
-            raise InputError(where, f"cannot be loaded ({error!r})", "correct or uninstall the package") from error
-        if not isinstance(method, Method) or method.name != name or not re.fullmatch(NAME, name) or name == CONTROL:
-            problem = f"{entry.value} is not a method that may be called {name!r}"
-            raise InputError(where, problem, "let it name an instance of raymap.study.methods.method.Method")
-        return method
-    return None
+    entries = tuple(entry_points(group=GROUP, name=name))
+    if not entries:
+        return None
+    packages = " and ".join(entry.dist.name if entry.dist else "?" for entry in entries)
+    where = f"method {name} of {packages}"
+    if len(entries) > 1:
+        raise InputError(where, "is the name of several methods", "uninstall all of these packages but one")
+    try:
+        method = entries[0].load()
+    except Exception as error:  # whatever another package raises while it is imported
+        raise InputError(where, f"cannot be loaded ({error!r})", "correct or uninstall the package") from error
+    if not isinstance(method, Method) or method.name != name or not re.fullmatch(NAME, name) or name == CONTROL:
+        problem = f"{entries[0].value} is not a method that may be called {name!r}"
+        raise InputError(where, problem, "let it name an instance of raymap.study.methods.method.Method")
+    return method
 
 
 def known_method(name: str) -> Method[Any]:

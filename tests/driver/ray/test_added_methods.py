@@ -37,11 +37,11 @@ lora_of_values = attention_output.methods:LORA_OF_VALUES
 PROMPTS = {"animals": ["a brown bear on snow"], "objects": ["a red car on a street"], "scenes": ["a city at night"]}
 
 
-def installed(folder: Path, entry_points: str = ENTRY_POINTS) -> Path:
+def installed(folder: Path, entry_points: str = ENTRY_POINTS, package: str = "attention-output") -> Path:
     """Write what pip leaves of an installed package, but for its modules, and return the folder."""
-    about = folder / "attention_output-1.0.dist-info"
+    about = folder / f"{package.replace('-', '_')}-1.0.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: attention-output\nVersion: 1.0\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(entry_points)
     return folder
 
@@ -98,7 +98,7 @@ def test_added_methods_are_trained_by_their_own_trainers(added: Path) -> None:
     untrained = load_file(added / "adapters" / "identity-attention_output" / "attention_output.safetensors")
     assert len(trained) == sum(name.endswith("attn2.to_out.0.weight") for name in base) > 0
     for key, weight in trained.items():
-        own = base[key.replace(".whole_weight", ".weight")]
+        own = base[key.replace(".whole.weight", ".weight")]
         assert untrained[key].equal(own)
         assert not weight.equal(own)
     values = load_file(added / "adapters" / "star-cup-lora_of_values" / "pytorch_lora_weights.safetensors")
@@ -214,6 +214,14 @@ def test_a_package_that_is_wrong_is_named_and_stops_nothing_else(
         monkeypatch.syspath_prepend(str(path))
     find_method.cache_clear()
     assert method_names() == ("textual_inversion", "lora", "custom_diffusion", "attention_output")
-    with pytest.raises(InputError, match=rf"attention_output of the package attention-output: .*{problem}"):
+    with pytest.raises(InputError, match=rf"method attention_output of attention-output: .*{problem}"):
         load_study(small_study(tmp_path, methods={"attention_output": {}}))
     assert list(load_study(small_study(tmp_path)).methods) == ["lora"]
+
+
+def test_a_name_that_two_packages_claim_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("one", "other"):
+        monkeypatch.syspath_prepend(str(installed(tmp_path / "site", package=package)))
+    find_method.cache_clear()
+    with pytest.raises(InputError, match=r"method attention_output of (one and other|other and one): is the name of"):
+        load_study(small_study(tmp_path, methods={"attention_output": {}}))

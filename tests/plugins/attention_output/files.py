@@ -10,7 +10,7 @@ from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 FILE = "attention_output.safetensors"
-SUFFIX = ".whole_weight"
+SUFFIX = ".whole.weight"  # a key without .weight could be that of a learned token
 
 
 def key_of(parameter: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raymap.study.methods.lora import Lora, LoraRecipe
-from raymap.study.methods.method import Method
+from raymap.study.methods.method import Layers, Method
 from raymap.study.recipes import Positive, Rate, Recipe, Text
 from raymap.study.subject import Subject
 
@@ -28,7 +28,7 @@ class AttentionOutput(Method[AttentionOutputRecipe]):
     def trigger(self, recipe: AttentionOutputRecipe, subject: Subject | None) -> str:
         return recipe.trigger
 
-    def targets(self, recipe: AttentionOutputRecipe) -> tuple[str, ...]:
+    def targets(self, recipe: AttentionOutputRecipe, layers: Layers) -> tuple[str, ...]:
         return ("attn2.to_out.0",)
 
 
