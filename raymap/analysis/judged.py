@@ -26,7 +26,7 @@ from raymap.plan.blocks import BASE
 from raymap.scoring.judges import JudgeInfo
 from raymap.store.files import files_in, local_copy, read_each, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
-from raymap.store.schema import JUDGED, JUDGED_MAP, JUDGES, stamped
+from raymap.store.schema import DECLARED, JUDGED, JUDGED_MAP, stamped
 from raymap.study.methods.method import CONTROL
 
 ROW = ("judge", "adapter", "prompt_id", "seed", "seed_b")
@@ -56,7 +56,7 @@ def reduce_judged(folder: Path, cells: pl.DataFrame, digest: str) -> Judged | No
     judged = judged_map(rows, cells)
     stamp = stamped(JUDGED_MAP, digest)
     declared = json.dumps([asdict(info) for info in infos])
-    schema = stamp.with_metadata({**stamp.metadata, JUDGES: declared})
+    schema = stamp.with_metadata({**stamp.metadata, DECLARED: declared})
     write_atomically(folder / "judged.arrow", arrow_bytes(judged.to_arrow().cast(schema)))
     return summarize_judged(judged, rows, infos)
 
@@ -94,7 +94,7 @@ def read_judged_map(folder: Path) -> pl.DataFrame:
 def _declared(path: Path) -> bytes:
     with pa.ipc.open_file(path) as file:
         metadata: dict[bytes, bytes] = file.schema.metadata or {}
-    return metadata.get(JUDGES, b"[]")
+    return metadata.get(DECLARED, b"[]")
 
 
 def judged_map(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

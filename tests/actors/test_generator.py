@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from raymap.adapters.inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from safetensors.torch import save_file
 
 from raymap.actors.generator import Generator
