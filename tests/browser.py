@@ -1,4 +1,4 @@
-"""A real headless Chromium for tests of the report: what it complains of and what it asks for is written down."""
+"""A real headless Chromium for tests of the report: what it complains of and what it fetches is written down."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Dialog, Locator, Page, sync_playwright
 
+from tests.commands import HANG_S
+
+HANG_MS = HANG_S * 1000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
 @dataclass
 class Opened:
-    """A page in the browser; `complaints` are its errors and warnings, `asked` what it fetched beside itself."""
+    """A page in the browser: `complaints` are its errors and warnings, `asked` what it fetched besides itself."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -46,12 +48,15 @@ class Opened:
         return list(self.page.evaluate("shown.columns.map(a => a.name)"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """The browser; one at a time in a process."""
+    """The browser, one per process. Without one on this machine, tests that ask for it are skipped."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
+            timeout=HANG_MS,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"],
         )
         yield browser
@@ -62,6 +67,7 @@ def chromium() -> Iterator[Browser]:
 def opened(chromium: Browser, path: Path, **options: Any) -> Iterator[Opened]:
     """Open a file in a fresh profile, with Playwright's options for a page (color_scheme, viewport, …)."""
     page = chromium.new_page(**options)
+    page.set_default_timeout(HANG_MS)
     seen = Opened(page)
     page.on("console", lambda message: seen.complaints.append(message.text))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))

@@ -1,59 +1,39 @@
-"""Shared fixtures: a small but real study, run once through the real command and a real Ray runtime."""
+"""Markers by folder, and what most tests share: a small study, and its run folder as the real command leaves it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
 
-from raymap.embedded.subjects import STAR_CUP
+from tests.commands import Ended, raymap_command
+from tests.once import made_once
+from tests.small_study import small_study
 
-pytest_plugins = ("tests.browser",)
+pytest_plugins = ("tests.browser", "tests.bucket")
 
-PROMPTS = {
-    "people": ["a man with black hair in a blue shirt"],
-    "animals": ["a brown bear on snow"],
-    "objects": ["a red car on a street", "a blue teapot on a table"],
-    "scenes": ["a city at night"],
-    "styles": ["a pencil sketch of a gray dog"],
-    "abstract": ["red and blue stripes"],
-}
-
-
-def small_study(folder: Path, **changes: Any) -> Path:
-    """Write a study of one drawn subject, seven prompts, two seeds, short samplings, one worker; return its path."""
-    references = [str(path) for path in STAR_CUP.write_references(folder / "references", n=3)]
-    raw: dict[str, Any] = {
-        "name": "small",
-        "seeds": 2,
-        "sampler": {"steps": 3, "guidance_scale": 3.0},
-        "prompts": PROMPTS,
-        "batch_size": 4,
-        "images": "all",
-        "subjects": [{"name": "star-cup", "category": "object", "class_word": "cup", "references": references}],
-        "methods": {"lora": {"steps": 20, "batch_size": 2, "learning_rate": 1e-3}},
-        "resources": {"workers": 1},
-    }
-    raw.update(changes)
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in raw.items() if v is not None}))
-    return path
+TESTS = Path(__file__).parent
+MARKERS = ("slow", "ray", "browser")
+"""A folder with one of these names gives its name to all tests in it as their marker."""
+FOLDERS = {"benchmarks": ("slow", "ray"), "cluster": ("ray",)}
+"""Other folders that give markers to their tests."""
 
 
-def raymap_command(*args: str | Path) -> list[str]:
-    """Return the command line of the installed program."""
-    return [str(Path(sys.executable).with_name("raymap")), *(str(a) for a in args)]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folders, and let those begin first that take longest."""
+    for item in items:
+        for folder in item.path.relative_to(TESTS).parts[:-1]:
+            for marker in FOLDERS.get(folder, (folder,) if folder in MARKERS else ()):
+                item.add_marker(marker)
+    items.sort(key=lambda item: next((k for k, name in enumerate(MARKERS) if item.get_closest_marker(name)), 9))
 
 
 @pytest.fixture(scope="session")
@@ -66,41 +46,58 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def study(shared: Path) -> Path:
     """The small study's file."""
-    with alone(shared / "study.lock"):
-        path = shared / "study" / "study.yaml"
-        return path if path.exists() else small_study(path.parent)
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        small_study(folder)
+
+    return made_once(shared / "study", make) / "study.yaml"
 
 
 @pytest.fixture(scope="session")
 def finished(study: Path, shared: Path) -> Path:
-    """The small study's run folder, after the real command ended well; whichever process needs it first runs it."""
-    output = shared / "finished"
-    with alone(shared / "finished.lock"):
-        if not (output / "report" / "index.html").exists():
-            command = raymap_command("run", study, "--output", output)
-            done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
-    return output
+    """The small study's run folder, after the real command ended well.
 
+    Beside it lies `finished.loaded`: the files that the driver had in its memory after the first batch was drawn.
+    """
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock between this session's processes."""
-    with FileLock(path):
-        yield
+    def make(folder: Path) -> None:
+        log, loaded = folder.with_name("finished.log"), folder.with_name("finished.loaded")
+        with log.open("w") as file:
+            driver = subprocess.Popen(raymap_command("run", study, "--output", folder), stdout=file, stderr=file)
+        while driver.poll() is None:
+            if (folder / "ledger.jsonl").exists() and not loaded.exists():
+                loaded.write_text(Path(f"/proc/{driver.pid}/maps").read_text())
+            time.sleep(0.1)
+        assert driver.returncode == 0, log.read_text()
+
+    return made_once(shared / "finished", make)
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Run the command line in this process and return its exit code and what it printed on stderr."""
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the command line in this process, where no test is about the process itself."""
     from raymap.cli import main
 
-    def run(*args: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["raymap", *(str(a) for a in args)])
+    def run(*args: str | Path) -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["raymap", *(str(arg) for arg in args)])
+        code = 0
         try:
             main()
         except SystemExit as ended:
-            return int(ended.code or 0), capsys.readouterr().err
-        return 0, capsys.readouterr().err
+            code = int(ended.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def call(command: Callable[..., Ended]) -> Callable[..., tuple[int, str]]:
+    """Run the command line in this process and return its exit code and what it printed on stderr."""
+
+    def run(*args: str | Path) -> tuple[int, str]:
+        ended = command(*args)
+        return ended.code, ended.err
 
     return run

@@ -1,4 +1,4 @@
-"""Measures attention, a block and an adapter at a time, and tabulates what was measured."""
+"""Measures attention, one block under one adapter at a time, and puts the measurements into tables."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
 from raymap.actors.generator import Generator
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import AttentionSpec, TablesSpec
-from raymap.attention.denoise import Compared, Comparer
-from raymap.attention.heat import TokenMaps
-from raymap.attention.tokens import CLASSES
-from raymap.plan import BASE, AdapterInfo, Block
+from raymap.drawing.attention.denoise import Compared, Comparer
+from raymap.drawing.attention.heat import TokenMaps
+from raymap.drawing.attention.tokens import CLASSES
+from raymap.plan.blocks import BASE, AdapterInfo, Block
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
 
 
 class AttentionMeter:
-    """One base model on one device, with every adapter's attention set beside its own."""
+    """One base on one device, whose attention is compared with that under every adapter."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self._generator = Generator(spec.generator)
@@ -28,12 +29,12 @@ class AttentionMeter:
             own.pipeline, own.store, own.encoder, drawing.sampler, spec.settings, drawing.batch_size
         )
 
-    def ready(self, tables: bool = True) -> dict[str, Any]:
-        """Return what is recorded of a worker: device and threads; `tables` is the answer of the one beside it."""
-        return self._generator.ready(tables)
+    def ready(self, scorer: bool = True) -> WorkerInfo:
+        """Return what is recorded of a worker; `scorer` is the answer of the actor beside it."""
+        return self._generator.ready(scorer)
 
     def draw(self, block: Block, adapter: str) -> tuple[Compared | None, Drawn]:
-        """Compare a block's attention under an adapter with the base's; of the base itself there is nothing to say."""
+        """Compare a block's attention under an adapter with the base's; for the base itself nothing is measured."""
         start = time.perf_counter()
         prompts = [item.prompt for item in block.items]
         if adapter == BASE:
@@ -48,7 +49,7 @@ class AttentionMeter:
 
 
 class AttentionTables:
-    """Turns comparisons into rows of schema ATTENTION; stands where drawing has its scorer."""
+    """Turns comparisons into rows of schema ATTENTION, in the role of a scorer."""
 
     def __init__(self, spec: TablesSpec) -> None:
         self.spec = spec
@@ -56,17 +57,17 @@ class AttentionTables:
     def ready(self) -> bool:
         return True
 
-    def score_base(self, block: Block, compared: None, drawn: Drawn) -> Scored:
-        """Return no rows: a base alone has no shift."""
+    def score_base(self, block: Block, batch: None, drawn: Drawn) -> Scored:
+        """Return no rows: the base alone has no shift."""
         return Scored(stamped(ATTENTION, self.spec.digest).empty_table(), None, [], drawn.device, drawn.seconds)
 
     def read_base(self, block: Block) -> None:
-        """Return nothing: comparing needs no pictures."""
+        """Return nothing: a comparison needs no images."""
 
-    def score_adapted(self, block: Block, adapter: AdapterInfo, compared: Compared, drawn: Drawn, base: None) -> Scored:
-        """Return a row a (seed, protocol, layer, bin, head group, class of tokens that the prompt has)."""
-        table = attention_table(block, adapter, compared, self.spec.protocols, self.spec.digest)
-        tokens = None if compared.heat is None else token_table(block, adapter, compared.heat, self.spec.digest)
+    def score_adapted(self, block: Block, adapter: AdapterInfo, batch: Compared, drawn: Drawn, base: None) -> Scored:
+        """Return one row per prompt, seed, protocol, layer, bin, head group and class of tokens that the prompt has."""
+        table = attention_table(block, adapter, batch, self.spec.protocols, self.spec.digest)
+        tokens = None if batch.heat is None else token_table(block, adapter, batch.heat, self.spec.digest)
         return Scored(table, tokens, [], drawn.device, drawn.seconds)
 
 

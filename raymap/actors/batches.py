@@ -1,4 +1,4 @@
-"""What actors say of a batch: the generator to the scorer, the scorer to the reducer."""
+"""What actors report of a batch: the generator to the scorer, and the scorer to the reducer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Drawn:
-    """How a batch was drawn: which pictures are proved to be the base's own, on what device, in how many seconds."""
+    """How a batch was drawn: which images are proved to be the base's own, on what device, in how many seconds."""
 
     unchanged: tuple[bool, ...]
     device: str
@@ -18,9 +18,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit's rows, its pictures' features and digests in the block's order, and how it came about.
+    """A unit's rows, its images' features and digests in the block's order, and where and how fast it was drawn.
 
-    `features` (schema FEATURES) is None where no picture was drawn.
+    `features` (schema FEATURES) is None where no image was drawn, `judged` (schema JUDGED) where there are no judges
+    beside CLIP and LPIPS.
     """
 
     table: pa.Table
@@ -28,3 +29,4 @@ class Scored:
     images: list[str]
     device: str
     seconds: dict[str, float]
+    judged: pa.Table | None = None

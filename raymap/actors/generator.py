@@ -1,61 +1,61 @@
-"""Draws batches: holds the base and all adapters resident and swaps between them."""
+"""Draws batches: keeps the base and all adapters in memory and swaps between them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
 from raymap.actors.batches import Drawn
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import GeneratorSpec
-from raymap.adapters.folder import read_phrase
+from raymap.adapters.card import read_phrase
+from raymap.adapters.derived import derived
 from raymap.adapters.read import load_adapter
-from raymap.adapters.skeleton import skeleton_of
-from raymap.adapters.store import AdapterStore, weights_of
+from raymap.adapters.resident import AdapterStore, weights_of
 from raymap.adapters.update import Adapter
-from raymap.adapters.variants import derived
-from raymap.device import device_name, pin
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import denoising_steps, draw
-from raymap.diffusion.speed import compiled_once, speed_up
-from raymap.interventions import MARK, Variant, in_force
-from raymap.plan import BASE, Block
+from raymap.base.compile import compiled_once, speed_up
+from raymap.base.device import device_name, pin
+from raymap.base.model import open_base
+from raymap.base.pipeline import load
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import denoising_steps, draw
+from raymap.plan.blocks import BASE, Block
+from raymap.study.interventions import MARK, Variant, in_force
 
 
 class Generator:
-    """One base model on one device, drawing blocks under any adapter or variant of one."""
+    """One base on one device, which draws blocks under any adapter or variant of one."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         pin(spec.threads)
         self.spec = spec
         self.device = device_name(spec.device)
-        base = resolve(str(spec.base))
-        self.pipeline = load(base, spec.device, getattr(torch, spec.dtype))
+        base = open_base(str(spec.base))
+        self._family = base.family
+        self.pipeline = load(base.folder, spec.device, getattr(torch, spec.dtype))
         speed_up(self.pipeline, spec.speed)
         self._drew = False
         self.store = AdapterStore(self.pipeline)
         self._resident: dict[str, Adapter] = {}
         for name, folder in spec.adapters.items():
-            self._add(name, load_adapter(folder, skeleton_of(base)))
+            self._add(name, load_adapter(folder, base.skeleton))
         folders = spec.adapters if spec.triggered else {}
         self.phrases = {name: read_phrase(folder) for name, folder in folders.items()}
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
-    def ready(self, scorer: bool = True) -> dict[str, Any]:
-        """Return what run.json records of a worker: device and threads; `scorer` is the answer of the one beside it."""
-        return {"device": self.device, "threads": self.spec.threads}
+    def ready(self, scorer: bool = True) -> WorkerInfo:
+        """Return what run.json records of a worker; `scorer` is the answer of the actor beside it."""
+        return WorkerInfo(self.device, self.spec.threads)
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
         """Draw a block by the base (`adapter` is "base"), under an adapter or under a variant of one.
 
         Returns:
-            uint8 (N, H, W, 3), or no picture at all where every one is proved to be the base's own; and how.
+            uint8 (N, H, W, 3), or no image at all where each is proved to be the base's own; and how it was drawn.
 
         Raises:
             DrawingError: a pixel is not finite.
@@ -69,7 +69,7 @@ class Generator:
             self.store.swap(None)
         elif MARK in adapter:
             before_step = self._intervene(Variant.parse(adapter))
-            if self.store.text_state is not None:  # as many embeddings as variants and prompts would fill the device
+            if self.store.text_state is not None:  # kept for every variant and prompt, embeddings would fill the device
                 encoder = PromptEncoder(self.pipeline, self.store)
         else:
             phrase = self.phrases.get(adapter)
@@ -93,7 +93,7 @@ class Generator:
         self._resident[name] = adapter
 
     def _intervene(self, variant: Variant) -> Callable[[int], None] | None:
-        """Put a variant in force; return what has to be done before each denoising step, if anything."""
+        """Put a variant in force; return what is to be called before each denoising step, if anything."""
         name = variant.adapter
         if variant.family in ("random", "budget"):
             name = variant.name
@@ -101,11 +101,10 @@ class Generator:
                 self.store.restore()
                 self._add(name, derived(self._resident[variant.adapter], variant, weights_of(self.pipeline)))
         updates = self._resident[name].updates
-        self.store.swap(name, variant.alpha, variant.only(updates))
+        self.store.swap(name, variant.alpha, self._family.acting(variant, updates))
         if variant.family != "timesteps":
             return None
-        text_alone = frozenset(key for key in updates if not key.startswith("unet."))
-
+        text_alone = frozenset(key for key in updates if not self._family.in_denoiser(key))
         steps = denoising_steps(self.pipeline, self.spec.sampler)
 
         def before_step(step: int) -> None:

@@ -11,29 +11,32 @@ import pyarrow as pa
 import torch
 
 from raymap.actors.batches import Drawn, Scored
+from raymap.actors.judged import Judges
 from raymap.actors.specs import ScorerSpec
-from raymap.device import pin
+from raymap.base.device import pin
 from raymap.errors import DrawingError
-from raymap.plan import BASE, AdapterInfo, Block, Item
+from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest
 from raymap.store.lock import check_seen
 from raymap.store.schema import FEATURES, NOISE, SCORES, stamped
+from raymap.study.interventions import MARK
 
 
 @dataclass(frozen=True)
 class _Base:
-    """A block's base pictures as they are scored against: their features, cosines and digests."""
+    """A block's base images as they are scored against: features, cosines, digests, scores of further prompt judges."""
 
     block: int
     features: torch.Tensor
     cosines: np.ndarray
     digests: list[str]
+    judged: dict[str, np.ndarray]
 
 
 class Scorer:
-    """CLIP and LPIPS over a block's pictures; keeps the pictures that resumption and the report need."""
+    """CLIP, LPIPS and a study's further judges over a block's images; keeps those that resuming and the report need."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         pin(spec.threads)
@@ -41,6 +44,7 @@ class Scorer:
         self.folder = RunFolder(spec.folder)
         self.clip = ClipScorer(spec.clip, spec.device)
         self.lpips = LpipsScorer(spec.lpips, spec.device)
+        self.judges = Judges(spec.judges, spec.device, spec.digest) if spec.judges else None
         self._base: _Base | None = None
 
     def ready(self) -> bool:
@@ -72,8 +76,9 @@ class Scorer:
                 )
         table = pa.Table.from_pylist(rows, stamped(NOISE, self.spec.digest))
         features = self._features(block, BASE, base.features)
+        judged = self.judges.compare_seeds(block, pixels, base.judged) if self.judges else None
         seconds = drawn.seconds | {"score_s": time.perf_counter() - start}
-        return Scored(table, features, base.digests, drawn.device, seconds)
+        return Scored(table, features, base.digests, drawn.device, seconds, judged)
 
     def read_base(self, block: Block) -> np.ndarray:
         """Return the kept base pictures of a block, uint8 (N, H, W, 3)."""
@@ -89,8 +94,9 @@ class Scorer:
             base: the base pictures, drawn on the same device.
 
         Raises:
-            DrawingError: an all-black picture, one of the base's too; a score that is not finite; a picture that was
+            DrawingError: an all-black image, one of the base's too; a score that is not finite; an image that was
                 drawn although it is proved to be the base's own, and differs from it.
+            RuntimeError: a further judge broke.
         """
         start = time.perf_counter()
         own = self._of_base(block, base)
@@ -107,6 +113,9 @@ class Scorer:
             cosines, distances, digests = own.cosines, np.zeros(len(base), dtype=np.float32), own.digests
         if not all(np.isfinite(found).all() for found in (own.cosines, cosines, distances)):
             raise DrawingError(f"block {block.index} under {adapter.name}: a score is not finite")
+        judged = None
+        if self.judges and MARK not in adapter.name:  # variants belong to no map
+            judged = self.judges.compare_adapted(block, adapter.name, base, pixels, own.judged)
         if len(pixels):
             kept = self._kept(block, distances)
             self.folder.save_images(adapter.name, [block.items[k] for k in kept], pixels[kept], durable=True)
@@ -128,7 +137,7 @@ class Scorer:
         }
         table = pa.table(columns, schema=stamped(SCORES, self.spec.digest))
         seconds = drawn.seconds | {"score_s": time.perf_counter() - start}
-        return Scored(table, features, digests, drawn.device, seconds)
+        return Scored(table, features, digests, drawn.device, seconds, judged)
 
     def _features(self, block: Block, adapter: str, features: torch.Tensor) -> pa.Table:
         columns = {
@@ -146,7 +155,9 @@ class Scorer:
             _check(block, pixels, BASE)
             features = self.clip.image_features(pixels)
             cosines = self.clip.cosines([item.prompt for item in block.items], features)
-            self._base = _Base(block.index, features, cosines, [pixel_digest(picture) for picture in pixels])
+            judged = self.judges.scores(block.items, pixels) if self.judges else {}
+            digests = [pixel_digest(image) for image in pixels]
+            self._base = _Base(block.index, features, cosines, digests, judged)
         return self._base
 
     def _kept(self, block: Block, distances: np.ndarray) -> list[int]:

@@ -1,19 +1,23 @@
-"""What actors are built from: names, paths and settings, which the driver sends them. Loads no torch."""
+"""What actors are built from: names, paths and settings, which the driver sends to them. Loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
-from raymap.study import AttentionSettings, SamplerSettings, SpeedSettings
+from raymap.plan.blocks import Plan
+from raymap.store.folder import RunFolder
+from raymap.study.interventions import MARK
+from raymap.study.model import AttentionSettings, SamplerSettings, SpeedSettings, Study
 
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What a generator needs to know: the base by its name, which each node resolves; adapters' folders by theirs.
+    """What a generator needs to know: the base's name, which each node resolves for itself, and the adapters' folders.
 
-    `triggered` puts the adapter's own trigger before each prompt that it draws; `draw_anyway` draws images that are
-    proved to be the base's own, too. `dtype` is torch's name of what the model computes in.
+    `triggered` puts an adapter's own trigger before each prompt that it draws; `draw_anyway` also draws the images
+    that are proved to be the base's own. `dtype` is torch's name for the number format that the model computes in.
     """
 
     base: str | Path
@@ -27,12 +31,34 @@ class GeneratorSpec:
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
 
+    @classmethod
+    def of(cls, study: Study, base: str, plan: Plan, folder: RunFolder) -> Self:
+        """Return what a study's generators need; variants of an adapter are made from the adapter's own files.
+
+        Args:
+            base: the name by which every node gets the same files.
+        """
+        adapters = dict.fromkeys(adapter.name.partition(MARK)[0] for adapter in plan.adapters)
+        return cls(
+            base,
+            {name: folder.adapter(name) for name in adapters},
+            study.sampler,
+            plan.batch_size,
+            study.dtype,
+            triggered=study.protocol == "triggered",
+            draw_anyway=study.draw_anyway,
+            threads=study.resources.threads_per_worker,
+            device=study.resources.device,
+            speed=study.speed,
+        )
+
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """What a scorer needs to know; `keep_all` keeps every adapted image, else one a prompt and adapter.
+    """What a scorer needs to know: the names of its judges, where to write, and what it computes on.
 
-    `device` is the type of device that it computes on.
+    With `keep_all` every adapted image is kept, else one per prompt and adapter. `device` is a type of device, `cpu` or
+    `cuda`. `judges` are those beside CLIP and LPIPS.
     """
 
     clip: str
@@ -42,11 +68,26 @@ class ScorerSpec:
     keep_all: bool
     threads: int
     device: str
+    judges: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, study: Study, plan: Plan, folder: RunFolder) -> Self:
+        """Return what a study's scorers need."""
+        return cls(
+            study.clip,
+            study.lpips,
+            folder.root,
+            plan.digest,
+            keep_all=study.images == "all",
+            threads=study.resources.threads_per_worker,
+            device=study.resources.device,
+            judges=study.judges,
+        )
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a worker needs to know to measure attention: how to draw, and how to reduce."""
+    """What a worker needs to know to measure attention: how to draw, and how to reduce maps."""
 
     generator: GeneratorSpec
     settings: AttentionSettings
@@ -54,7 +95,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class TablesSpec:
-    """What tabulating needs to know: the digest that stamps the tables, and the order of the protocols."""
+    """What tables of attention need: the digest with which they are stamped, and the order of the protocols."""
 
     digest: str
     protocols: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Trains adapters, one group after another, on one device."""
+"""Trains adapters on one device, one group after another."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from raymap.adapters.folder import CARD, write_card
+from raymap.adapters.card import CARD, write_card
 from raymap.adapters.read import read_adapter
-from raymap.adapters.skeleton import skeleton_of
-from raymap.adapters.store import AdapterStore
-from raymap.device import pin
-from raymap.diffusion.base import resolve
-from raymap.diffusion.pipeline import load
-from raymap.diffusion.prompts import PromptEncoder
-from raymap.diffusion.sampling import draw
+from raymap.adapters.resident import AdapterStore
+from raymap.base.device import pin
+from raymap.base.model import open_base
+from raymap.base.pipeline import load
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
 from raymap.errors import DrawingError, InputError
-from raymap.personalize.methods import lesson_of, train
+from raymap.personalize.lessons import lesson_of, trainer_of
 from raymap.personalize.orders import SAMPLES, AdapterOrder
-from raymap.personalize.references import read_reference
+from raymap.personalize.references.read import read_reference
 from raymap.personalize.step import Step
 from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.store.lock import check_seen
-from raymap.study import SamplerSettings
+from raymap.study.model import SamplerSettings
 
 
 class Trainer:
-    """One base model on one device, personalized again and again from its pristine weights."""
+    """One base model on one device, which is personalized again and again from its pristine weights."""
 
     def __init__(self, base: str | Path, threads: int, device: str) -> None:
         pin(threads)
-        folder = resolve(str(base))
-        self.skeleton = skeleton_of(folder)
-        self.pipeline = load(folder, device)
+        self.base = open_base(str(base))
+        self.pipeline = load(self.base.folder, device)
 
     def ready(self, run: Path) -> bool:
-        """Return once it can train; InputError where this node does not see the run folder."""
+        """Return True once it can train; raise InputError if this node does not see the run folder."""
         check_seen(run)
         return True
 
     def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:
-        """Train orders of one method together, each into its adapter folder, yielding progress.
+        """Train orders of one method together, each into its adapter folder, and yield the progress.
 
-        Beside the weights lie `samples.png`, what the adapted model draws for the subject's own caption, and
-        `losses.png`. An adapter's folder appears whole, when all is written; one that is there already stays.
+        Beside the weights are `samples.png`, which the adapted model draws for the subject's own caption, and
+        `losses.png`. The folder of an adapter appears once all of it is written; one that exists already stays.
 
         Args:
-            scratch: holds the checkpoint, from which a training of the same orders that was broken off goes on; it is
-                deleted at the end.
+            orders: orders of one method and one recipe.
+            folders: the adapter folders, in the same order.
+            scratch: a folder for the checkpoint, from which an interrupted training of the same orders continues. It
+                is deleted at the end.
 
         Raises:
-            DrawingError: some adapters came out unusable (not finite, say); the others are there.
+            DrawingError: some adapters cannot be used (their values are not finite, for example); the others are there.
         """
         problems = []
         with local_space(scratch) as space:
@@ -63,6 +63,7 @@ class Trainer:
                 lesson_of(order, self._images(order), part) for order, part in zip(orders, parts, strict=True)
             )
             steps = []
+            train = trainer_of(orders[0].trained_by)
             for step in train(self.pipeline, lessons, orders[0].recipe, scratch / _checkpoint(orders)):
                 steps.append(step)
                 yield step
@@ -79,7 +80,7 @@ class Trainer:
             raise DrawingError("; ".join(problems))
 
     def _finish(self, order: AdapterOrder, part: Path, losses: list[tuple[int, float]]) -> None:
-        """Lay pictures and card beside an adapter's weights."""
+        """Write sample images, the loss curve and the card beside an adapter's weights."""
         if order.subject is not None:
             self._sample(order, part)
             _draw_losses(losses, part / "losses.png")
@@ -88,13 +89,12 @@ class Trainer:
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:
             return None
-        size = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        return np.stack([read_reference(path, size) for path in order.subject.references])
+        return np.stack([read_reference(path, self.base.side) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
-        """Draw the subject's caption, seeds 0 to 3, side by side, from the files as they were written."""
+        """Draw the subject's caption, seeds 0 to 3 side by side, with the adapter as its files hold it."""
         store = AdapterStore(self.pipeline)
-        store.add(order.name, read_adapter(folder, self.skeleton).adapter)
+        store.add(order.name, read_adapter(folder, self.base.skeleton, method=order.trained_by).adapter)
         store.swap(order.name)
         captions, seeds = [order.caption] * SAMPLES, tuple(range(SAMPLES))
         pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)
@@ -103,12 +103,12 @@ class Trainer:
 
 
 def _checkpoint(orders: tuple[AdapterOrder, ...]) -> str:
-    """Return the name of the checkpoint that orders of these very settings leave."""
+    """Return the name of the checkpoint of orders with exactly these settings."""
     return f"{hashlib.sha256(''.join(order.digest for order in orders).encode()).hexdigest()[:16]}.pt"
 
 
 def _draw_losses(losses: list[tuple[int, float]], path: Path) -> None:
-    """Save the loss over optimizer steps as a picture."""
+    """Save a plot of the loss over optimizer steps."""
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*losses, strict=True))

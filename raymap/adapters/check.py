@@ -1,4 +1,4 @@
-"""What is in an adapter file, what it touches, and what to be wary of: the rows of `raymap check`."""
+"""What an adapter file holds, what it changes, and what to be wary of: the rows of `raymap check`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from raymap.adapters.read import Read, read_adapter
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import LowRank
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architecture", "base_model")
@@ -19,9 +19,10 @@ TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architect
 
 @dataclass(frozen=True)
 class Finding:
-    """One adapter's row; `problem` says why it is refused, and then the rest is empty.
+    """One adapter's row; if it was refused, `problem` says why and the rest is empty.
 
-    `norm` is the Frobenius norm of all ΔW over that of the weights they change.
+    `norm` is the Frobenius norm of all ΔW over that of the weights they change; None without updates. `weights` counts
+    the updated weights, `size` the numbers that the adapter holds.
     """
 
     path: Path
@@ -46,8 +47,8 @@ def examine(
 
     Args:
         weights: the base's own, by name as in `skeleton.shapes`.
-        prompts: texts in which a trigger must not be found by accident.
-        trigger: names a learned token anew.
+        prompts: texts in which no trigger should occur by accident.
+        trigger: a new name for the adapter's learned token.
     """
     try:
         read = read_adapter(path, skeleton, trigger)
@@ -76,8 +77,8 @@ def _norm(read: Read, weights: Mapping[str, torch.Tensor]) -> float | None:
     if not updates:
         return None
     changed = math.hypot(*(u.norm(weights[name]) for name, u in updates.items()))
-    held = math.hypot(*(float(torch.linalg.norm(weights[name].double())) for name in updates))
-    return changed / held if held else math.inf
+    whole = math.hypot(*(float(torch.linalg.norm(weights[name].double())) for name in updates))
+    return changed / whole if whole else math.inf
 
 
 def _warnings(read: Read, norm: float | None, prompts: Sequence[str]) -> list[str]:
@@ -87,7 +88,7 @@ def _warnings(read: Read, norm: float | None, prompts: Sequence[str]) -> list[st
         if hit is not None:
             warnings.append(f"its trigger {token.trigger!r} matches inside the prompt {hit!r}")
         elif token.trigger.isalpha():
-            warnings.append(f"its trigger {token.trigger!r} matches inside ordinary words; <…> would not")
+            warnings.append(f"its trigger {token.trigger!r} matches inside ordinary words; one like <…> would not")
     if norm == 0:
         warnings.append("its update is zero: it changes nothing")
     if read.adapter.rows is not None:

@@ -1,4 +1,4 @@
-"""Opens an adapter file without running anything that it holds: safetensors, or a pickle of plain tensors."""
+"""Opens an adapter file, safetensors or a pickle of plain tensors, without running anything that is in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raymap.errors import InputError
 
 @dataclass(frozen=True)
 class Container:
-    """What a file holds: `entries` as it nests them (safetensors: flat), the header's metadata."""
+    """What a file holds: its entries, nested as in the file (safetensors: flat), and its header's metadata."""
 
     path: Path
     entries: dict[str, Any]
@@ -23,10 +23,10 @@ class Container:
 
 
 def open_file(path: Path) -> Container:
-    """Read a file, going by its first bytes, not by its suffix (diffusers writes safetensors into `.bin` files).
+    """Read a file. Its first bytes decide its format, since diffusers writes safetensors into `.bin` files too.
 
     Raises:
-        InputError: a missing, empty, truncated or foreign file, or a pickle that asks to run code.
+        InputError: a file that is missing, empty, truncated or of another format, or a pickle that would run code.
     """
     try:
         with path.open("rb") as file:
@@ -46,16 +46,16 @@ def _safetensors(path: Path) -> Container:
             entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Container(path, entries, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(str(path), f"is no readable safetensors file ({_line(error)})", "fetch it again") from error
+        raise InputError(str(path), f"is not a readable safetensors file ({_line(error)})", "fetch it again") from error
 
 
 def _pickle(path: Path) -> Container:
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle can raise anything; each means that the file is not used
+    except Exception as error:  # a broken pickle can raise anything, and then the file is not used
         logging.getLogger(__name__).debug("%s", error)
-        problem = f"is no file of plain tensors (weights-only loading: {_line(error)})"
-        raise InputError(str(path), problem, "convert it to safetensors where you trust it") from error
+        problem = f"is not a file of plain tensors (weights-only loading: {_line(error)})"
+        raise InputError(str(path), problem, "if you trust it, convert it to safetensors") from error
     if not isinstance(entries, dict) or not all(isinstance(key, str) for key in entries):
         raise InputError(str(path), "holds no named tensors", "give an adapter file")
     return Container(path, entries, {})

@@ -1,7 +1,7 @@
 """Custom Diffusion files: diffusers' and Adobe's (full and compressed) layouts -> replaced weights and tokens.
 
-diffusers' own `load_attn_procs` does nothing with such a file (its issue 9320), so the file is read here and its
-keys and values are written into `attn2.to_k` and `attn2.to_v` themselves.
+diffusers' own `load_attn_procs` does nothing with such a file (its issue 9320). So the file is read here, and its keys
+and values replace `attn2.to_k` and `attn2.to_v` themselves.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from raymap.adapters.container import Container
-from raymap.adapters.inversion import token
-from raymap.adapters.skeleton import Skeleton
+from raymap.adapters.textual_inversion import token
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token, Update
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 CUSTOM_DIFFUSION_FILE = "pytorch_custom_diffusion_weights.safetensors"
@@ -24,31 +24,26 @@ _PROCESSOR = re.compile(
 )
 
 
-def is_custom_diffusion(file: Container) -> bool:
-    """Return whether a file is laid out as Custom Diffusion."""
-    return bool(file.entries.keys() & {"unet", "modifier_token"}) or any(
-        "_custom_diffusion" in key for key in file.entries
-    )
-
-
 def key_of(parameter: str) -> str:
     """Return the diffusers key of a trained key or value weight, named as in the UNet's own state."""
     module, _, projection = parameter.removesuffix(".weight").rpartition(".")
     return f"{module}.processor.{projection}_custom_diffusion.weight"
 
 
-def read_custom_diffusion(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter:
-    """Turn a Custom Diffusion file into an adapter: every key is used or refused.
+def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | None:
+    """Turn a Custom Diffusion file into an adapter; None if it is not one.
 
     Raises:
         InputError: an unknown key, a weight that the base lacks, a shape that does not fit.
     """
     if file.entries.keys() & {"unet", "modifier_token"}:
         return _adobe(file, skeleton, trigger)
+    if not any("_custom_diffusion" in key for key in file.entries):
+        return None
     updates: dict[str, Update] = {}
     for key, value in file.entries.items():
         if value == {} and key.endswith(".processor"):
-            continue  # diffusers' pickle names every processor, those of self-attention too, which have no weights
+            continue  # diffusers' pickle also names the processors of self-attention, which have no weights
         match = _PROCESSOR.fullmatch(key)
         if match is None or (match["to"] == "out") != (match["index"] is not None):
             raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a Custom Diffusion file")
@@ -80,7 +75,7 @@ def _adobe(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter:
 def _mapping(file: Container, key: str) -> dict[str, Any]:
     value = file.entries.get(key, {})
     if not isinstance(value, dict):
-        raise InputError(str(file.path), f"{key} is no mapping of names to tensors", "fetch it again")
+        raise InputError(str(file.path), f"{key} is not a mapping of names to tensors", "fetch it again")
     return value
 
 
@@ -96,7 +91,7 @@ def _replacement(name: str, key: str, value: Any, file: Container, skeleton: Ske
 
 
 def _compressed(name: str, key: str, value: dict[str, Any], file: Container, skeleton: Skeleton) -> LowRank:
-    """Adobe's compressed form: ΔW = u @ v (its compress.py cuts the singular value decomposition of ΔW)."""
+    """Return an update in Adobe's compressed form: ΔW = u @ v (its compress.py truncates ΔW's singular values)."""
     shape = skeleton.shapes.get(name)
     match value:
         case {"u": torch.Tensor() as u, "v": torch.Tensor() as v} if len(value) == 2 and u.dim() == v.dim() == 2:

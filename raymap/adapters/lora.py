@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from peft.utils.other import get_pattern_key
 
+from raymap.adapters.card import config_of
 from raymap.adapters.container import Container
-from raymap.adapters.skeleton import Skeleton
-from raymap.adapters.update import LowRank, Update
+from raymap.adapters.update import Adapter, LowRank
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"
 """The header entry in which peft and diffusers keep a LoRA's configuration, alpha included."""
+PLAIN = "give a plain LoRA; its relatives cannot be read"
 
 _PARTS = {"down": "down", "up": "up", "A": "down", "B": "up", "lora_down": "down", "lora_up": "up", "alpha": "alpha"}
 _C = r"(?P<component>unet|text_encoder)\."
@@ -44,41 +46,37 @@ class _Halves:
     parts: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def is_lora(keys: list[str]) -> bool:
-    """Return whether a file's keys are those of a LoRA (or of a relative that `read_lora` refuses by name)."""
-    return any(_MARK.search(key) and "." in key for key in keys)  # a learned token may be called <lora-cat>
+def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | None:
+    """Turn a LoRA file into updates; None if it is not one.
 
-
-def read_lora(file: Container, skeleton: Skeleton, config: Mapping[str, Any] | None = None) -> dict[str, Update]:
-    """Turn a LoRA file into updates: every key is used or refused.
-
-    Alpha is the file's own (kohya's `.alpha`, the header's configuration, `config`); without it alpha equals the rank,
-    as diffusers assumes. A rank-stabilized LoRA (Kalajdzievski 2023) is scaled by alpha/√rank.
-
-    Args:
-        config: peft's adapter_config.json, where it lies beside the file.
+    Alpha is the file's own (kohya's `.alpha`, the header's configuration, or peft's adapter_config.json beside it).
+    Without one, alpha equals the rank, as diffusers assumes. A rank-stabilized LoRA (Kalajdzievski 2023) is scaled by
+    alpha/√rank.
 
     Raises:
-        InputError: an unknown key or module, a missing half, a shape that does not fit.
+        InputError: a key or layer that is unknown, a missing half, a shape that does not fit; or the file is one of
+            LoRA's relatives, which cannot be read.
     """
+    if not any(_MARK.search(key) and "." in key for key in file.entries):  # a learned token may be called <lora-cat>
+        return None
     modules: dict[str, _Halves] = {}
     for key, value in file.entries.items():
         if not isinstance(value, torch.Tensor):
-            raise InputError(str(file.path), f"{key} is no tensor", "fetch it again")
+            raise InputError(str(file.path), f"{key} is not a tensor", "fetch it again")
         module, part = _place(key, skeleton, file)
         halves = modules.setdefault(module, _Halves(key))
         if part in halves.parts:
-            raise InputError(str(file.path), f"{key} comes twice in two layouts", "fetch it again")
+            raise InputError(str(file.path), f"{key} is there twice, in two layouts", "fetch it again")
         halves.parts[part] = value
-    settings = _settings(file, config)
-    return {f"{module}.weight": _update(module, halves, skeleton, settings, file) for module, halves in modules.items()}
+    settings = _settings(file)
+    return Adapter({f"{name}.weight": _update(name, own, skeleton, settings, file) for name, own in modules.items()})
 
 
 def _place(key: str, skeleton: Skeleton, file: Container) -> tuple[str, str]:
-    """Return (module, part) of a key; the module is `component.dotted.name` and exists in the base."""
+    """Return module and part of a key; the module is `component.dotted.name`, and the base has it."""
     for mark, what in _UNSUPPORTED.items():
         if mark in key:
-            raise InputError(str(file.path), f"{key} is of {what}", "give a plain LoRA: other kinds are not read")
+            raise InputError(str(file.path), f"{key} belongs to {what}", PLAIN)
     if match := _PROCESSOR.fullmatch(key):
         to = "to_out.0" if match["to"] == "out" else f"to_{match['to']}"
         module, part = f"unet.{match['module']}.{to}", match["part"]
@@ -89,7 +87,7 @@ def _place(key: str, skeleton: Skeleton, file: Container) -> tuple[str, str]:
     else:
         match = next((m for pattern in _DOTTED if (m := pattern.fullmatch(key))), None)
         if match is None:
-            raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a LoRA of this base's kind")
+            raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a LoRA for this kind of base")
         component = match.groupdict().get("component") or "unet"
         module, part = f"{component}.{match['module'].removeprefix('text_model.')}", match["part"]
     if f"{module}.weight" not in skeleton.shapes:
@@ -120,7 +118,7 @@ def _update(module: str, halves: _Halves, skeleton: Skeleton, settings: Mapping[
 def _alpha(module: str, halves: _Halves, rank: int, settings: Mapping[str, Any], file: Container) -> float:
     if "alpha" in halves.parts:
         if halves.parts["alpha"].numel() != 1:
-            raise InputError(str(file.path), f"{halves.key}: its alpha is no number", "fetch it again")
+            raise InputError(str(file.path), f"{halves.key}: its alpha is not a number", "fetch it again")
         return float(halves.parts["alpha"].item())
     component, _, name = module.partition(".")
     for prefix in (f"{component}.", ""):
@@ -132,16 +130,16 @@ def _alpha(module: str, halves: _Halves, rank: int, settings: Mapping[str, Any],
     return float(rank)
 
 
-def _settings(file: Container, config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if config is not None:
-        settings: Any = config
-    else:
-        try:
-            settings = json.loads(file.metadata.get(METADATA, "{}"))
-        except ValueError as error:
-            raise InputError(str(file.path), f"its {METADATA} is no JSON ({error})", "fetch it again") from error
+def _settings(file: Container) -> Mapping[str, Any]:
+    """Return the configuration of a LoRA: peft's file beside it, else its own header's."""
+    config = config_of(file.path)
+    where, what = (str(config), "") if config else (str(file.path), f"its {METADATA} ")
+    try:
+        settings = json.loads(config.read_bytes() if config else file.metadata.get(METADATA, "{}"))
+    except (OSError, ValueError) as error:
+        raise InputError(where, f"{what}cannot be read as JSON ({error})", "fetch it again") from error
     if not isinstance(settings, dict):
-        raise InputError(str(file.path), f"its {METADATA} is no JSON object", "fetch it again")
+        raise InputError(where, f"{what}is not a JSON object", "fetch it again")
     if any(settings.get(f"{prefix}use_dora") for prefix in ("", "unet.", "text_encoder.")):
-        raise InputError(str(file.path), "is a DoRA", "give a plain LoRA: other kinds are not read")
+        raise InputError(str(file.path), "is a DoRA", PLAIN)
     return settings

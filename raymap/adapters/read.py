@@ -1,29 +1,37 @@
-"""Reads an adapter, a file or a folder, whatever its layout, and checks all of it against a base."""
+"""Reads an adapter, a file or a folder, in any known layout, and checks all of it against a base."""
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 
+from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
 from raymap.adapters.container import Container, open_file
-from raymap.adapters.custom_diffusion import is_custom_diffusion, read_custom_diffusion
-from raymap.adapters.folder import CARD, adapter_digest, adapter_files, config_of, with_config
-from raymap.adapters.inversion import ROWS_KEY, is_inversion, read_inversion
-from raymap.adapters.lora import is_lora, read_lora
-from raymap.adapters.skeleton import Skeleton
 from raymap.adapters.update import Adapter, merged
+from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 from raymap.store.files import local_copy
+from raymap.study.methods.registry import METHODS, known_method, method_names
+from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
 LICENCE = ("modelspec.license", "license", "licence")
 CONSENT = ("modelspec.consent", "consent")
 WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
+"""How keys begin in whole checkpoints."""
+
+Reader = Callable[[Container, Skeleton, str | None], Adapter | None]
+"""A reader of one layout: `read(file, skeleton, trigger)`; None where the file has another layout.
+
+It uses every key of a file of its layout, or raises InputError; `trigger`, where given, renames a single learned token.
+All tensors of the container are float32 and finite.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,72 +44,79 @@ class Read:
     metadata: Mapping[str, str]
 
     def said(self, keys: tuple[str, ...]) -> str:
-        """Return what the headers say under the first of some keys that they hold; empty where none."""
+        """Return what the headers hold under the first of these keys that they have; empty if they have none."""
         return next((self.metadata[key] for key in keys if self.metadata.get(key)), "")
 
     @property
     def licence(self) -> str:
-        """The licence that the headers name; empty where they name none."""
+        """The licence that the headers name; empty if they name none."""
         return self.said(LICENCE)
 
     @property
     def consent(self) -> str:
-        """What the headers say of the consent of those who are pictured; empty where they say nothing."""
+        """What the headers say about the consent of depicted people; empty if they say nothing."""
         return self.said(CONSENT)
 
 
-def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None) -> Read:
+def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, method: str | None = None) -> Read:
     """Read an adapter file, or all adapter files of a folder as one adapter.
 
     Args:
-        trigger: names a single learned token anew.
+        trigger: a new name for the adapter's learned token, if it has exactly one.
+        method: the method that the files are known to be of, whose reader is then asked first. Without it, the method
+            is told from the layout.
 
     Raises:
-        InputError: naming the file and what does not hold: an unreadable or foreign file, a key that is not used,
-            a shape that does not fit, a value that is not finite, or nothing that would change the base.
+        InputError: naming the file and the problem: it is unreadable or of an unknown layout, a key cannot be used, a
+            shape does not fit the base, a value is not finite, or nothing in it would change the base.
     """
     files = adapter_files(path)
-    parts, methods = [], set()
+    parts, methods = [], []
     metadata: dict[str, str] = {}
     for file in files:
         container = _floats(open_file(file))
-        method, part = _parse(container, skeleton, trigger)
+        kind, part = _parse(container, skeleton, trigger, method)
         parts.append(part)
-        methods.add(method)
+        methods.append(kind)
         metadata |= container.metadata
     try:
         adapter = merged(parts)
     except ValueError as error:
-        raise InputError(str(path), str(error), "give one adapter a folder") from error
+        raise InputError(str(path), str(error), "put each adapter into a folder of its own") from error
     if not adapter.updates and not adapter.tokens and adapter.rows is None:
-        raise InputError(str(path), "holds nothing that touches the base", "fetch it again")
+        raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
     return Read(adapter, _method(methods, path), files, metadata)
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
-    """Read the adapter of a folder whose card was checked, perhaps on another node.
+    """Read an adapter of a run folder; its card was checked before, perhaps on another node.
 
     Raises:
-        InputError: as `read_adapter`; the folder does not hold the weights that its card names.
+        InputError: as `read_adapter`; or the folder does not hold the weights that its card names.
     """
     with local_copy(folder) as copy:
         try:
             card = json.loads((copy / CARD).read_text(encoding="utf-8"))
         except OSError as error:
             problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
-            raise InputError(str(folder / CARD), problem, "give an --output that every node reaches") from error
-        read = read_adapter(copy, skeleton, card.get("token"))
+            raise InputError(str(folder / CARD), problem, "give an --output that every node can reach") from error
+        read = read_adapter(copy, skeleton, card.get("token"), method_of(card))
         if adapter_digest(read.files) != card["sha256"]:
             raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
         return read.adapter
+
+
+def method_of(card: Mapping[str, Any]) -> str:
+    """Return the method that an adapter's card names as the one of its files; a null adapter's is what trained it."""
+    return str(card.get("trained_by") or card["method"])
 
 
 def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
     """Return the card of an adapter that was brought along as bare files and checked against this base.
 
     Args:
-        category: the subject's, where the user knows it; without it no prompt counts as the subject's own.
-        token: the user's name for its learned token.
+        category: the subject's, if the user knows it; without it, no prompt counts as the subject's own.
+        token: the user's name for the adapter's learned token.
     """
     return {
         "name": name,
@@ -120,16 +135,16 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
 
 
 def _floats(file: Container) -> Container:
-    """Return the container with all tensors float32.
+    """Return the container with all tensors in float32.
 
     Raises:
-        InputError: for a tensor of another kind, or one that is not finite.
+        InputError: a tensor holds something other than floats, or values that are not finite.
     """
     for key, value in _tensors(file.entries):
-        # A1111 keeps a token's id, and diffusers' conversion to kohya's layout alpha, as an integer.
+        # A1111 keeps a token's id as an integer, and so does diffusers' conversion to kohya's layout with alpha.
         number = key.partition(".")[0] == "string_to_token" or (key.endswith(".alpha") and value.numel() == 1)
         if not (value.is_floating_point() or number) or value.is_sparse or value.is_quantized:
-            raise InputError(str(file.path), f"{key} holds {value.dtype}, no plain floats", "fetch it again")
+            raise InputError(str(file.path), f"{key} holds {value.dtype} instead of plain floats", "fetch it again")
         if not torch.isfinite(value.float()).all():
             raise InputError(str(file.path), f"{key} holds non-finite values", "train or fetch it again")
     return replace(file, entries=_as_float(file.entries))
@@ -153,49 +168,45 @@ def _as_float(entries: Mapping[str, Any]) -> dict[str, Any]:
     return floats
 
 
-def _parse(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[str, Adapter]:
+def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: str | None) -> tuple[str, Adapter]:
+    """Return the method of a file and what it holds, from the first reader whose layout it has."""
     keys = list(file.entries)
     if not keys:
         raise InputError(str(file.path), "holds no tensors", "fetch it again")
-    if keys == [ROWS_KEY]:
-        return "textual_inversion", Adapter({}, rows=_rows(file, skeleton))
-    if is_custom_diffusion(file):
-        return "custom_diffusion", read_custom_diffusion(file, skeleton, trigger)
-    if any(key.startswith(WHOLE) for key in keys):
-        raise InputError(str(file.path), "is a whole checkpoint, no adapter", "give the adapter's own file")
-    if is_lora(keys):
-        return "lora", Adapter(read_lora(file, skeleton, _peft_config(file.path)))
-    if is_inversion(file):
-        return "textual_inversion", Adapter({}, read_inversion(file, skeleton, trigger))
-    problem = f"is of no known layout (first key: {keys[0]!r})"
-    raise InputError(str(file.path), problem, "give a LoRA, Textual Inversion or Custom Diffusion file")
+    # Textual Inversion comes last of raymap's own: its files are bare vectors, which many layouts look like. Methods of
+    # installed packages are loaded only for what none of raymap's own reads.
+    names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
+    names.sort(key=lambda name: name != expected)
+    whole = any(key.startswith(WHOLE) for key in keys)
+    for name in names:
+        if whole and name != expected:
+            raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")
+        part = _reader(name)(file, skeleton, trigger)
+        if part is not None:
+            return name, part
+    problem = f"has no known layout (first key: {keys[0]!r})"
+    raise InputError(str(file.path), problem, "give a file of one of the layouts that docs/adapters.md lists")
 
 
-def _rows(file: Container, skeleton: Skeleton) -> torch.Tensor:
-    rows = file.entries[ROWS_KEY]
-    expected = (len(skeleton.vocabulary), skeleton.text_width)
-    if not isinstance(rows, torch.Tensor) or rows.shape != expected:
-        raise InputError(str(file.path), f"is no token embedding of {expected}", "use the base it was trained for")
-    return rows
-
-
-def _peft_config(path: Path) -> dict[str, Any] | None:
-    config = config_of(path)
-    if config is None:
-        return None
+def _reader(method: str) -> Reader:
+    name = known_method(method).reader
     try:
-        held = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(str(config), f"is no JSON ({error})", "fetch it again") from error
-    if not isinstance(held, dict):
-        raise InputError(str(config), "is no JSON object", "fetch it again")
-    return held
+        read: Reader = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        problem = f"its reader {name} cannot be imported ({error})"
+        raise InputError(f"method {method}", problem, "correct the package that has the method") from error
+    return read
 
 
-def _method(methods: set[str], path: Path) -> str:
-    """Custom Diffusion brings its modifier token as a file of Textual Inversion's layout."""
-    if "custom_diffusion" in methods and "lora" not in methods:
-        return "custom_diffusion"
-    if len(methods) > 1:
-        raise InputError(str(path), f"mixes files of {' and '.join(sorted(methods))}", "give one adapter a folder")
-    return methods.pop()
+def _method(methods: list[str], path: Path) -> str:
+    """Return the method of an adapter from those of its files.
+
+    A method that learns a token beside its weights keeps it in a file of Textual Inversion's layout.
+    """
+    kinds = set(methods)
+    if any(known_method(name).learns_token for name in kinds - {TEXTUAL_INVERSION.name}):
+        kinds.discard(TEXTUAL_INVERSION.name)
+    if len(kinds) > 1:
+        problem = f"mixes files of {' and '.join(sorted(kinds))}"
+        raise InputError(str(path), problem, "put each adapter into a folder of its own")
+    return kinds.pop()

@@ -1,4 +1,4 @@
-"""Where a learned token's trigger acts: which prompts a tokenizer could find it in."""
+"""In which prompts a tokenizer could find the trigger of a learned token."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 
 
 def may_stand_in(trigger: str, prompt: str) -> bool:
-    """Return whether a tokenizer could find a trigger in a prompt; where not, the prompt's token ids are the base's.
+    """Return whether a tokenizer could find a trigger in a prompt; if not, the prompt's token ids are the base's.
 
-    Case, width and spaces are folded away: an added token acts wherever it stands, inside of words too.
+    Case, width and spaces are ignored: a tokenizer finds an added token anywhere, inside words too.
     """
     return _folded(trigger) in _folded(prompt)
 

@@ -1,4 +1,4 @@
-"""What an adapter is, whatever its method or file: updates of named weights, and new tokens."""
+"""The one form that every adapter takes here, whatever its method or file: updates of named weights, new tokens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
+TEXT = "text_encoder"
+"""Every pipeline of diffusers names its text encoders so; all other weights that adapters update are the denoiser's."""
+
 
 @dataclass(frozen=True)
 class LowRank:
-    """One weight's additive update: scale · up @ down, with down (rank, in) and up (out, rank), float32.
+    """An additive update of one weight: scale · up @ down, with down (rank, in) and up (out, rank), float32.
 
-    A convolution's update is flattened: `in` is then input channels × kernel height × kernel width.
+    The update of a convolution is flattened: `in` is then input channels × kernel height × kernel width.
     """
 
     down: torch.Tensor
@@ -48,7 +51,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Replacement:
-    """One weight, replaced: Custom Diffusion's keys and values, and whatever else a file holds whole. float32."""
+    """A weight that replaces the base's whole, float32: Custom Diffusion's keys and values, for example."""
 
     weight: torch.Tensor
 
@@ -69,7 +72,7 @@ class Replacement:
         return self.weight - base.float()
 
     def write(self, base: torch.Tensor, live: torch.Tensor, alpha: float) -> None:
-        """Write base + alpha · (weight − base) into the live weight, in place: exact at 0 and at 1."""
+        """Write base + alpha · (weight − base) into the live weight, in place; exact at alpha 0 and 1."""
         if alpha == 1:
             live.copy_(self.weight)
         else:
@@ -81,7 +84,7 @@ Update = LowRank | Replacement
 
 @dataclass(frozen=True)
 class Token:
-    """A learned token: where the tokenizer finds `trigger`, the text encoder reads `vectors` (n, width), float32."""
+    """A learned token: where the tokenizer finds `trigger`, the text encoder gets `vectors` (n, width), float32."""
 
     trigger: str
     vectors: torch.Tensor
@@ -96,7 +99,7 @@ class Token:
 class Adapter:
     """A personalization: updates by parameter name (`unet.….weight`, `text_encoder.….weight`) and new tokens.
 
-    `rows`, where present, is a whole token embedding (vocabulary, width): of a training that let other rows drift.
+    `rows`, if any, replaces the whole token embedding (vocabulary, width); a training that let other rows drift has it.
     """
 
     updates: Mapping[str, Update]
@@ -105,17 +108,17 @@ class Adapter:
 
     @property
     def touches_denoiser(self) -> bool:
-        """Whether a denoiser weight is written; if not, equal prompt embeddings mean equal images."""
-        return any(name.startswith("unet.") for name in self.updates)
+        """Whether a weight of the denoiser changes; if none does, equal prompt embeddings give equal images."""
+        return any(not name.startswith(TEXT) for name in self.updates)
 
     @property
     def touches_text(self) -> bool:
-        """Whether tokenizer or text encoder change, so that prompts have to be encoded anew."""
-        return bool(self.tokens) or self.rows is not None or any(n.startswith("text_encoder.") for n in self.updates)
+        """Whether tokenizer or text encoder change, so that prompts have to be encoded again."""
+        return bool(self.tokens) or self.rows is not None or any(n.startswith(TEXT) for n in self.updates)
 
     @property
     def triggers(self) -> tuple[str, ...] | None:
-        """The triggers without which a prompt's images are the base's own; None where they can change all the same."""
+        """The triggers without which a prompt is drawn as by the base; None if an image may change without them."""
         return None if self.updates or self.rows is not None else tuple(token.trigger for token in self.tokens)
 
     @property
@@ -126,10 +129,10 @@ class Adapter:
 
 
 def merged(parts: list[Adapter]) -> Adapter:
-    """Return one adapter of several files' contents.
+    """Return one adapter of what several files hold.
 
     Raises:
-        ValueError: when two files update one weight or bring one trigger.
+        ValueError: two files update the same weight, or have the same trigger.
     """
     updates: dict[str, Update] = {}
     tokens: list[Token] = []
@@ -138,7 +141,7 @@ def merged(parts: list[Adapter]) -> Adapter:
         if twice := updates.keys() & part.updates.keys():
             raise ValueError(f"two files update {min(twice)}")
         if {t.trigger for t in tokens} & {t.trigger for t in part.tokens}:
-            raise ValueError("two files bring the same trigger")
+            raise ValueError("two files have the same trigger")
         updates |= part.updates
         tokens += part.tokens
         rows = part.rows if part.rows is not None else rows

@@ -1,4 +1,4 @@
-"""Reduces a run folder's scores to map.arrow and statistics.json."""
+"""Reduces a run folder's scores to map.arrow, shifts.arrow and statistics.json."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import yaml
 
-from raymap.analysis.agreement import agreement, distances, read_features
-from raymap.analysis.maps import (
-    entanglement_map,
-    measured,
-    noise_floor,
-    with_entanglement,
-)
+from raymap.analysis.agreement import agreement, distances
+from raymap.analysis.judged import reduce_judged
+from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
-from raymap.analysis.scores import read_noise, stream_scores
+from raymap.analysis.read import read_features, read_noise, read_study, stream_scores
 from raymap.analysis.shifts import shift_tests
+from raymap.analysis.statistics import Missing, Statistics
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, read_file, read_if_there, write_atomically
 from raymap.store.folder import arrow_bytes, as_json
@@ -27,17 +23,19 @@ from raymap.store.schema import MAP, SHIFTS, stamped
 
 
 def merge_noise(parts: Path, target: Path) -> None:
-    """Join the noise parts of all blocks into one `noise.arrow`, in the order of blocks."""
+    """Join the noise parts of all blocks into one `noise.arrow`, in the order of the blocks."""
     contents = read_each(files_in(parts, ".arrow"))
     tables = [pa.ipc.open_file(content).read_all() for content in contents if content is not None]
     write_atomically(target, arrow_bytes(pa.concat_tables(tables)))
 
 
-def reduce_run(folder: Path) -> dict[str, Any]:
+def reduce_run(folder: Path) -> Statistics:
     """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
 
+    If `judged/` has rows of further judges, judged.arrow is written too.
+
     Raises:
-        InputError: when the folder lacks them or they break the contract.
+        InputError: the folder lacks them, or they break the contract.
     """
     scores, noise, study = stream_scores(folder), read_noise(folder), read_study(folder)
     features = read_features(folder)
@@ -56,32 +54,17 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     found = [] if features is None else distances(features, scores, f"clip:{study.get('clip', 'unknown')}")
     statistics["distances"] = found
     statistics["distance_agreement"] = agreement(found, with_entanglement(measured(cells)))
+    if judged := reduce_judged(folder, cells, digest):
+        statistics["judged"] = judged
     write_atomically(folder / "statistics.json", as_json(statistics))
     return statistics
 
 
-def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[str, list[str]]:
-    """Return the adapters and prompts that the run is about and the map has no cell of: all their batches failed."""
+def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> Missing:
+    """Return the adapters and prompts of the run without any cell in the map, because all their batches failed."""
     asked = json.loads(read_if_there(folder / "run.json") or b"{}").get("adapters", {})
     prompts = [prompt["id"] for prompt in study.get("prompts", ())]
     return {
         "adapters": sorted(set(asked) - set(cells["adapter"])),
         "prompts": sorted(set(prompts) - set(cells["prompt_id"])),
     }
-
-
-def read_study(folder: Path) -> dict[str, Any]:
-    """Return the resolved study's keys; none in a folder that has only scores and noise."""
-    held: dict[str, Any] = yaml.safe_load((read_if_there(folder / "study.yaml") or b"{}").decode())
-    return held
-
-
-def read_map(folder: Path) -> pl.DataFrame:
-    """Return a run folder's map (schema MAP)."""
-    return pl.read_ipc(read_file(folder / "map.arrow"))
-
-
-def read_statistics(folder: Path) -> dict[str, Any]:
-    """Return a run folder's statistics."""
-    content: dict[str, Any] = json.loads(read_file(folder / "statistics.json"))
-    return content

@@ -1,12 +1,8 @@
-"""The command line: parses, calls, and turns errors into one line and an exit code."""
+"""The command line: parses arguments, calls the package and prints what it answers."""
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from raymap.cli.app import app
-from raymap.display import plain
-from raymap.errors import RaymapError
 
 # Each module registers its commands, in the order in which `raymap --help` lists them.
 import raymap.cli.study  # isort: skip
@@ -20,11 +16,5 @@ import raymap.cli.bench  # noqa: F401  # isort: skip
 
 
 def main() -> None:
-    """Run the command line; a RaymapError becomes one line on stderr and its exit code."""
-    try:
-        app()
-    except RaymapError as error:
-        Console(stderr=True).print(
-            plain(f"raymap: {error}"), style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        raise SystemExit(error.exit_code) from None
+    """Run the command that the program was called with; it ends by SystemExit with the command's exit code."""
+    app()

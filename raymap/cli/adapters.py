@@ -1,4 +1,4 @@
-"""The command that looks into adapter files: check."""
+"""The command that inspects adapter files: check."""
 
 from __future__ import annotations
 
@@ -9,39 +9,36 @@ import typer
 from rich.table import Table
 
 from raymap.cli.app import app, console, offline
-from raymap.display import shown
-
-LONG = 400
+from raymap.display.text import LONG, shown
 
 
 @app.command()
 def check(
     adapters: Annotated[list[Path], typer.Argument(help="Adapter files, or folders of them.")],
     base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
-    suite: Annotated[str, typer.Option(help="A suite in whose prompts no trigger may be found.")] = "embedded",
-    trigger: Annotated[str | None, typer.Option(help="Names a learned token anew.")] = None,
+    suite: Annotated[str, typer.Option(help="A suite whose prompts may hold no trigger.")] = "embedded",
+    trigger: Annotated[str | None, typer.Option(help="Gives a learned token another name.")] = None,
 ) -> None:
-    """Say what is in adapter files, whether they fit a base, and what to be wary of; exit code 2 if one doesn't."""
+    """Say what adapter files hold, whether they fit a base, and what to be wary of; exit code 2 if one does not fit."""
     if base == "embedded":
         offline()
     from raymap.adapters.check import examine
-    from raymap.adapters.skeleton import skeleton_of
-    from raymap.adapters.store import weights_of
-    from raymap.diffusion.base import resolve
-    from raymap.diffusion.pipeline import load
-    from raymap.suite import read_suite
+    from raymap.adapters.resident import weights_of
+    from raymap.base.model import open_base
+    from raymap.base.pipeline import load
+    from raymap.study.suite import read_suite
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    folder = resolve(base)
-    skeleton, weights = skeleton_of(folder), weights_of(load(folder))
-    findings = [examine(path, skeleton, weights, prompts, trigger) for path in adapters]
+    opened = open_base(base)
+    weights = weights_of(load(opened.folder))
+    findings = [examine(path, opened.skeleton, weights, prompts, trigger) for path in adapters]
     _print_findings(findings, base)
     if any(finding.problem for finding in findings):
         raise typer.Exit(2)
 
 
 def _print_findings(findings: list[Any], base: str) -> None:
-    """Print a row an adapter: what it is, what it touches, why it is refused."""
+    """Print one row per adapter: what it is, what it changes, or why it is refused."""
     table = Table(title=f"Adapters for {base}", title_justify="left", show_lines=True)
     for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
         table.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""The command line's application: its name and help, the console, what commands have in common."""
+"""The command line's application: its name, help and console, how errors end it, and what its commands share."""
 
 from __future__ import annotations
 
@@ -6,18 +6,41 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+
+from raymap.display.text import plain
+from raymap.errors import RaymapError
 
 if TYPE_CHECKING:
-    from raymap.progress import Progress
+    from raymap.display.progress import Progress
 
 T = TypeVar("T")
 
+console = Console() if sys.stdout.isatty() else Console(width=120)
+
+
+class Commands(TyperGroup):
+    """All commands: the one place that turns an error or an interruption into a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RaymapError as error:
+            line = plain(f"raymap: {error}")
+            Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="raymap",
+    cls=Commands,
     help="Concept Entanglement Maps: what personalizing a text-to-image model does to all the other prompts.\n\n"
     "Exit codes: 0 done, 1 above a limit of audit --fail-above, 2 bad input, 3 ended incomplete (the same command "
     "resumes), 130 interrupted.",
@@ -25,31 +48,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console() if sys.stdout.isatty() else Console(width=120)
-
 Output = Annotated[
     str | None,
-    typer.Option(help="Run folder: a path or a URL, as s3://bucket/run.", show_default="runs/<study name>"),
+    typer.Option(help="Run folder: a path, or a URL such as s3://bucket/run.", show_default="runs/<study name>"),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, stop.")]
-Limit = Annotated[int | None, typer.Option(help="Keep only that many prompts, in turn from the categories.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value; overrides a key of the study.")]
-StudyFile = Annotated[Path, typer.Argument(help="A study, YAML.")]
-Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL as s3://bucket/run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print what would be done, then stop.")]
+Limit = Annotated[int | None, typer.Option(help="Keep only so many prompts, taken in turn from the categories.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value: overrides a key of the study.")]
+StudyFile = Annotated[Path, typer.Argument(help="A study: a YAML file.")]
+Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL such as s3://bucket/run.")]
 
 
 def offline() -> None:
-    """Keep the model libraries from asking a hub: nothing here needs one."""
+    """Keep the model libraries from asking the model hub, for commands that need nothing from it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def watched(work: Callable[[Progress], T]) -> T:
-    """Do work under a live progress display; an interruption ends with exit code 130."""
-    from raymap.progress import Progress
+    """Do work under a live progress display."""
+    from raymap.display.progress import LiveProgress
 
-    try:
-        with Progress(console) as progress:
-            return work(progress)
-    except KeyboardInterrupt:  # caught here, because typer would end with 1
-        console.print("interrupted; the same command goes on")
-        raise typer.Exit(130) from None
+    with LiveProgress(console) as progress:
+        return work(progress)

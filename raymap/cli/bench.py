@@ -1,4 +1,4 @@
-"""The command bench: setups measured, other programs beside them."""
+"""The command that measures setups, and other programs beside raymap: bench."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raymap.store.files import is_local, place
 
 REPEATS = 3
 PROMPTS, QUICK_PROMPTS = 60, 2
-"""Prompts of the study that raymap and its peers do: each has four seeds, four models."""
+"""How many prompts the study of raymap and its peers has, each with four seeds and four models."""
 
 
 @app.command()
@@ -22,31 +22,33 @@ def bench(
         Path | None, typer.Argument(help="A matrix of setups, YAML: each key to a value or a list of values.")
     ] = None,
     output: Annotated[
-        str, typer.Option(help="Folder of the record; what is in it is not measured again.")
+        str, typer.Option(help="Folder of the record; a setup that it holds is not measured again.")
     ] = "runs/bench",
     repeats: Annotated[int, typer.Option(min=1, help="How often each setup is measured.")] = REPEATS,
-    quick: Annotated[bool, typer.Option("--quick", help="The embedded base, two batch sizes, few steps.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the embedded base, two batch sizes, few steps.")] = False,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Also: raymap run and other programs on one study of the last setup.")
+        bool, typer.Option("--peers", help="Also run raymap and other programs on one study with the last setup.")
     ] = False,
-    price: Annotated[float | None, typer.Option(help="Of a worker's hour; the table then has the cost.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the setups, measure nothing.")] = False,
+    price: Annotated[
+        float | None, typer.Option(help="Price of a worker's hour; the table then shows the cost.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the setups and measure nothing.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Measure generation setups: images/s, share of the device's peak, swaps, scoring, memory, start-up."""
+    """Measure setups for drawing: images/s, share of the device's peak, swaps, scoring, memory, start-up."""
+    from raymap.base.folder import resolve
     from raymap.bench import plot, record
     from raymap.bench.measure import measure
     from raymap.bench.models import RANDOM
     from raymap.bench.setups import read_setups
-    from raymap.diffusion.base import resolve
 
     folder = place(output)
     if not is_local(folder):
-        raise InputError(f"--output {output}", "is no local path", "give a folder")
+        raise InputError(f"--output {output}", "is not a local path", "give a folder")
     asked = read_setups(setups, tuple(overrides or ()), quick)
     if peers:
         _check_peers(asked[-1])
-    if all(setup.clip == setup.lpips == "embedded" for setup in asked):
+    if all(setup.offline for setup in asked):
         offline()
     for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
         resolve(base)
@@ -69,7 +71,7 @@ def bench(
     if any(held.of(setup) for setup in asked):
         console.print(record.table(held, asked, price))
         plot.draw(held, asked, folder / "bench.png")
-        console.print(f"record: {held.path}; picture: {folder / 'bench.png'}", highlight=False, soft_wrap=True)
+        console.print(f"record: {held.path}; image: {folder / 'bench.png'}", highlight=False, soft_wrap=True)
     if peers:
         _peers(asked[-1], repeats, QUICK_PROMPTS if quick else PROMPTS, folder)
     if failed:
@@ -77,19 +79,19 @@ def bench(
 
 
 def _check_peers(setup: Any) -> None:
-    """Refuse a setup that is no study: `raymap run` takes a base's own size and torch's choice of attention."""
+    """Refuse a setup that no study can have: `raymap run` takes the base's own size and torch's choice of attention."""
     for key, fits, right in (
         ("attention", setup.attention == "auto", "auto"),
         ("resolution", setup.resolution is None, "the base's own"),
         ("batch_size", setup.batch_size > 1, "2 or more, for pairs of seeds"),
     ):
         if not fits:
-            problem = f"{key} {getattr(setup, key)} of the last setup is none that a study has"
-            raise InputError("--peers", problem, f"let it be {right}")
+            problem = f"{key} {getattr(setup, key)} of the last setup is impossible in a study"
+            raise InputError("--peers", problem, f"make it {right}")
 
 
 def _peers(setup: Any, repeats: int, prompts: int, output: Path) -> None:
-    from raymap.bench import contest
+    from raymap.bench.peers import contest
 
     held = contest.Contest(setup, prompts, output)
     programs = contest.order(contest.available(setup))

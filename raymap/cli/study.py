@@ -1,31 +1,34 @@
-"""Commands that do a study: demo, train, run."""
+"""The commands that carry out a study: demo, train, run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, offline, watched
+from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, watched
 from raymap.cli.summary import print_summary
-from raymap.display import shown
+from raymap.display.text import LONG, shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
-LONG = 400
-"""Characters of a path that are shown."""
+if TYPE_CHECKING:
+    from raymap.analysis.statistics import Statistics
+    from raymap.driver.prepare import Prepared
+    from raymap.study.model import Study
 
 
 @app.command()
 def demo(output: Output = None) -> None:
     """Train three adapters on drawn subjects, draw the map, write the report: no network, no arguments."""
-    offline()
-    from raymap.demo import demo_study
+    from raymap.study.builtin import demo_study
 
     target = place(output or "runs/demo")
     if not is_local(target):
-        raise InputError(f"--output {output}", "is no local path, where the demo draws its references", "give a folder")
+        raise InputError(
+            f"--output {output}", "is not a local path, which the demo needs for its references", "give a folder"
+        )
     mapped(described(demo_study(target / "references")), target)
 
 
@@ -37,8 +40,8 @@ def train(
     limit: Limit = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train the study's adapters that are missing, nothing else; `run` with the same output goes on from there."""
-    from raymap import run as runs
+    """Train the study's missing adapters and stop; `run` with the same output goes on from there."""
+    from raymap.driver import run as runs
 
     prepared, target = _prepared(study, output, overrides, limit, dry_run)
     if not dry_run:
@@ -53,52 +56,52 @@ def run(
     dry_run: DryRun = False,
     limit: Limit = None,
     overrides: Overrides = None,
-    price: Annotated[float | None, typer.Option(help="Of a device's hour; --dry-run then says what all costs.")] = None,
-    draw_anyway: Annotated[bool, typer.Option(help="Draw images that are proved equal to the base's, too.")] = False,
+    price: Annotated[
+        float | None, typer.Option(help="Price of a device's hour; --dry-run then says what the run costs.")
+    ] = None,
+    draw_anyway: Annotated[bool, typer.Option(help="Also draw images that are proved equal to the base's.")] = False,
 ) -> None:
-    """Train what is missing, draw, score, map, report. Running it again does only what is missing."""
+    """Train, draw, score, map and report. Running it again does only what is missing."""
     changes = [*(overrides or ()), *(["draw_anyway=true"] if draw_anyway else [])]
     prepared, target = _prepared(study, output, changes, limit, dry_run)
     if dry_run:
-        from raymap.cost import estimate
+        from raymap.driver.cost import estimate
 
-        console.print(estimate(prepared).sentence(price), highlight=False, soft_wrap=True)
+        console.print(estimate(prepared, price).sentence, highlight=False, soft_wrap=True)
     else:
         mapped(prepared, target)
 
 
 def _prepared(
     path: Path, output: str | None, overrides: list[str] | None, limit: int | None = None, dry: bool = False
-) -> tuple[Any, Path]:
-    """Read and check a study; return it with its run folder."""
-    from raymap.study import load_study
+) -> tuple[Prepared, Path]:
+    """Read and check a study, and return it with its run folder."""
+    from raymap.study.file import load_study
 
-    study = load_study(path, tuple(overrides or ()), limit)
-    target = place(output or f"runs/{study.name}")
-    if study.base == study.clip == study.lpips == "embedded":
-        offline()
-    return described(study, dry), target
+    target = place(output) if output else None
+    prepared = described(load_study(path, tuple(overrides or ()), limit), dry)
+    return prepared, target or Path("runs") / prepared.study.name
 
 
-def described(study: Any, dry: bool = False) -> Any:
-    """Check all that a study names and print what it asks for, and in a dry run what a run would still need."""
-    from raymap.prepare import describe, prepare, too_long
+def described(study: Study, dry: bool = False) -> Prepared:
+    """Check everything that a study names and print what it asks for; in a dry run, also what is still missing."""
+    from raymap.driver.prepare import prepare
 
     prepared = prepare(study, dry)
-    console.print(describe(prepared), highlight=False, soft_wrap=True)
+    console.print(prepared.sentence, highlight=False, soft_wrap=True)
     for what in prepared.missing:
         console.print(
             f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
         )
-    for prompt in too_long(prepared):
-        problem = f"{prompt.id} is longer than the text encoder reads; the rest does not count: {shown(prompt.text)}"
+    for prompt in prepared.too_long:
+        problem = f"{prompt.id} is longer than the text encoder reads, and the rest is ignored: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)
     return prepared
 
 
-def mapped(prepared: Any, output: Path) -> dict[str, Any]:
-    """Do a prepared study in a run folder, print its summary and return its statistics."""
-    from raymap.run import run
+def mapped(prepared: Prepared, output: Path) -> Statistics:
+    """Carry out a prepared study in a run folder, print its summary and return its statistics."""
+    from raymap.driver.run import run
     from raymap.store.folder import RunFolder
 
     statistics = watched(lambda progress: run(prepared, output, progress))

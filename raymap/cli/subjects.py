@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from raymap.cli.app import app, console
-from raymap.display import shown
-
-LONG = 600
+from raymap.display.text import LONG, shown
 
 subjects = typer.Typer(help="Public reference pictures of a study's subjects.", no_args_is_help=True)
 app.add_typer(subjects, name="subjects")
@@ -35,8 +33,8 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch reference pictures from their public sources; exit code 2 unless all that was asked for is there."""
-    from raymap.subjects import fetch as fetching
-    from raymap.subjects.catalogue import PAPER, read_catalogue
+    from raymap.personalize.references import fetch as fetching
+    from raymap.personalize.references.catalogue import PAPER, read_catalogue
 
     asked = read_catalogue(catalogue or PAPER)
     entries = asked.chosen(names or [])

@@ -8,11 +8,11 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray._private.state import state as cluster_state
@@ -21,29 +21,34 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from raymap.actors.reducer import Reducer
+from raymap.actors.roles import AdaptedBatch, BaseBatch, Draws, Scores, WorkerInfo
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
+from raymap.cluster.failures import Decision, Work, decide
 from raymap.cluster.shells import Generator, Scorer, Trainer
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
-from raymap.study import Resources
+from raymap.study.model import Resources
 
 WORKER_STARTS = 8
-"""How many starts of workers, or trainers, may fail in a row before a run ends as incomplete."""
+"""How many starts of workers, or of trainers, may be lost in a row before a run ends as incomplete."""
 SCORER_SHARE = 0.25
-"""The share of a worker's GPU that Ray books for its scorer (both see the whole of it)."""
+"""The share of a worker's GPU that Ray reserves for its scorer (both see the whole of it)."""
 ENVIRONMENT = {"env_vars": {"THP_MEM_ALLOC_ENABLE": "1"}}
-"""Torch asks for huge pages on a CPU: fewer misses in address translation draw some 5 % faster, to the same bits."""
+"""Torch asks for huge pages on a CPU: with fewer misses in address translation it draws some 5 % faster."""
 UNRECORDED = {"enable_task_events": False}
-"""Ray keeps no record of every call, which it holds in the driver by the megabyte: the ledger has one a batch."""
+"""Ray keeps no record of every call, which would take megabytes in the driver: the ledger has a line per batch."""
+
+Drawing = TypeVar("Drawing")
+Scoring = TypeVar("Scoring")
 
 
 @contextlib.contextmanager
 def runtime(resources: Resources) -> Iterator[None]:
-    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), else a local one.
+    """Hold a Ray runtime: the cluster that RAY_ADDRESS names (as in a submitted job), otherwise a local one.
 
     Raises:
         InputError: this machine lacks what a worker needs.
-        IncompleteRunError: SIGTERM came, which `ray job stop` and most schedulers send.
+        IncompleteRunError: the process got SIGTERM, which `ray job stop` and most schedulers send.
     """
     stopped = threading.Event()
 
@@ -76,10 +81,10 @@ def _missing(resources: Resources) -> str | None:
 
 
 def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) -> None:
-    """Check that each node's object store holds what the workers that fit on it have in flight, `batches` each.
+    """Check that each node's object store has room for what its workers have in flight, `batches` batches each.
 
     Raises:
-        InputError: when it doesn't, with what to change.
+        InputError: it has not; the message says what to change.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     share = math.ceil(resources.workers.max / len(nodes))
@@ -97,13 +102,13 @@ def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) ->
 
 @dataclass
 class Worker:
-    """A generator and the scorer beside it, in one placement group, so on one node."""
+    """A generator and a scorer in one placement group, and so on one node; `info` is None until both are ready."""
 
     generator: Any
     scorer: Any
     place: PlacementGroup
     ready: Any
-    info: dict[str, Any] | None = None
+    info: WorkerInfo | None = None
     leaving: bool = False
 
     @property
@@ -120,14 +125,22 @@ class Worker:
 
 
 def start_worker(generator: GeneratorSpec, scorer: ScorerSpec, resources: Resources) -> Worker:
-    """Ask Ray for a worker; `ready` is a reference that resolves once both actors have loaded."""
+    """Ask Ray for a worker that draws images; `ready` is a reference that resolves once both actors have loaded."""
     return start_pair(Generator, generator, Scorer, scorer, resources)
 
 
-def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources: Resources) -> Worker:
-    """Ask Ray for a generator and a scorer of given classes on one node, each built from its specification.
+def start_pair(
+    draws: Callable[[Drawing], Draws[BaseBatch, AdaptedBatch]],
+    drawing: Drawing,
+    scores: Callable[[Scoring], Scores[BaseBatch, AdaptedBatch]],
+    scoring: Scoring,
+    resources: Resources,
+) -> Worker:
+    """Ask Ray for two actors on one node that share a GPU, one of each role.
 
-    The scorer shares its generator's GPU.
+    Args:
+        draws: the class of the first, which is built from `drawing`.
+        scores: the class of the second, which is built from `scoring`.
     """
     place = placement_group([resources.bundle or {"CPU": 0.001}], strategy="STRICT_PACK")
     here = PlacementGroupSchedulingStrategy(placement_group=place)
@@ -149,22 +162,21 @@ def start_pair(draws: type, drawing: Any, scores: type, scoring: Any, resources:
 
 @dataclass
 class Starts:
-    """Waits for actors' first answers, and counts how many starts failed in a row; `what` names the actors."""
+    """Waits for actors' first answers and counts how many were lost in a row; `what` names the actors."""
 
     what: str
     failed: int = 0
 
     def answer(self, ref: Any) -> Any:
-        """Return what an actor that is up answers; None where it was lost before.
+        """Return an actor's first answer; None where the actor was lost before it could give one.
 
         Raises:
-            IncompleteRunError: it cannot start by its own fault, or too many were lost in a row.
+            IncompleteRunError: it reports why it cannot start, or too many were lost in a row.
         """
         try:
             answer = ray.get(ref)
         except RayError as error:
-            lost = not isinstance(error, RayTaskError) or isinstance(error.cause, RayError)
-            if not lost or InputError.__name__ in str(error):
+            if decide(Work.START, raised_by(error)) is Decision.END_RUN:
                 raise IncompleteRunError(f"a {self.what} cannot start: {cause(error)}") from error
             self.failed += 1
             if self.failed > WORKER_STARTS:
@@ -175,7 +187,7 @@ class Starts:
 
 
 def start_reducer(folder: RunFolder) -> Any:
-    """Start the reducer beside the driver; it may restart and repeat a commit, which changes nothing."""
+    """Start the reducer on the driver's node; it may restart and repeat a commit, which changes nothing."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here, **UNRECORDED}
     return ray.remote(Reducer).options(**options).remote(folder)
@@ -189,12 +201,17 @@ def start_trainer(base: str | Path, resources: Resources) -> Any:
     return actor.remote(base, resources.threads_per_worker, resources.device)
 
 
+def raised_by(error: RayError) -> Exception | None:
+    """Return the error that a call itself raised; None where its process or node was lost."""
+    raised = error.cause if isinstance(error, RayTaskError) else None
+    return None if isinstance(raised, RayError) else raised
+
+
 def cause(error: RayError) -> str:
-    """Return what an error says, without the trace before it, in one line of at most 400 characters."""
-    text = " ".join(str(getattr(error, "cause", None) or error).split())
-    return text.rpartition(f"{InputError.__name__}: ")[2][-400:]
+    """Return what an error says, without its traceback, in one line of at most 400 characters."""
+    return " ".join(str(getattr(error, "cause", None) or error).split())[-400:]
 
 
 def leaving_nodes() -> set[str]:
-    """Return the ids of nodes that Ray has announced as going away (a spot instance's notice, a scale-down)."""
+    """Return the ids of nodes that are about to go away, as Ray announces for spot instances and when scaling down."""
     return set(cluster_state.get_draining_nodes())

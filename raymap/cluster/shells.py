@@ -5,20 +5,48 @@ Each class imports its plain one where it is built, for that reason alone. Ray s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, ScorerSpec, TablesSpec
+from raymap.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from raymap.actors.batches import Drawn, Scored
-    from raymap.attention.denoise import Compared
+    from raymap.drawing.attention.denoise import Compared
     from raymap.personalize.orders import AdapterOrder
     from raymap.personalize.step import Step
-    from raymap.plan import AdapterInfo, Block
+    from raymap.plan.blocks import AdapterInfo, Block
+
+Plain = TypeVar("Plain")
+
+
+class Built(Generic[Plain]):
+    """A plain class, built when its actor starts; bad input that it meets is reported by the actor's first call.
+
+    The driver gets an error of a call as it was raised, while it gets that of an actor's constructor as text alone.
+    """
+
+    def __init__(self, build: Callable[[], Plain]) -> None:
+        self._problem: InputError | None = None
+        try:
+            self.plain = build()
+        except InputError as error:
+            self._problem = error
+
+    def checked(self) -> Plain:
+        """Return the plain class.
+
+        Raises:
+            InputError: it could not be built.
+        """
+        if self._problem is not None:
+            raise self._problem
+        return self.plain
 
 
 class Generator:
@@ -27,13 +55,13 @@ class Generator:
     def __init__(self, spec: GeneratorSpec) -> None:
         from raymap.actors import generator
 
-        self._plain = generator.Generator(spec)
+        self._built = Built(lambda: generator.Generator(spec))
 
-    def ready(self, scorer: bool) -> dict[str, Any]:
-        return self._plain.ready(scorer)
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return self._built.checked().ready(scorer)
 
     def draw(self, block: Block, adapter: str) -> tuple[np.ndarray, Drawn]:
-        return self._plain.draw(block, adapter)
+        return self._built.plain.draw(block, adapter)
 
 
 class Scorer:
@@ -42,21 +70,21 @@ class Scorer:
     def __init__(self, spec: ScorerSpec) -> None:
         from raymap.actors import scorer
 
-        self._plain = scorer.Scorer(spec)
+        self._built = Built(lambda: scorer.Scorer(spec))
 
     def ready(self) -> bool:
-        return self._plain.ready()
+        return self._built.checked().ready()
 
-    def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
-        return self._plain.score_base(block, pixels, drawn)
+    def score_base(self, block: Block, batch: np.ndarray, drawn: Drawn) -> Scored:
+        return self._built.plain.score_base(block, batch, drawn)
 
     def read_base(self, block: Block) -> np.ndarray:
-        return self._plain.read_base(block)
+        return self._built.plain.read_base(block)
 
     def score_adapted(
-        self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
+        self, block: Block, adapter: AdapterInfo, batch: np.ndarray, drawn: Drawn, base: np.ndarray
     ) -> Scored:
-        return self._plain.score_adapted(block, adapter, pixels, drawn, base)
+        return self._built.plain.score_adapted(block, adapter, batch, drawn, base)
 
 
 class AttentionMeter:
@@ -65,13 +93,13 @@ class AttentionMeter:
     def __init__(self, spec: AttentionSpec) -> None:
         from raymap.actors import attention
 
-        self._plain = attention.AttentionMeter(spec)
+        self._built = Built(lambda: attention.AttentionMeter(spec))
 
-    def ready(self, tables: bool) -> dict[str, Any]:
-        return self._plain.ready(tables)
+    def ready(self, scorer: bool) -> WorkerInfo:
+        return self._built.checked().ready(scorer)
 
     def draw(self, block: Block, adapter: str) -> tuple[Compared | None, Drawn]:
-        return self._plain.draw(block, adapter)
+        return self._built.plain.draw(block, adapter)
 
 
 class AttentionTables:
@@ -80,19 +108,19 @@ class AttentionTables:
     def __init__(self, spec: TablesSpec) -> None:
         from raymap.actors import attention
 
-        self._plain = attention.AttentionTables(spec)
+        self._built = Built(lambda: attention.AttentionTables(spec))
 
     def ready(self) -> bool:
-        return self._plain.ready()
+        return self._built.checked().ready()
 
-    def score_base(self, block: Block, compared: None, drawn: Drawn) -> Scored:
-        return self._plain.score_base(block, compared, drawn)
+    def score_base(self, block: Block, batch: None, drawn: Drawn) -> Scored:
+        return self._built.plain.score_base(block, batch, drawn)
 
     def read_base(self, block: Block) -> None:
-        self._plain.read_base(block)
+        self._built.plain.read_base(block)
 
-    def score_adapted(self, block: Block, adapter: AdapterInfo, compared: Compared, drawn: Drawn, base: None) -> Scored:
-        return self._plain.score_adapted(block, adapter, compared, drawn, base)
+    def score_adapted(self, block: Block, adapter: AdapterInfo, batch: Compared, drawn: Drawn, base: None) -> Scored:
+        return self._built.plain.score_adapted(block, adapter, batch, drawn, base)
 
 
 class Trainer:
@@ -101,10 +129,10 @@ class Trainer:
     def __init__(self, base: str | Path, threads: int, device: str) -> None:
         from raymap.actors import trainer
 
-        self._plain = trainer.Trainer(base, threads, device)
+        self._built = Built(lambda: trainer.Trainer(base, threads, device))
 
     def ready(self, run: Path) -> bool:
-        return self._plain.ready(run)
+        return self._built.checked().ready(run)
 
     def train(self, orders: tuple[AdapterOrder, ...], folders: tuple[Path, ...], scratch: Path) -> Iterator[Step]:
-        yield from self._plain.train(orders, folders, scratch)
+        yield from self._built.plain.train(orders, folders, scratch)

@@ -1,7 +1,7 @@
 """Streams a plan's units through workers and the reducer, with as many workers as there are and are of use.
 
-The driver holds references and counts, never pixels or rows. At most `DEPTH` units a worker are in flight, so that at
-most DEPTH + 1 batches a worker lie in shared memory.
+The driver holds references and counts, never pixels or rows. Each worker has at most `DEPTH` units in flight, so that
+shared memory holds at most DEPTH + 1 batches of each.
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes
+from raymap.actors.roles import WorkerInfo
+from raymap.cluster.failures import Decision, Work, decide
+from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes, raised_by
 from raymap.cluster.metrics import Metrics
-from raymap.errors import IncompleteRunError, RaymapError, StorageError
-from raymap.plan import BASE, Plan, Unit
-from raymap.progress import Progress
-from raymap.schedule import RETRIES, Schedule, workers_wanted
+from raymap.display.progress import Progress
+from raymap.errors import IncompleteRunError
+from raymap.plan.blocks import BASE, Plan, Unit
+from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
-from raymap.study import Workers
+from raymap.study.model import Workers
 
 DEPTH = 2
 TICK_S = 0.5
 LOOK_S = 2.0
-"""How often Ray is asked which nodes are going away."""
+"""How many seconds pass between two questions to Ray which nodes are going away."""
 
 
 @dataclass
 class Stream:
     """Drives a plan's units through workers until none is left.
 
-    `devices` says on which device the base batches were drawn that are committed already, by block.
+    `devices` says by block on which device a base batch was drawn that is committed already. `seen` lists the workers
+    that came up, `seconds` adds up their work by stage.
     """
 
     plan: Plan
@@ -45,7 +48,7 @@ class Stream:
     progress: Progress
     devices: dict[int, str] = field(default_factory=dict)
     workers: dict[int, Worker] = field(default_factory=dict)
-    seen: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[WorkerInfo] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,11 +64,11 @@ class Stream:
         self._metrics = Metrics()
 
     def run(self, workers: Workers) -> None:
-        """Draw, score and commit everything that is waiting. `seen` lists the workers, `seconds` adds up their work.
+        """Draw, score and commit everything that is waiting.
 
         Raises:
-            IncompleteRunError: workers cannot be started, or break one after another, or (StorageError) the run folder
-                cannot be written.
+            IncompleteRunError: workers cannot be started, or break one after another.
+            StorageError: the run folder cannot be written.
         """
         try:
             while self.schedule.worth() or self._in_flight:
@@ -78,7 +81,7 @@ class Stream:
                 self._dismiss(number)
 
     def _staff(self, workers: Workers) -> None:
-        """Ask for workers while there is something for them, let those go that have nothing to do or must leave."""
+        """Ask for workers while there is work for them, and let those go that have none or must leave."""
         wanted = workers_wanted(self.schedule, workers.min, workers.max)
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
@@ -98,7 +101,7 @@ class Stream:
         self._metrics.workers(up, len(self.workers))
 
     def _clear(self, leaving: set[str]) -> None:
-        """Give workers on nodes that are going away nothing more; what they hold goes to others."""
+        """Give no more work to workers on nodes that are going away; what they have not begun goes to others."""
         for number, worker in self.workers.items():
             if leaving and not worker.leaving and worker.node in leaving:
                 worker.leaving = True
@@ -114,7 +117,7 @@ class Stream:
             unit = self.schedule.next_for(number)
             if unit is None:
                 return
-            self._submit(number, worker, worker.info["device"], unit)
+            self._submit(number, worker, worker.info.device, unit)
 
     def _submit(self, number: int, worker: Worker, device: str, unit: Unit) -> None:
         block = self.plan.blocks[unit.block]
@@ -125,7 +128,7 @@ class Stream:
         if unit.adapter == BASE:
             self._bases[number] = pixels
             if self.schedule.has_base(unit.block):
-                return  # drawn on another device: pairs are computed alike, so it is drawn again, not committed again
+                return  # it was committed from another device: pairs are computed alike, so it is only drawn again
             scored = worker.scorer.score_base.remote(block, pixels, drawn)
         else:
             adapter = self._adapters[unit.adapter]
@@ -135,7 +138,7 @@ class Stream:
         self.progress.now(f"block {unit.block + 1} of {len(self.plan.blocks)}, {unit.adapter}")
 
     def _wait(self) -> None:
-        """Wait for a commit or a worker, and deal with all that are there."""
+        """Wait for a commit or a worker, and take in all that have come."""
         starting = [w.ready for w in self.workers.values() if w.info is None]
         pending = [*self._in_flight, *starting]
         ready, _ = ray.wait(pending, num_returns=1, timeout=TICK_S) if pending else ([], [])
@@ -160,13 +163,7 @@ class Stream:
         try:
             device, seconds = ray.get(ref)
         except RayError as error:
-            inner = getattr(error, "cause", None)
-            if isinstance(inner, StorageError):
-                raise inner from error
-            if isinstance(error, RayTaskError) and not isinstance(inner, RayError):
-                self._raised(number, unit, inner, cause(error))
-            else:
-                self._lost(number, (unit,))
+            self._failed(number, unit, error)
             return
         self._broken = 0
         self.schedule.finish(unit)
@@ -179,37 +176,46 @@ class Stream:
         self.progress.drawn(images)
         self._metrics.committed(images, seconds, len(self._in_flight))
 
-    def _raised(self, number: int, unit: Unit, error: Exception | None, problem: str) -> None:
-        """Give a batch up by its own fault; for any other error, which a GPU may have, it is tried once more elsewhere.
+    def _failed(self, number: int, unit: Unit, error: RayError) -> None:
+        raised = raised_by(error)
+        match decide(Work.BATCH, raised):
+            case Decision.GIVE_UP:
+                self._give_up(unit, cause(error))
+            case Decision.RETRY_ELSEWHERE if raised is None:
+                self._lose(number, (unit,))
+            case Decision.RETRY_ELSEWHERE:
+                self._broke(number, unit, cause(error))
+            case Decision.END_RUN:
+                raise raised or error from error
+
+    def _broke(self, number: int, unit: Unit, problem: str) -> None:
+        """Replace a worker that raised an error of no known kind; its batch is tried once more, by another one.
 
         Raises:
-            IncompleteRunError: so many such errors came, and no batch between them, that no adapter's fault explains
-                them: all workers may meet one bad adapter at once, each twice.
+            IncompleteRunError: so many such errors came, with no batch between them, that no adapter's fault explains
+                them: all workers may meet one bad adapter at the same time, each twice.
         """
-        if isinstance(error, RaymapError):
-            self._fail(unit, problem)
-            return
         self._broken += 1
         if self._broken > RETRIES * len(self.workers):
             raise IncompleteRunError(f"workers break one after another: {problem}")
         again = unit in self._tried
         self._tried.add(unit)
-        self._lost(number, () if again else (unit,))
+        self._lose(number, () if again else (unit,))
         if again:
-            self._fail(unit, problem)
+            self._give_up(unit, problem)
 
-    def _fail(self, unit: Unit, problem: str) -> None:
+    def _give_up(self, unit: Unit, problem: str) -> None:
         self.folder.record_failure(unit, problem)
         self.schedule.fail(unit)
         self._metrics.failed()
         self.progress.note(f"failed: block {unit.block + 1} under {unit.adapter}: {problem}")
 
-    def _lost(self, number: int, units: Sequence[Unit]) -> None:
-        """Give a lost worker's units back, these and what it had in flight; another worker takes its place."""
+    def _lose(self, number: int, units: Sequence[Unit]) -> None:
+        """Return a worker's units to the schedule, these and all that it had in flight; another takes its place."""
         lost = [u for n, u in self._in_flight.values() if n == number]
         self._in_flight = {r: (n, u) for r, (n, u) in self._in_flight.items() if n != number}
         for given_up in self.schedule.lose(number, [*units, *lost]):
-            self._fail(given_up, "its worker was lost again and again")
+            self._give_up(given_up, "its worker was lost again and again")
         if number in self.workers:
             self._dismiss(number)
             self.progress.note("a worker was lost; another takes its place")

@@ -1,4 +1,4 @@
-"""Streams a study's trainings through trainers: a lost one is replaced, a failed one leaves the others running."""
+"""Streams a study's trainings through trainers: a lost trainer is replaced, a failed training stops no other."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from raymap.cluster.launch import Starts, cause
+from raymap.cluster.failures import Decision, Work, decide
+from raymap.cluster.launch import Starts, cause, raised_by
+from raymap.display.progress import Progress
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
-from raymap.progress import Progress
-from raymap.schedule import RETRIES
+from raymap.plan.schedule import RETRIES
 from raymap.store.folder import RunFolder
 
 TICK_S = 0.5
@@ -21,7 +22,7 @@ TICK_S = 0.5
 
 @dataclass
 class _Training:
-    """A group of orders and its trainer, steps done, trainers it has lost."""
+    """A group of orders, its trainer, the steps that are done, and how many trainers it has lost."""
 
     orders: tuple[AdapterOrder, ...]
     trainer: Any = None
@@ -44,10 +45,10 @@ def train_all(
 ) -> None:
     """Train all groups, as many at once as there are workers; progress counts optimizer steps of each adapter.
 
-    A group whose trainer is lost goes on from its checkpoint at another one.
+    A group whose trainer is lost goes on from its checkpoint with another one.
 
     Raises:
-        IncompleteRunError: when trainers do not start, or a training failed; all others are finished first.
+        IncompleteRunError: trainers do not start, or a training failed; all others are finished first.
     """
     trainings = _Trainings([_Training(group) for group in groups], folder, start, workers, progress)
     trainings.run()
@@ -82,7 +83,7 @@ class _Trainings:
         self._staff()
 
     def _staff(self) -> None:
-        """Ask for a trainer a waiting training, as far as there may be more; let those go that none waits for."""
+        """Ask for one trainer per waiting training, as far as there may be more, and let surplus ones go."""
         wanted = min(len(self.waiting), self.workers - len(self.running))
         while len(self.starting) < wanted:
             trainer = self.start()
@@ -108,17 +109,18 @@ class _Trainings:
         self.progress.now(f"training {training.name}")
 
     def _advance(self, steps: Any) -> None:
-        """Take a training's next report: steps done, its end, its failure, or its trainer's loss."""
+        """Take a training's next report: the steps that it has done, its end, its failure, or its trainer's loss."""
         training = self.running.pop(steps)
         try:
             step = ray.get(next(steps))
         except StopIteration:
             self.progress.now(f"trained {training.name}")
             self._give_work(training.trainer)
-        except RayTaskError as error:
-            self.failed.append(f"{training.name} ({cause(error)})")
-            self._give_work(training.trainer)
         except RayError as error:
+            if decide(Work.TRAINING, raised_by(error)) is Decision.GIVE_UP:
+                self.failed.append(f"{training.name} ({cause(error)})")
+                self._give_work(training.trainer)
+                return
             ray.kill(training.trainer)  # it may only be out of reach, and would go on with the same checkpoint
             training.losses += 1
             if training.losses > RETRIES:

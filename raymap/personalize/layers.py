@@ -1,7 +1,7 @@
 """Trainable weights of several subjects beside one frozen denoiser: every weight has a leading subject axis.
 
-A batch holds the subjects' samples one subject after another, as many of each; a frozen module sees the batch whole,
-and each subject's samples meet that subject's weights alone.
+A batch holds one subject's samples after another's, equally many of each. A frozen module gets the whole batch, and
+each subject's samples meet that subject's weights alone.
 """
 
 from __future__ import annotations
@@ -10,32 +10,29 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
-from raymap.recipes import KEYS_AND_VALUES, is_target
+from raymap.base.skeleton import is_target
 
 Weights = dict[str, nn.Parameter]
 
 
 @contextlib.contextmanager
 def low_rank(
-    unet: UNet2DConditionModel, targets: tuple[str, ...], rank: int, alpha: float, subjects: int, seed: int
+    denoiser: nn.Module, targets: tuple[str, ...], rank: int, alpha: float, subjects: int, seed: int
 ) -> Iterator[Weights]:
-    """Add alpha/rank · B A x to every targeted linear layer's output, for each subject its own.
+    """Add alpha/rank · B A x to the output of every targeted linear layer, with each subject's own A and B.
 
-    Initialized as peft's `init_lora_weights="gaussian"`: A from N(0, 1/rank²), B zero.
+    Initialized as peft's `init_lora_weights="gaussian"`: A from N(0, 1/rank²), B zero. All subjects start from the
+    same A.
 
     Yields:
-        `<module>.lora_A.weight` (subjects, rank, in) and `<module>.lora_B.weight` (subjects, out, rank). All subjects
-        set out from the same A.
+        `<layer>.lora_A.weight` (subjects, rank, in) and `<layer>.lora_B.weight` (subjects, out, rank).
     """
     random = torch.Generator("cpu").manual_seed(seed)
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
-        for name, layer in unet.named_modules():
-            if not (isinstance(layer, nn.Linear) and is_target(name, targets)):
-                continue
+        for name, layer in _linear(denoiser, targets):
             first = torch.randn(rank, layer.in_features, generator=random) / rank
             down = nn.Parameter(first.to(layer.weight.device).repeat(subjects, 1, 1))
             up = nn.Parameter(down.new_zeros(subjects, layer.out_features, rank))
@@ -56,28 +53,38 @@ def low_rank(
 
 
 @contextlib.contextmanager
-def keys_and_values(unet: UNet2DConditionModel, subjects: int) -> Iterator[Weights]:
-    """Put each subject's own keys and values in cross-attention's place; the first token's pass no gradient on.
+def full_rank(
+    denoiser: nn.Module, targets: tuple[str, ...], subjects: int, without_gradient: int = 0
+) -> Iterator[Weights]:
+    """Replace the weight of every targeted linear layer by each subject's own, which starts from the base's.
+
+    Args:
+        without_gradient: of so many tokens at the beginning, the layer's outputs pass no gradient on.
 
     Yields:
-        `<module>.weight` (subjects, out, in), set out from the base's.
+        `<layer>.weight` (subjects, out, in).
     """
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
-        for name, layer in unet.named_modules():
-            if not name.endswith(KEYS_AND_VALUES):
-                continue
+        for name, layer in _linear(denoiser, targets):
             weight = nn.Parameter(layer.weight.detach().repeat(subjects, 1, 1))
             weights[f"{name}.weight"] = weight
 
             def replace(
-                _: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor, weight: torch.Tensor = weight
+                layer: nn.Linear, args: tuple[torch.Tensor, ...], output: torch.Tensor, weight: torch.Tensor = weight
             ) -> torch.Tensor:
                 own = (_by_subject(args[0], subjects) @ weight.mT).view(output.shape)
-                return torch.cat([own[:, :1].detach(), own[:, 1:]], 1)
+                own = own if layer.bias is None else own + layer.bias
+                return torch.cat([own[:, :without_gradient].detach(), own[:, without_gradient:]], 1)
 
             hooks.callback(layer.register_forward_hook(replace).remove)
         yield weights
+
+
+def _linear(denoiser: nn.Module, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Linear]]:
+    for name, layer in denoiser.named_modules():
+        if isinstance(layer, nn.Linear) and is_target(name, targets):
+            yield name, layer
 
 
 def _by_subject(x: torch.Tensor, subjects: int) -> torch.Tensor:

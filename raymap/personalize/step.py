@@ -1,4 +1,4 @@
-"""What a training says of itself on its way."""
+"""What a training reports while it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """Where a training is: optimizer steps done; each subject's mean loss over the steps since the last report."""
+    """How far a training is: optimizer steps done, each subject's mean loss over the steps since the last report."""
 
     done: int
     losses: tuple[float, ...]

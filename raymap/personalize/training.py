@@ -1,4 +1,4 @@
-"""The loop that all methods share: views and prior in, optimizer steps out. What is trained, the method says."""
+"""The training loop that methods share: it fits whatever weights a method gives it to training views."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 
+from raymap.base.pipeline import denoiser_of
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views
-from raymap.recipes import Recipe
 from raymap.store.files import read_file, write_atomically
+from raymap.study.recipes import Recipe
 
 REPORT_EVERY = 10
 CHECKPOINT_EVERY = 100
@@ -22,7 +23,10 @@ Encoder = Callable[[list[str]], torch.Tensor]
 
 @dataclass(frozen=True)
 class _Batch:
-    """One subject's samples of a step: `clean` and `noise` (n, 4, h, w), timesteps (n,), captions, instance rows."""
+    """One subject's samples in a step: `clean` and `noise` (n, 4, h, w), timesteps (n,) and captions.
+
+    `rows` are the rows of the subject's views; samples of its class, if any, come after those.
+    """
 
     clean: torch.Tensor
     noise: torch.Tensor
@@ -32,7 +36,7 @@ class _Batch:
 
 
 def fit(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     weights: list[torch.nn.Parameter],
     encode: Encoder,
     views: list[Views],
@@ -40,19 +44,23 @@ def fit(
     recipe: Recipe,
     checkpoint: Path,
 ) -> Iterator[Step]:
-    """Train `weights` (subjects, …) on the denoising loss, all subjects in one batch, yielding progress.
+    """Train `weights` (subjects, …) on the denoising loss, all subjects in one batch, and yield the progress.
 
     Each subject has its own random numbers from the recipe's seed, its own loss, gradient norm and slice of the
-    optimizer's state, so that it learns what it would learn alone (to rounding: a larger batch may sum in another
-    order). A masked view's loss is summed over channels and averaged over the mask's pixels, as diffusers'
-    train_custom_diffusion.py has it; with a prior, as many class pictures join the batch, their mean squared error
-    times `prior_weight`.
+    optimizer's state. So it learns what it would learn alone, up to rounding: a larger batch may sum in another order.
+    The loss of a masked view is summed over channels and averaged over the mask's pixels, as in diffusers'
+    train_custom_diffusion.py. With a prior, equally many class images join the batch, and their mean squared error
+    counts `prior_weight` times.
 
     Args:
-        encode: captions, subject after subject -> embeddings (N, 77, width), with a gradient where a token is learned.
-        checkpoint: written every hundred steps; where it is there already, training goes on from it, and the steps
-            before it are yielded again.
+        views: each subject's training views.
+        priors: views of each subject's class, or None.
+        encode: takes captions, one subject's after another's, and returns embeddings (N, 77, width), with a gradient
+            if a token is learned.
+        checkpoint: the file that is written every hundred steps. If it exists, training continues from it, and the
+            steps before it are yielded again.
     """
+    denoiser = denoiser_of(pipeline)
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     velocity = schedule.config.prediction_type == "v_prediction"
     randoms = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in views]
@@ -69,7 +77,7 @@ def fit(
             torch.cat([getattr(batch, name) for batch in batches]) for name in ("clean", "noise", "timesteps")
         )
         embeddings = encode([caption for batch in batches for caption in batch.captions])
-        predicted = pipeline.unet(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
+        predicted = denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
         target = schedule.get_velocity(clean, noise, timesteps) if velocity else noise
         squared = (predicted - target).square().unflatten(0, (len(views), -1))
         each = torch.stack([_loss(squared[k], own, batches[k].rows, recipe) for k, own in enumerate(views)])
@@ -88,7 +96,7 @@ def fit(
 
 
 def _sample(views: Views, prior: Views | None, recipe: Recipe, timesteps: int, random: torch.Generator) -> _Batch:
-    """Draw one subject's samples of a step; class pictures follow the instances."""
+    """Draw one subject's samples for a step; those of the class follow those of the subject."""
     device = views.mean.device
     rows = torch.randint(len(views.mean), (recipe.batch_size,), generator=random)
     clean, captions = views.sample(rows, random), _captions(views, rows, random)
@@ -101,17 +109,17 @@ def _sample(views: Views, prior: Views | None, recipe: Recipe, timesteps: int, r
 
 
 def _captions(views: Views, rows: torch.Tensor, random: torch.Generator) -> list[str]:
-    """Choose one caption a row; a view with a single caption draws no random number."""
+    """Choose one caption per row; a view with a single caption takes no random number."""
     chosen = []
     for row in rows.tolist():
-        known = views.captions[row]
-        at = int(torch.randint(len(known), (1,), generator=random)) if len(known) > 1 else 0
-        chosen.append(known[at])
+        captions = views.captions[row]
+        at = int(torch.randint(len(captions), (1,), generator=random)) if len(captions) > 1 else 0
+        chosen.append(captions[at])
     return chosen
 
 
 def _loss(squared: torch.Tensor, views: Views, rows: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Return one subject's loss from its squared errors (n, 4, h, w); those after the instances are the prior's."""
+    """Return one subject's loss from squared errors (n, 4, h, w): first those of its own views, then the prior's."""
     own, prior = squared[: len(rows)], squared[len(rows) :]
     if views.masks is None:
         loss = own.mean()
@@ -123,7 +131,7 @@ def _loss(squared: torch.Tensor, views: Views, rows: torch.Tensor, recipe: Recip
 
 @torch.no_grad()
 def _clip(weights: list[torch.nn.Parameter], limit: float) -> None:
-    """Scale each subject's gradients as `clip_grad_norm_` would scale them alone."""
+    """Scale each subject's gradients as torch's `clip_grad_norm_` would scale them alone."""
     gradients = [w.grad.flatten(1) for w in weights if w.grad is not None]
     norms = torch.stack([g.square().sum(1) for g in gradients]).sum(0).sqrt()
     scale = (limit / (norms + 1e-6)).clamp(max=1)
@@ -152,7 +160,7 @@ def _save(
 def _resume(
     path: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, randoms: list[torch.Generator]
 ) -> list[Step]:
-    """Bring everything to where the checkpoint left it; return the steps reported until then."""
+    """Restore everything from the checkpoint, and return the steps that were reported before it."""
     state = torch.load(io.BytesIO(read_file(path)), map_location="cpu", weights_only=True)
     for weight, saved in zip(weights, state["weights"], strict=True):
         weight.data.copy_(saved)

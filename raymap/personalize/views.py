@@ -1,4 +1,4 @@
-"""Training views of a subject: its references, flipped or rescaled, encoded by the VAE once."""
+"""Training views of a subject: its reference images, mirrored or rescaled, encoded by the autoencoder once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 ENCODE_BATCH = 8
@@ -15,9 +15,9 @@ RESCALED_VIEWS = 64
 
 @dataclass(frozen=True)
 class Views:
-    """Encoded pictures: latent means and deviations (N, 4, h, w), scaled; captions to choose from, for each picture.
+    """Encoded images: scaled latent means and standard deviations (N, 4, h, w), and the captions of each image.
 
-    `masks` (N, 1, h, w), where present, are 1 where the picture is the subject's and 0 where it was padded.
+    `masks` (N, 1, h, w), if any, are 1 where an image shows the reference and 0 where it was padded.
     """
 
     mean: torch.Tensor
@@ -26,31 +26,31 @@ class Views:
     masks: torch.Tensor | None = None
 
     def sample(self, rows: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """Draw latents of the given rows from their distributions, (len(rows), 4, h, w)."""
+        """Draw latents of these rows from their distributions, (len(rows), 4, h, w)."""
         spread = torch.randn((len(rows), *self.mean.shape[1:]), generator=random)
         return self.mean[rows] + self.std[rows] * spread.to(self.mean.device)
 
 
 @torch.no_grad()
 def encode(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     images: np.ndarray,
     captions: tuple[tuple[str, ...], ...],
     masks: np.ndarray | None = None,
 ) -> Views:
-    """Encode pictures, uint8 (N, H, W, 3); masks are float (N, h, w) of the latents' size."""
+    """Encode images, uint8 (N, H, W, 3), each with its captions; masks are float (N, h, w), of the latents' size."""
     parts = []
     for start in range(0, len(images), ENCODE_BATCH):
         x = torch.tensor(images[start : start + ENCODE_BATCH]).permute(0, 3, 1, 2).float().to(pipeline.device)
         parts.append(pipeline.vae.encode(x / 127.5 - 1).latent_dist)
     factor = pipeline.vae.config.scaling_factor
     mean, std = (torch.cat([getattr(p, name) for p in parts]) * factor for name in ("mean", "std"))
-    held = None if masks is None else torch.tensor(masks, dtype=torch.float32, device=mean.device)[:, None]
-    return Views(mean, std, captions, held)
+    kept = None if masks is None else torch.tensor(masks, dtype=torch.float32, device=mean.device)[:, None]
+    return Views(mean, std, captions, kept)
 
 
 def flipped(images: np.ndarray) -> np.ndarray:
-    """Return the pictures and their mirror images, (2N, H, W, 3)."""
+    """Return images and their mirror images, (2N, H, W, 3)."""
     return np.concatenate([images, images[:, :, ::-1]])
 
 
@@ -59,21 +59,23 @@ def rescaled(
 ) -> tuple[np.ndarray, tuple[tuple[str, ...], ...], np.ndarray]:
     """Return Custom Diffusion's views of the references (Kumari et al. 2023; diffusers' train_custom_diffusion.py).
 
-    Two in three are shrunk to between a third and full size and pasted on gray, the rest enlarged to 1.2 to 1.4 and
-    cut; captions say so below 0.6 and above 1. The reference draws anew at every step; here 64 views are drawn once,
-    so that each is encoded once.
+    Two in three are shrunk to between a third of their size and all of it and pasted on gray. The others are enlarged
+    to 1.2 to 1.4 times their size and cropped. Captions say so below 0.6 and above 1. The original draws new sizes at
+    every step; here 64 views are drawn once, so that each is encoded once.
 
     Args:
-        factor: picture pixels a latent pixel, along a side.
+        images: the references, uint8 (N, H, W, 3).
+        seed: decides sizes and places.
+        factor: how many image pixels there are to a latent pixel, along a side.
 
     Returns:
-        pictures (64, H, W, 3), their captions, and masks (64, H/factor, W/factor) that leave out padding and the
-        pasted picture's border.
+        images (64, H, W, 3), their captions, and masks (64, H/factor, W/factor) that leave out padding and the border
+        of the pasted image.
     """
     rng = np.random.default_rng(seed)
     size = images.shape[1]
     side = size // factor
-    pictures, masks = [], []
+    views, masks = [], []
     captions: list[tuple[str, ...]] = []
     for k in range(RESCALED_VIEWS):
         shrink = rng.random() < 0.66
@@ -81,7 +83,7 @@ def rescaled(
         image = np.asarray(Image.fromarray(images[k % len(images)]).resize((scale, scale), Image.Resampling.BILINEAR))
         top, left = rng.integers(0, abs(size - scale) + 1, 2)
         if scale > size:
-            pictures.append(image[top : top + size, left : left + size])
+            views.append(image[top : top + size, left : left + size])
             masks.append(np.ones((side, side)))
             captions.append((f"zoomed in {caption}", f"close up {caption}"))
             continue
@@ -89,7 +91,7 @@ def rescaled(
         canvas[top : top + scale, left : left + scale] = image
         rows = slice(top // factor + 1, (top + scale) // factor - 1)
         mask[rows, left // factor + 1 : (left + scale) // factor - 1] = 1
-        pictures.append(canvas)
+        views.append(canvas)
         masks.append(mask if mask.any() else np.ones((side, side)))
         captions.append((f"a far away {caption}", f"very small {caption}") if scale < 0.6 * size else (caption,))
-    return np.stack(pictures), tuple(captions), np.stack(masks)
+    return np.stack(views), tuple(captions), np.stack(masks)

@@ -1,1 +1,1 @@
-"""The judges: CLIP (did the meaning shift?) and LPIPS (did the picture shift?)."""
+"""Judges of images: CLIP (did the meaning shift?), LPIPS (did the image shift?), and the further ones of a study."""

@@ -1,4 +1,4 @@
-"""CLIP scores: raw cosines between prompts and images, one an image, never averaged, never clamped at zero."""
+"""CLIP scores: raw cosines between prompts and images, one per image, never averaged, never clamped at zero."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 class ClipScorer:
-    """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and tokenizer.
+    """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and its own tokenizer.
 
-    `name` is `embedded` or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`.
+    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
@@ -32,7 +32,7 @@ class ClipScorer:
 
     @torch.no_grad()
     def text_features(self, prompts: list[str]) -> torch.Tensor:
-        """Return unit vectors (N, D) on the CPU; every prompt is encoded alone and once."""
+        """Return one unit vector per prompt, float32 (N, D) on the CPU; each prompt is encoded once, on its own."""
         for prompt in prompts:
             if prompt not in self._texts:
                 tokens = self._tokenizer([prompt]).to(self.device)
@@ -41,24 +41,26 @@ class ClipScorer:
 
     @torch.no_grad()
     def image_features(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return unit vectors (N, D) on the CPU for pictures uint8 (N, H, W, 3)."""
+        """Return one unit vector per image, float32 (N, D) on the CPU, for images uint8 (N, H, W, 3)."""
         batch = torch.stack([self.preprocess(Image.fromarray(p)) for p in pixels]).to(self.device)
         features: torch.Tensor = self.model.encode_image(batch, normalize=True).float().cpu()
         return features
 
     def cosines(self, prompts: list[str], features: torch.Tensor) -> np.ndarray:
-        """Return a = cos(CLIP_text(prompt), CLIP_image(picture)), float32 (N,), in [-1, 1].
+        """Return a = cos(CLIP_text(prompt), CLIP_image(image)), float32 (N,), in [-1, 1].
 
         Args:
-            features: the pictures', as `image_features` returns them.
+            prompts: one per image.
+            features: of the images, as `image_features` returns them.
         """
         return (self.text_features(prompts) * features).sum(1).numpy()
 
 
 def architecture_of(name: str) -> tuple[str, str]:
-    """Return the open_clip architecture and the tag of a CLIP model's name.
+    """Return the open_clip architecture and the tag that a CLIP model's name stands for.
 
-    Some weights were trained with QuickGELU; open_clip names that architecture apart, and only warns of the other.
+    Some weights were trained with QuickGELU. open_clip lists that architecture under a name of its own, and only warns
+    when such weights are loaded into the other.
     """
     architecture, _, tag = name.partition("/")
     quick = f"{architecture}-quickgelu"

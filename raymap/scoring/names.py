@@ -1,20 +1,23 @@
-"""Which judges exist, and which weights the embedded ones have: looked up without loading or fetching any."""
+"""Checks the names of a study's judges, and says which version of each is used. Loads and fetches no judge."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from raymap.embedded.model import CLIP, LPIPS
 from raymap.errors import InputError
+from raymap.scoring.judges import judge_infos
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
 
 
-def check_judges(clip: str, lpips: str) -> None:
-    """Check the names of a study's CLIP and LPIPS models.
+def check_judges(clip: str, lpips: str, judges: Iterable[str] = ()) -> None:
+    """Check the names of a study's CLIP and LPIPS models and of its further judges.
 
     Raises:
-        InputError: a name that is neither `embedded` nor known to open_clip or lpips.
+        InputError: a CLIP or LPIPS name that is neither `embedded` nor known to open_clip or lpips; a further judge
+            that is not installed or does not declare what it must.
     """
     if clip != "embedded":
         import open_clip  # takes seconds, and the embedded judge needs no check
@@ -24,6 +27,7 @@ def check_judges(clip: str, lpips: str) -> None:
             raise InputError(f"clip: {clip}", "is no pretrained open_clip model", "write ARCHITECTURE/TAG or embedded")
     if lpips != "embedded" and lpips not in LPIPS_NETS:
         raise InputError(f"lpips: {lpips}", "is no LPIPS net", f"use embedded or one of {', '.join(LPIPS_NETS)}")
+    judge_infos(judges)
 
 
 def judge_digests(clip: str, lpips: str) -> dict[str, str]:
@@ -31,3 +35,12 @@ def judge_digests(clip: str, lpips: str) -> dict[str, str]:
     files = {"clip": CLIP / "open_clip_model.safetensors", "lpips": LPIPS}
     used = {"clip": clip == "embedded", "lpips": lpips == "embedded"}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if used[name]}
+
+
+def judge_versions(judges: Iterable[str]) -> dict[str, str]:
+    """Return what each further judge of a study declares as its version, by name.
+
+    Raises:
+        InputError: as `check_judges`.
+    """
+    return {info.name: info.version for info in judge_infos(judges)}

@@ -1,4 +1,4 @@
-"""LPIPS distances between seed-matched pictures."""
+"""LPIPS distances between seed-matched images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raymap.errors import InputError
 
 
 class LpipsScorer:
-    """The lpips package's metric; `name` is `embedded` or one of its own nets (`alex`, `vgg`, `squeeze`)."""
+    """The metric of the lpips package; `name` is `embedded` or one of its nets (`alex`, `vgg`, `squeeze`)."""
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         if name == "embedded":
@@ -29,16 +29,16 @@ class LpipsScorer:
 
     @torch.no_grad()
     def distances(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return LPIPS(a, b), float32 (N,), at least 0, for pictures uint8 (N, H, W, 3) of one shape.
+        """Return LPIPS(a, b), float32 (N,), at least 0, for images uint8 (N, H, W, 3) of one shape.
 
         Raises:
-            ValueError: when the arrays are not both uint8 (N, H, W, 3) of one shape (lpips itself would broadcast).
+            ValueError: the arrays are not both uint8 (N, H, W, 3) of the same shape (lpips itself would broadcast).
         """
         if a.shape != b.shape or a.ndim != 4 or a.shape[3] != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
             raise ValueError(f"expected two uint8 (N, H, W, 3) arrays, got {a.dtype}{a.shape} and {b.dtype}{b.shape}")
         return self.metric(self._input(a), self._input(b)).flatten().cpu().numpy()
 
     def _input(self, pixels: np.ndarray) -> torch.Tensor:
-        # A copy: the array may be a read-only view of shared memory, which torch must not write to.
+        # A copy, because the array may be a read-only view of shared memory, which torch must not write to.
         x = torch.tensor(pixels, device=self.device).permute(0, 3, 1, 2).float()
         return x / 127.5 - 1

@@ -1,4 +1,4 @@
-"""The run folder: the path of everything in it, which units are done, and lossless images."""
+"""The run folder: its paths, its lossless images, and the ledger of finished units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from raymap.plan import BASE, Block, Item, Plan, Unit
+from raymap.errors import IncompleteRunError
+from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_images
 
 
@@ -28,17 +29,18 @@ def arrow_bytes(table: pa.Table) -> bytes:
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """Return the SHA-256 of one image's uint8 pixels."""
+    """Return the SHA-256 of an image's uint8 pixels, in hexadecimal digits."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def as_json(value: Any) -> bytes:
+    """Return a value as indented JSON in UTF-8, with a final newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and file formats of a run folder. It has no state of its own: the ledger says what is done."""
+    """Paths and file formats of a run folder; the only state is in its files, and the ledger records what is done."""
 
     root: Path
 
@@ -48,7 +50,7 @@ class RunFolder:
 
     @property
     def interventions(self) -> Path:
-        """Scores of variants of adapters, which are not part of the map."""
+        """The folder of scores under variants of adapters, which are not part of the map."""
         return self.root / "interventions"
 
     @property
@@ -60,6 +62,11 @@ class RunFolder:
         return self.root / "features"
 
     @property
+    def judged(self) -> Path:
+        """The folder of further judges' rows; it exists only in runs that have such judges."""
+        return self.root / "judged"
+
+    @property
     def report(self) -> Path:
         return self.root / "report" / "index.html"
 
@@ -67,17 +74,20 @@ class RunFolder:
         return self.root / "adapters" / name
 
     def training(self, name: str) -> Path:
-        """The folder in which a training in progress keeps its checkpoint and its files."""
+        """Return the folder in which a training in progress keeps its checkpoint and its output."""
         return self.root / "training" / name
 
     def image(self, adapter: str, prompt_id: str, seed: int) -> Path:
         return self.root / "images" / adapter / prompt_id / f"{seed}.png"
 
     def save_images(self, adapter: str, items: Sequence[Item], images: np.ndarray, durable: bool = False) -> None:
-        """Write images, uint8 (N, H, W, 3), as PNG files.
+        """Write images, uint8 (N, H, W, 3), as PNG.
 
-        Files are synced only if `durable`. Otherwise a power failure may tear them, but `done` recognizes a torn base
-        image by its digest, and it is drawn again.
+        Without `durable` there is no fsync, which suffices for the base: `done` recognizes a torn base image by its
+        digest, and the batch is drawn again.
+
+        Raises:
+            StorageError: a file cannot be written.
         """
         files = {}
         for item, pixels in zip(items, images, strict=True):
@@ -87,50 +97,77 @@ class RunFolder:
         write_images(files, durable)
 
     def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
-        """Return kept images, uint8 (N, H, W, 3).
+        """Return saved images, uint8 (N, H, W, 3).
 
         Raises:
-            OSError: a file does not exist or is not an image.
-            StorageError: a remote file cannot be read.
+            OSError: a file is missing, or is not an image.
         """
         contents = read_each([self.image(adapter, item.prompt_id, item.seed) for item in items])
         return np.stack([_decode(content or b"") for content in contents])
 
-    def commit(self, unit: Unit, table: pa.Table, features: pa.Table | None, images: list[str], device: str) -> None:
-        """Write a unit's features, its rows, and then its ledger line. Repeating this on one device changes nothing.
+    def commit(
+        self,
+        unit: Unit,
+        table: pa.Table,
+        features: pa.Table | None,
+        images: list[str],
+        device: str,
+        judged: pa.Table | None = None,
+    ) -> None:
+        """Write a unit's features, its rows and, last, its ledger line. A repetition on one device writes equal rows.
 
         Args:
             images: pixel digests of the unit's images, in the block's order.
             device: the type of device that drew them.
+            judged: rows of further judges; the ledger line has their file's digest, too.
+
+        Raises:
+            StorageError: a file cannot be written.
         """
         folder = self.noise_parts if unit.adapter == BASE else self.scores
         if unit.is_intervention:
-            folder, features = self.interventions, None  # distances are measured between adapters only
+            folder, features = self.interventions, None  # distances are measured for adapters only, not for variants
         path = folder / f"{unit.key}.arrow"
         data = arrow_bytes(table)
         if features is not None:
             write_atomically(self.features / f"{unit.key}.arrow", arrow_bytes(features))
         write_atomically(path, data)
+        judgements = {}
+        if judged is not None:
+            judged_data = arrow_bytes(judged)
+            write_atomically(self.judged / f"{unit.key}.arrow", judged_data)
+            judgements = {"judged_sha256": hashlib.sha256(judged_data).hexdigest()}
         line = {
             "block": unit.block,
             "adapter": unit.adapter,
             "file": path.relative_to(self.root).as_posix(),
             "rows": table.num_rows,
             "sha256": hashlib.sha256(data).hexdigest(),
+            **judgements,
             "device": device,
             "images": images,
         }
         self._append("ledger", unit, line)
 
     def record_failure(self, unit: Unit, problem: str) -> None:
-        """Append to failures.jsonl a unit that could not be drawn or scored."""
+        """Record in failures.jsonl why a unit could not be drawn or scored."""
         self._append("failures", unit, {"block": unit.block, "adapter": unit.adapter, "problem": problem})
+
+    def check_complete(self, plan: Plan, failed: Collection[Unit]) -> None:
+        """Check that no batch of a plan failed while it was drawn or measured.
+
+        Raises:
+            IncompleteRunError: some batches failed; failures.jsonl says why, and the same command tries them again.
+        """
+        if failed:
+            problem = f"{len(failed)} of {len(plan.units)} batches failed ({self.root / 'failures.jsonl'})"
+            raise IncompleteRunError(f"{problem}; the same command tries them again")
 
     def _append(self, journal: str, unit: Unit, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode()
         if is_local(self.root):
             append_line(self.root / f"{journal}.jsonl", data)
-        else:  # objects cannot be appended to: each line is an object, and `join_journals` makes one file of them
+        else:  # an object store cannot append: each line is an object, and `join_journals` makes them one file
             write_atomically(self.root / journal / f"{unit.key}.json", data)
 
     def _lines(self, journal: str) -> list[bytes]:
@@ -141,16 +178,16 @@ class RunFolder:
         return list(dict.fromkeys(reversed(lines)))[::-1]
 
     def join_journals(self) -> None:
-        """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from the objects of their lines."""
+        """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from the objects that hold their lines."""
         for journal in () if is_local(self.root) else ("ledger", "failures"):
             if lines := self._lines(journal):
                 write_atomically(self.root / f"{journal}.jsonl", b"".join(line + b"\n" for line in lines))
 
     def ledger(self) -> dict[Unit, dict[str, Any]]:
-        """Return the ledger's entry of each unit; a torn line does not count.
+        """Return the ledger's entries by unit; a torn line is skipped.
 
-        If a unit was committed twice, from two devices, the two files may differ in their last bits. Then the last line
-        counts, because its file replaced the first one.
+        Of several lines of a unit the last one counts, since its file was written last: files that two devices have
+        committed for one unit may differ.
         """
         entries: dict[Unit, dict[str, Any]] = {}
         for line in self._lines("ledger"):
@@ -160,25 +197,36 @@ class RunFolder:
         return entries
 
     def done(self, plan: Plan) -> dict[Unit, str]:
-        """Return the plan's units that are done, each with the type of device that drew it.
+        """Return the plan's finished units, each with the device that drew it.
 
-        A unit is done if its file has the digest that the ledger names. A base batch must also have its images, as long
-        as units of its block are missing, because these need them.
+        A unit is finished when its file has the digest that the ledger records. A base batch must also have all of its
+        images, unless its block no longer needs them.
         """
         entries = self.ledger()
-        known = [unit for unit in plan.units if unit in entries]
-        contents = read_each([self.root / entries[unit]["file"] for unit in known])
+        committed = [unit for unit in plan.units if unit in entries]
+        digests = [pair for unit in committed for pair in self._digests(unit, entries[unit])]
+        intact = {
+            path: content is not None and hashlib.sha256(content).hexdigest() == digest
+            for (path, digest), content in zip(digests, read_each([path for path, _ in digests]), strict=True)
+        }
         done = {
             unit: entries[unit]["device"]
-            for unit, content in zip(known, contents, strict=True)
-            if content is not None and hashlib.sha256(content).hexdigest() == entries[unit]["sha256"]
+            for unit in committed
+            if all(intact[path] for path, _ in self._digests(unit, entries[unit]))
         }
         for block in plan.blocks:
             base = Unit(block.index, BASE)
-            whole = all(Unit(block.index, a.name) in done for a in plan.adapters)
-            if base in done and not whole and not self._has_images(block, entries[base]["images"]):
+            finished = all(Unit(block.index, a.name) in done for a in plan.adapters)
+            if base in done and not finished and not self._has_images(block, entries[base]["images"]):
                 del done[base]
         return done
+
+    def _digests(self, unit: Unit, entry: dict[str, Any]) -> list[tuple[Path, str]]:
+        """Return the files that a unit's ledger line names, each with its digest."""
+        digests = [(self.root / entry["file"], entry["sha256"])]
+        if "judged_sha256" in entry:
+            digests.append((self.judged / f"{unit.key}.arrow", entry["judged_sha256"]))
+        return digests
 
     def _has_images(self, block: Block, digests: list[str]) -> bool:
         try:

@@ -7,6 +7,7 @@ import pyarrow as pa
 VERSION = "1"
 
 
+# Meanings are part of the files' bytes, so that rewording one changes the digest of every new file.
 def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
 
@@ -55,6 +56,28 @@ NOISE = pa.schema(
     ]
 )
 
+JUDGED = pa.schema(
+    [
+        _field("adapter", pa.string(), "name of the adapter, or base: then two seeds of the base were compared"),
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("seed", pa.int64(), "seed of the initial noise"),
+        _field("seed_b", pa.int64(), "seed of the other base image; null where an adapter was judged", nullable=True),
+        _field("judge", pa.string(), "name of the judge"),
+        _field("value_base", pa.float32(), "prompt judges: score of the image (of the base)", nullable=True),
+        _field(
+            "value_adapted",
+            pa.float32(),
+            "prompt judges: score of the adapted image, or of the base image of seed_b",
+            nullable=True,
+        ),
+        _field("value", pa.float32(), "pair judges: distance between the two images", nullable=True),
+    ]
+)
+"""Rows of the judges beside CLIP and LPIPS: one per adapter, prompt, seed and judge, and one per pair of base seeds."""
+
+DECLARED = b"raymap.judges"
+"""Key in the metadata of JUDGED and JUDGED_MAP: what each judge declares (raymap.scoring.judges.JudgeInfo), as JSON."""
+
 MAP = pa.schema(
     [
         _field("prompt_id", pa.string(), "id of the prompt in the suite"),
@@ -78,6 +101,32 @@ MAP = pa.schema(
         _field("n_seeds", pa.int64(), "number of seeds averaged; fewer than the study's where a batch failed"),
         _field("above_tau_sem", pa.bool_(), "e_sem above the noise floor's 95th percentile", nullable=True),
         _field("above_tau_per", pa.bool_(), "e_per above the noise floor's 95th percentile", nullable=True),
+    ]
+)
+
+JUDGED_MAP = pa.schema(
+    [
+        *(MAP.field(name) for name in ("prompt_id", "prompt", "prompt_category")),
+        *_ADAPTER,
+        MAP.field("target"),
+        _field("judge", pa.string(), "name of the judge"),
+        _field(
+            "shift",
+            pa.float64(),
+            "mean over seeds of the distance (pair judges) or of |value_adapted - value_base| (prompt judges); null "
+            "where n_seeds is 0",
+            nullable=True,
+        ),
+        _field(
+            "shift_signed",
+            pa.float64(),
+            "prompt judges: mean over seeds of value_adapted - value_base; null where n_seeds is 0",
+            nullable=True,
+        ),
+        _field("n_seeds", pa.int64(), "number of seeds averaged; fewer than the study's where a batch failed"),
+        _field("above_tau", pa.bool_(), "shift above the noise floor's 95th percentile", nullable=True),
+        _field("matched_tau", pa.float64(), "95 % limit of a mean of n_seeds seed pairs of the prompt", nullable=True),
+        _field("above_matched", pa.bool_(), "shift above that limit", nullable=True),
     ]
 )
 

@@ -1,1 +1,0 @@
-"""What was found on the embedded base: run folders reduced, recomputed and put into words."""

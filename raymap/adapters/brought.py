@@ -1,0 +1,89 @@
+"""Adapters that a study brings along: each is read and checked, and later copied into the run folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from raymap.adapters.card import CARD, check_weights, parse_card, read_card, with_config, write_card
+from raymap.base.model import Base
+from raymap.errors import InputError
+from raymap.plan.blocks import AdapterInfo
+from raymap.store.files import read_file, write_atomically
+from raymap.study.model import Brought
+from raymap.study.subject import NAME
+
+
+@dataclass(frozen=True)
+class Found:
+    """An adapter that was brought along.
+
+    `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
+    names of the weights that it updates.
+    """
+
+    info: AdapterInfo
+    card: dict[str, Any]
+    files: tuple[Path, ...]
+    triggers: tuple[str, ...] | None
+    weights: frozenset[str]
+
+
+def find(entry: Brought, base: Base, triggered: bool) -> Found:
+    """Read an adapter that a study brings along; a folder that raymap wrote has a card, and other files get one.
+
+    Args:
+        triggered: its trigger is put into prompts.
+
+    Raises:
+        InputError: it cannot be read, does not fit the base, or has no trigger although it needs one.
+    """
+    from raymap.adapters.read import (  # loads torch, and most studies bring no adapter
+        foreign_card,
+        method_of,
+        read_adapter,
+    )
+
+    if (entry.path / CARD).exists():
+        info, card = parse_card(entry.path, base.sha256)
+        if entry.trigger:
+            card |= {"token": entry.trigger, "phrase": entry.trigger}
+        read = read_adapter(entry.path, base.skeleton, card.get("token"), method_of(card))
+        check_weights(entry.path, read.files, info)
+        where = f"{entry.path / CARD}"
+        if info.method != read.method:
+            problem = f"{info.method!r} is not what its file holds, a {read.method}"
+            raise InputError(f"{where}: method", problem, "bring an adapter and no control, or correct its card")
+        category = entry.category or info.subject_category
+        info = replace(info, name=entry.name or info.name, subject_category=category)
+        if not re.fullmatch(NAME, info.name):
+            raise InputError(f"{where}: name", f"{info.name!r} cannot name an adapter", "give its entry a `name:`")
+        card |= {"name": info.name, "subject_category": info.subject_category}
+    else:
+        read = read_adapter(entry.path, base.skeleton, entry.trigger)
+        card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base.sha256)
+        info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
+    if triggered and card.get("phrase") is None:
+        problem = "has no trigger that `protocol: triggered` could put into a prompt"
+        raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
+    return Found(info, card, with_config(read.files), read.adapter.triggers, frozenset(read.adapter.updates))
+
+
+def bring(found: Found, target: Path, base_sha256: str) -> None:
+    """Copy an adapter into the run folder, its card last.
+
+    Raises:
+        InputError: another adapter of this name is there already.
+    """
+    if (target / CARD).exists():
+        info, card = read_card(target, base_sha256)
+        called = ("token", "phrase")
+        if info != found.info or [card.get(key) for key in called] != [found.card.get(key) for key in called]:
+            problem = f"is not the adapter {found.files[0]} as the study names it"
+            raise InputError(str(target), problem, "give another --output")
+    else:
+        for path in found.files:
+            write_atomically(target / path.name, read_file(path))
+        write_card(target, found.card)

@@ -1,0 +1,92 @@
+"""Textual Inversion files: diffusers, A1111/Civitai and kohya layouts -> new tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from raymap.adapters.container import Container
+from raymap.adapters.update import Adapter, Token
+from raymap.base.skeleton import Skeleton
+from raymap.errors import InputError
+
+INVERSION_FILE = "learned_embeds.safetensors"
+ROWS_FILE = "token_embedding.safetensors"
+ROWS_KEY = "token_embedding.weight"
+"""The key of a whole token embedding, from a training that let other rows drift (`restore_rows: false`)."""
+MAX_VECTORS = 75
+
+
+def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | None:
+    """Turn a Textual Inversion file into tokens; None if it is not one (for any base).
+
+    A file that holds a whole token embedding belongs to an inversion whose training let other rows drift.
+
+    Raises:
+        InputError: vectors of another width, no vector, a trigger that is an ordinary token, a file for another base.
+    """
+    if list(file.entries) == [ROWS_KEY]:
+        return Adapter({}, rows=_rows(file, skeleton))
+    return Adapter({}, _tokens(file, skeleton, trigger)) if _is_inversion(file) else None
+
+
+def _is_inversion(file: Container) -> bool:
+    keys = file.entries.keys()
+    if keys & {"string_to_param", "emb_params", "clip_l", "clip_g"}:
+        return True
+    tensors = all(isinstance(v, torch.Tensor) and v.dim() <= 2 for v in file.entries.values())
+    return tensors and 1 <= len(keys) <= 16 and not any(key.endswith((".weight", ".bias")) for key in keys)
+
+
+def _rows(file: Container, skeleton: Skeleton) -> torch.Tensor:
+    rows = file.entries[ROWS_KEY]
+    expected = (len(skeleton.vocabulary), skeleton.text_width)
+    if not isinstance(rows, torch.Tensor) or rows.shape != expected:
+        problem = f"is not a token embedding of shape {expected}"
+        raise InputError(str(file.path), problem, "use the base it was trained for")
+    return rows
+
+
+def _tokens(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[Token, ...]:
+    """Return the tokens of a file.
+
+    Their trigger is the one given, else the file's own: diffusers' key, A1111's name; kohya keeps none, so that it is
+    the file's name, as in A1111's interface.
+    """
+    entries = file.entries
+    if entries.keys() & {"clip_l", "clip_g"}:
+        raise InputError(str(file.path), "is a Textual Inversion for SDXL (clip_l, clip_g)", "use an SDXL base")
+    if "string_to_param" in entries:
+        vectors = entries["string_to_param"]
+        if not isinstance(vectors, dict) or len(vectors) != 1:
+            raise InputError(str(file.path), "string_to_param does not hold exactly one embedding", "fetch it again")
+        named = {str(entries.get("name") or file.path.stem): next(iter(vectors.values()))}
+    elif "emb_params" in entries:
+        named = {file.path.stem: entries["emb_params"]}
+    else:
+        named = dict(entries)
+    if trigger is not None and len(named) == 1:
+        named = {trigger: next(iter(named.values()))}
+    return tuple(token(name, value, file, skeleton) for name, value in named.items())
+
+
+def token(trigger: str, value: object, file: Container, skeleton: Skeleton) -> Token:
+    """Return one learned token, checked.
+
+    Raises:
+        InputError: as `read`.
+    """
+    where = str(file.path)
+    if not isinstance(value, torch.Tensor) or value.dim() not in (1, 2):
+        raise InputError(where, f"{trigger!r} is not an embedding", "give a Textual Inversion of one text encoder")
+    vectors = value.reshape(-1, value.shape[-1]) if value.numel() else value
+    if not 1 <= len(vectors) <= MAX_VECTORS or value.shape[-1] != skeleton.text_width:
+        problem = f"{trigger!r} has shape {tuple(value.shape)}; the base's embeddings are {skeleton.text_width} wide"
+        raise InputError(where, problem, "use the base it was trained for")
+    if not trigger.strip() or trigger != trigger.strip():
+        problem = f"its trigger {trigger!r} is blank or has blanks around it"
+        raise InputError(where, problem, "give another with `trigger:`")
+    learned = Token(trigger, vectors)
+    if taken := [name for name in learned.names if name in skeleton.vocabulary]:
+        problem = f"its trigger {taken[0]!r} is an ordinary token of the base"
+        raise InputError(where, problem, "give another with `trigger:`")
+    return learned

@@ -1,1 +1,0 @@
-"""Cross-attention of base and adapted model side by side, reduced on the device while both denoise."""

@@ -1,0 +1,103 @@
+"""Finds the folder of a base, which is `embedded`, a local diffusers folder, a URL of one, or a hub id. Loads none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from raymap.base.families.family import Family
+from raymap.base.families.registry import FAMILIES, family_at
+from raymap.base.fetch import fetch_folder
+from raymap.base.shapes import INDEX
+from raymap.embedded.model import PIPELINE
+from raymap.errors import InputError
+
+OUTLINES = Path(__file__).with_name("outlines")
+
+
+def resolve(base: str) -> Path:
+    """Return the folder of a base on this node; a URL or a hub id (`org/name`, `org/name@revision`) is fetched once.
+
+    Raises:
+        InputError: it is neither embedded nor a diffusers folder, its URL or the hub does not give it, or the hub's
+            base is of no known family.
+    """
+    if base == "embedded":
+        return PIPELINE
+    if "://" in base:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
+        return fetch_folder(base, cache / hashlib.sha256(base.encode()).hexdigest()[:16], INDEX)
+    folder = Path(base)
+    if (folder / INDEX).is_file():
+        return folder
+    if folder.exists() or base.startswith((".", "/")):
+        raise InputError(f"base: {base}", f"is not a diffusers folder (no {INDEX})", "give its path or hub id")
+    return _from_hub(base)
+
+
+def _from_hub(base: str) -> Path:
+    from huggingface_hub import hf_hub_download  # takes half a second, and other bases do not need it
+
+    name, _, revision = base.partition("@")
+    try:
+        index = hf_hub_download(name, INDEX, revision=revision or None)
+        # An unknown family is refused here, before its gigabytes are fetched.
+        pipeline = family_at(Path(index).parent, base).pipeline_class
+        return Path(pipeline.download(name, revision=revision or None, use_safetensors=True))
+    except InputError:
+        raise
+    except Exception as error:
+        problem = f"cannot be fetched from the model hub ({type(error).__name__})"
+        raise InputError(f"base: {base}", problem, "check the id and the network, or give a folder") from error
+
+
+def outline_of(base: str) -> Path | None:
+    """Return the folder with the configurations of a base, where it is a known hub id that was not fetched yet.
+
+    Shapes, FLOPs and the size of images follow from configurations as from the base itself.
+    """
+    name, _, revision = base.partition("@")
+    known = next((family.outlines[name] for family in FAMILIES.values() if name in family.outlines), None)
+    if known is None or Path(base).exists():
+        return None
+    from huggingface_hub import try_to_load_from_cache  # takes half a second, and other bases do not need it
+
+    cached = try_to_load_from_cache(name, INDEX, revision=revision or None)
+    return None if isinstance(cached, str) else OUTLINES / known
+
+
+def tokenizer_folder(folder: Path, family: Family) -> Path:
+    """Return the folder of a base's tokenizer; an outline has none and takes the embedded base's, which is CLIP's."""
+    return (PIPELINE if folder.parent == OUTLINES else folder) / family.tokenizer
+
+
+def pinned(base: str, folder: Path) -> str:
+    """Return the name by which every node gets the files in this folder: a hub id with its commit, or the name."""
+    from_hub = not Path(base).exists() and folder.parent.name == "snapshots"
+    return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
+
+
+def digest(folder: Path, family: Family) -> str:
+    """Return the SHA-256 over the files that loading a base reads: their names and contents, in order of name."""
+    total = hashlib.sha256()
+    for path in _decisive(folder, family):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _decisive(folder: Path, family: Family) -> list[Path]:
+    """Return the files of a base's folder that loading it reads.
+
+    The hub's cache puts others beside them when they are asked for: variants (`….fp16.safetensors`), pickles of what
+    safetensors hold, a safety checker.
+    """
+    decisive = [folder / INDEX]
+    for part in family.parts:
+        named = [path for path in (folder / part).glob("*") if path.suffix in (".json", ".txt", ".safetensors", ".bin")]
+        plain = [path for path in named if "." not in path.stem]
+        safe = any(path.suffix == ".safetensors" for path in plain)
+        decisive += [path for path in plain if not (safe and path.suffix == ".bin")]
+    return sorted(path for path in decisive if path.is_file())

@@ -1,0 +1,79 @@
+"""Names and shapes of a base's weights, from the headers of its files: no weight is read, and torch is not loaded."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from raymap.errors import InputError
+
+INDEX = "model_index.json"
+"""Names a base's pipeline and the class of each of its components."""
+Shapes = dict[str, tuple[int, ...]]
+FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
+"""A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
+
+
+def shapes_of(folder: Path, component: str, prefix: str = "") -> Shapes:
+    """Return the shapes of a component's parameters, by the names that the loaded component has.
+
+    A component without safetensors files is built without storage, as its configuration says.
+
+    Args:
+        folder: a base's, with a folder for each component.
+        component: one that has weights, as `unet`.
+        prefix: what names in files may start with and names of the loaded component do not.
+
+    Raises:
+        InputError: a file whose header cannot be read.
+    """
+    files = sorted(path for pattern in FILES for path in (folder / component).glob(pattern))
+    if not files:
+        return built(folder, component)
+    shapes: Shapes = {}
+    for path in files:
+        shapes |= _header(path)
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def index_of(folder: Path) -> dict[str, Any]:
+    """Return what a base's model_index.json says."""
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return index
+
+
+def config_of(folder: Path, component: str) -> dict[str, Any]:
+    """Return a component's configuration."""
+    config: dict[str, Any] = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _header(path: Path) -> Shapes:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(str(path), f"is not a readable safetensors file ({error})", "fetch the base again") from error
+
+
+def built(folder: Path, component: str) -> Shapes:
+    """Return the shapes of a component that is built on torch's meta device from its configuration."""
+    import torch  # here, because a base that has safetensors files is looked at without it
+
+    library, name = index_of(folder)[component]
+    kind: Any = getattr(importlib.import_module(library), name)
+    with torch.device("meta"):
+        if library == "transformers":
+            module = kind(kind.config_class.from_pretrained(folder / component))
+        else:
+            module = kind.from_config(kind.load_config(folder / component))
+    return shapes_in(module)
+
+
+def shapes_in(module: Any) -> Shapes:
+    """Return the shapes of a loaded component's parameters."""
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}

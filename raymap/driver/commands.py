@@ -1,0 +1,117 @@
+"""Runs and audits for scripts and notebooks: a study or adapter files go in, a finished run comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from raymap.analysis.decide.compare import Comparison, compare_runs
+from raymap.analysis.decide.gate import AuditLimits, Verdict
+from raymap.display.progress import LiveProgress, Progress
+from raymap.driver import run as runs
+from raymap.driver.prepare import prepare
+from raymap.report.gate import flagged, verdicts
+from raymap.results import Run, open_folder
+from raymap.store.files import place
+from raymap.study.builtin import audit_study
+from raymap.study.file import load_study
+from raymap.study.model import Study
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit's run and what its limits say.
+
+    Attributes:
+        shifted: the map's non-target cells, each with `shifted_e_sem` and `shifted_e_per`: whether the gate counts it.
+        verdicts: one per adapter and limit; none where no limit was given.
+    """
+
+    run: Run
+    shifted: pl.DataFrame
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every adapter keeps every limit; None where no limit was given."""
+        return all(verdict.passed for verdict in self.verdicts) if self.verdicts else None
+
+
+def run(study: Study | str | Path, output: str | Path | None = None, *, quiet: bool = False) -> Run:
+    """Train what is missing, draw, score, map and report, as `raymap run` does; running it again resumes.
+
+    Args:
+        study: a study, or the path of its YAML file.
+        output: the run folder, a path or a URL; `runs/<study name>` in the working folder by default.
+        quiet: show no progress.
+
+    Raises:
+        InputError: something that the study names cannot be used; nothing has started by then.
+        IncompleteRunError: some batches failed; what was drawn is kept, and the same call goes on.
+    """
+    asked = study if isinstance(study, Study) else load_study(study)
+    target = place(str(output or f"runs/{asked.name}"))
+    prepared = prepare(asked)
+    with _shown(quiet) as progress:
+        runs.run(prepared, target, progress)
+    return open_folder(target)
+
+
+def audit(
+    adapters: str | Path | Sequence[str | Path],
+    base: str = "embedded",
+    *,
+    limits: AuditLimits | None = None,
+    categories: Sequence[str] = (),
+    suite: str | None = None,
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    quiet: bool = False,
+) -> Audit:
+    """Measure adapters that are there already and hold them against limits, as `raymap audit` does.
+
+    Args:
+        adapters: files or folders, or `name=path` where the name is not to be the file's.
+        base: `embedded`, a diffusers folder, or a hub id.
+        limits: what each adapter may reach.
+        categories: the subjects' categories (`face`, `object`, `style`): none, one for all, or one per adapter.
+        suite: a built-in suite or a file.
+        seeds: how many seeds each prompt is drawn with.
+        overrides: `key=value` pairs of the study, as for `raymap run --set`.
+        output: the run folder, a path or a URL; `runs/audit-<names>` in the working folder by default.
+        quiet: show no progress.
+
+    Raises:
+        InputError: an argument, a file or the base cannot be used; nothing has started by then.
+        IncompleteRunError: some batches failed; what was drawn is kept, and the same call goes on.
+    """
+    named = [str(path) for path in ([adapters] if isinstance(adapters, str | Path) else adapters)]
+    chosen = {} if seeds is None else {"seeds": seeds}
+    study = audit_study(base, named, categories, suite, overrides=overrides, **chosen)
+    finished = run(study, output, quiet=quiet)
+    cells = flagged(finished.folder)
+    return Audit(finished, cells, verdicts(cells, finished.statistics, limits or AuditLimits()))
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """Compare two run folders, as `raymap compare` does: paired differences, after minus before.
+
+    Raises:
+        InputError: a folder that holds no run, or two runs that cannot be compared, with the reasons.
+    """
+    return compare_runs(place(str(before)), place(str(after)))
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Progress]:
+    if quiet:
+        yield Progress()
+    else:
+        with LiveProgress(Console()) as progress:
+            yield progress

@@ -1,0 +1,154 @@
+"""Looks at everything that a study names before anything starts: base, judges, references, adapters brought along."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from raymap.adapters.brought import Found, find
+from raymap.adapters.triggers import may_stand_in
+from raymap.base.model import Base, open_base
+from raymap.personalize.orders import AdapterOrder, orders
+from raymap.personalize.references.read import check_references
+from raymap.plan.blocks import check_names
+from raymap.scoring.names import check_judges
+from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
+from raymap.study.methods.method import CONTROL
+from raymap.study.model import Study
+from raymap.study.suite import Prompt
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose every input was looked at: what to train, what was brought along, and for which base.
+
+    `absent` are the references that a run needs and a dry run does not; in a dry run `base` may be an outline.
+    """
+
+    study: Study
+    base: Base
+    orders: tuple[AdapterOrder, ...]
+    brought: tuple[Found, ...]
+    absent: tuple[Path, ...] = ()
+
+    @property
+    def adapters(self) -> int:
+        """How many adapters the study has, identity controls included."""
+        return len(self.orders) + len(self.brought)
+
+    @cached_property
+    def controls(self) -> int:
+        """How many of the adapters are identity controls."""
+        methods = [order.method for order in self.orders] + [found.info.method for found in self.brought]
+        return methods.count(CONTROL)
+
+    @property
+    def images(self) -> int:
+        """How many images the whole study has, those of the base and of the identity controls included."""
+        return (1 + self.adapters) * self._each
+
+    @property
+    def proved(self) -> int:
+        """How many images of adapters and controls will be proved to be the base's own, and not be drawn."""
+        return sum(self._proved.values())
+
+    @cached_property
+    def levels(self) -> dict[str, Levels | None]:
+        """The levels into which interventions divide each adapter but the controls; None where it updates no weight."""
+        touched = {order.name: order.touched(self.base.skeleton) for order in self.orders if order.method != CONTROL}
+        touched |= {found.info.name: found.weights for found in self.brought if found.info.method != CONTROL}
+        return {name: self.base.family.levels(weights) if weights else None for name, weights in touched.items()}
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """The variants that the study asks for, before norms and sizes are measured."""
+        return planned_variants(self.study.interventions, self.levels) if self.study.interventions else ()
+
+    @property
+    def sentence(self) -> str:
+        """What a run would do, in one line. Models are the base and the adapters; identity controls are told apart."""
+        study, each, controls = self.study, self._each, self.controls
+        models = 1 + self.adapters - controls
+        training = sum(order.subject is not None for order in self.orders)
+        line = (
+            f"{study.name}: {len(study.prompts)} prompts x {len(study.seeds)} seeds x {models} models = "
+            f"{models * each} images, {self._proved[False]} of them proved to be the base's own and not drawn; "
+        )
+        if controls:
+            line += (
+                f"{controls} identity control{'' if controls == 1 else 's'} = {controls * each} images more, "
+                f"{self._proved[True]} of them proved; "
+            )
+        line += f"{training} adapter{'' if training == 1 else 's'} to train"
+        if number := len(self.variants):
+            line += f"; interventions: {number} variants = {number * each} images more"
+        if study.judges:
+            line += f"; also judged by {', '.join(study.judges)}"
+        return line
+
+    @cached_property
+    def too_long(self) -> tuple[Prompt, ...]:
+        """The prompts of which the base's text encoder sees only the beginning."""
+        tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
+        return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the study names and a run would still need, in one line for each kind."""
+        missing = []
+        if self.base.is_outline:
+            side = self.base.side
+            what = f"not fetched; its known architecture stands in, with images of {side}x{side}"
+            missing.append(f"base {self.base.name}: {what}")
+        if self.absent:
+            of = ", ".join(s.name for s in self.study.subjects if set(s.references) & set(self.absent))
+            missing.append(f"references: {len(self.absent)}, of {of}; the first is {self.absent[0]} (docs/subjects.md)")
+        return tuple(missing)
+
+    @property
+    def _each(self) -> int:
+        """How many images each model draws."""
+        return len(self.study.prompts) * len(self.study.seeds)
+
+    @cached_property
+    def _proved(self) -> dict[bool, int]:
+        """How many images will be proved to be the base's own: of the adapters (False), of the controls (True)."""
+        triggered = self.study.protocol == "triggered"
+        triggers = [(order.method, order.triggers) for order in self.orders if not (triggered and order.subject)]
+        triggers += [(found.info.method, found.triggers) for found in self.brought if not triggered]
+        proved = {False: 0, True: 0}
+        for method, own in triggers if not self.study.draw_anyway else ():
+            for prompt in self.study.prompts if own is not None else ():
+                same = not any(may_stand_in(trigger, prompt.text) for trigger in own or ())
+                proved[method == CONTROL] += same * len(self.study.seeds)
+        return proved
+
+
+def prepare(study: Study, dry: bool = False) -> Prepared:
+    """Look at everything the study names: base, judges, reference images, adapters brought along.
+
+    Args:
+        dry: nothing is to be run. References that are not there, and a base of a known architecture that was not
+            fetched, are then named in `missing`; what is there and cannot be used is refused all the same.
+
+    Raises:
+        InputError: the first thing that cannot be used. Nothing has been started or written by then.
+    """
+    if study.offline:  # keeps the model libraries from asking the hub
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    check_judges(study.clip, study.lpips, study.judges)
+    # An adapter that was trained for the base names its digest, which an outline does not have.
+    base = open_base(study.base, outline=dry and not study.adapters)
+    absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
+    references = {subject.name: check_references(subject, absent) for subject in study.subjects}
+    wanted = orders(study, base.sha256, references)
+    for order in wanted:
+        order.check(base.skeleton)
+    brought = tuple(find(entry, base, study.protocol == "triggered") for entry in study.adapters)
+    check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
+    prepared = Prepared(study, base, wanted, brought, absent)
+    if study.interventions:
+        check_interventions(study.interventions, prepared.levels)
+    return prepared

@@ -1,1 +1,0 @@
-"""Rebuilds the embedded base from nothing: `python -m raymap.embedded.build all`."""

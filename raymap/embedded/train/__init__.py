@@ -1,0 +1,1 @@
+"""Trains the embedded base from scratch: `python -m raymap.embedded.train all`."""

@@ -1,0 +1,1 @@
+"""The trainers of the personalization methods, one file per method."""

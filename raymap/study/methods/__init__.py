@@ -1,0 +1,1 @@
+"""The personalization methods: one file describes each, without loading what trains it."""

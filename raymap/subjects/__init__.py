@@ -1,1 +1,0 @@
-"""Public reference pictures: what is where, under which terms, and how they come into a folder."""

@@ -1,0 +1,253 @@
+"""Adapter files: each published layout loads to the update that it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
+from diffusers.utils import convert_state_dict_to_kohya
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+from raymap.adapters.custom_diffusion import key_of
+from raymap.adapters.read import read_adapter
+from raymap.adapters.resident import AdapterStore
+from raymap.adapters.update import LowRank
+from raymap.base.model import Base
+from raymap.base.pipeline import load
+from raymap.base.skeleton import Skeleton
+from raymap.driver.prepare import prepare
+from raymap.embedded.model import PIPELINE
+from raymap.errors import InputError
+from raymap.study.file import load_study
+from tests.adapters.layouts import (
+    LAYOUTS,
+    RANK,
+    TO_OUT,
+    TO_Q,
+    VECTORS,
+    Tensors,
+    expected,
+    halves,
+    keys_and_values,
+    kohya,
+    written,
+)
+from tests.commands import Ended
+from tests.small_study import small_study
+
+
+@pytest.fixture(scope="module")
+def skeleton() -> Skeleton:
+    return Base.at(PIPELINE).skeleton
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    torch.set_num_threads(1)
+    return load(PIPELINE)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_lora_layout_means_the_same_update(layout: str, skeleton: Skeleton, tmp_path: Path) -> None:
+    read = read_adapter(written(layout, skeleton, tmp_path / "lora.safetensors"), skeleton)
+    wanted = expected(layout, skeleton, 1.0)
+    assert read.method == "lora"
+    assert read.adapter.updates.keys() == wanted.keys()
+    for name, update in read.adapter.updates.items():
+        delta = update.delta(torch.empty(skeleton.shapes[name]))
+        assert torch.allclose(delta.double(), wanted[name], atol=1e-5)
+
+
+def test_kohya_alpha_scales_by_alpha_over_rank(skeleton: Skeleton, tmp_path: Path) -> None:
+    read = read_adapter(written("kohya", skeleton, tmp_path / "lora.safetensors", alpha=6.0), skeleton)
+    for name, delta in expected("kohya", skeleton, 6.0 / RANK).items():
+        found = read.adapter.updates[name].delta(torch.empty(skeleton.shapes[name]))
+        assert torch.allclose(found.double(), delta, atol=1e-4)
+
+
+def test_a_kohya_file_updates_the_weights_that_diffusers_fuses(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Without the convolution and the text encoder: diffusers reads those by other names than a plain fuse shows."""
+    ours, theirs = load(PIPELINE), load(PIPELINE)
+    tensors: Tensors = {}
+    for module in (TO_Q, TO_OUT):
+        down, up = (t * 0.1 for t in halves(module, skeleton))
+        tensors |= {f"{kohya(module)}.lora_down.weight": down, f"{kohya(module)}.lora_up.weight": up}
+        tensors[f"{kohya(module)}.alpha"] = torch.tensor(1.5)
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    store = AdapterStore(ours)
+    store.add("a", read_adapter(tmp_path / "kohya.safetensors", skeleton).adapter)
+    store.swap("a")
+    theirs.load_lora_weights(tmp_path, weight_name="kohya.safetensors")
+    theirs.fuse_lora()
+    theirs.unload_lora_weights()
+    mine, reference = ours.unet.state_dict(), theirs.unet.state_dict()
+    assert not torch.equal(mine[f"{TO_Q}.weight"], load(PIPELINE).unet.state_dict()[f"{TO_Q}.weight"])
+    assert all(torch.allclose(mine[k], reference[k], atol=1e-6) for k in mine)
+
+
+def test_rank_and_alpha_patterns_are_those_of_peft(skeleton: Skeleton, tmp_path: Path) -> None:
+    """A file by peft itself with patterns; peft's own merge is the reference."""
+    unet = load(PIPELINE).unet
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["to_q", "to_k"], rank_pattern={"attn2.to_k": 2},
+        alpha_pattern={"attn2.to_k": 6, "mid_block.*to_q": 1}, init_lora_weights=False,
+    )  # fmt: skip
+    before = {k: v.clone() for k, v in unet.state_dict().items()}
+    wrapped = get_peft_model(unet, config)
+    wrapped.save_pretrained(tmp_path)
+    read = read_adapter(tmp_path, skeleton)
+    merged = wrapped.merge_and_unload().state_dict()
+    ranks = {u.down.shape[0] for u in read.adapter.updates.values() if isinstance(u, LowRank)}
+    assert ranks == {2, 4}
+    for name, update in read.adapter.updates.items():
+        key = name.removeprefix("unet.")
+        assert torch.allclose(before[key] + update.delta(before[key]), merged[key], atol=1e-6), name
+
+
+INVERSIONS: dict[str, tuple[str, Any, str]] = {
+    "diffusers": ("learned_embeds.safetensors", {"<cup>": VECTORS}, "<cup>"),
+    "diffusers pickle": ("learned_embeds.bin", {"<cup>": VECTORS}, "<cup>"),
+    "A1111": (
+        "file.pt",
+        {
+            "string_to_token": {"*": torch.tensor(265)},
+            "string_to_param": {"*": VECTORS},
+            "name": "my-cup",
+            "step": 499,
+            "sd_checkpoint": None,
+            "sd_checkpoint_name": None,
+        },
+        "my-cup",
+    ),
+    "kohya": ("mycup.safetensors", {"emb_params": VECTORS}, "mycup"),
+}
+
+
+@pytest.mark.parametrize("layout", INVERSIONS)
+def test_every_inversion_layout_means_the_same_token(layout: str, skeleton: Skeleton, tmp_path: Path) -> None:
+    name, content, trigger = INVERSIONS[layout]
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path)
+    read = read_adapter(path, skeleton)
+    assert read.method == "textual_inversion"
+    assert [t.trigger for t in read.adapter.tokens] == [trigger]
+    assert torch.equal(read.adapter.tokens[0].vectors, VECTORS)
+    assert [t.trigger for t in read_adapter(path, skeleton, "<other>").adapter.tokens] == ["<other>"]
+
+
+def test_a_single_vector_may_have_one_dimension(skeleton: Skeleton, tmp_path: Path) -> None:
+    save_file({"<cup>": VECTORS[0].clone()}, tmp_path / "learned_embeds.safetensors")
+    assert read_adapter(tmp_path, skeleton).adapter.tokens[0].vectors.shape == (1, 96)
+
+
+def test_custom_diffusion_draws_what_its_attention_processor_draws(
+    pipeline: StableDiffusionPipeline, skeleton: Skeleton, tmp_path: Path
+) -> None:
+    """Non-identity weights, and processors set by hand: diffusers' `load_attn_procs` leaves the base as it is."""
+    weights = keys_and_values(pipeline, 0.05)
+    save_file({key_of(k): v for k, v in weights.items()}, tmp_path / "pytorch_custom_diffusion_weights.safetensors")
+    save_file({"<new1>": VECTORS[0].clone()}, tmp_path / "<new1>.safetensors")
+    read = read_adapter(tmp_path, skeleton)
+    assert read.method == "custom_diffusion"
+    assert read.adapter.updates.keys() == {f"unet.{k}" for k in weights}
+    ours, theirs = load(PIPELINE), load(PIPELINE)
+    store = AdapterStore(ours)
+    store.add("a", read.adapter)
+    latents, text = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 96)
+    base = ours.unet(latents, 10, text).sample
+    store.swap("a")
+    processors = {}
+    for name, held in theirs.unet.attn_processors.items():
+        attention = name.removesuffix(".processor")
+        if not attention.endswith("attn2"):
+            processors[name] = held
+            continue
+        key = weights[f"{attention}.to_k.weight"]
+        processors[name] = CustomDiffusionAttnProcessor2_0(True, False, key.shape[0], key.shape[1])
+        state = {f"to_{x}_custom_diffusion.weight": weights[f"{attention}.to_{x}.weight"] for x in "kv"}
+        processors[name].load_state_dict(state)
+    theirs.unet.set_attn_processor(processors)
+    with torch.no_grad():
+        found, reference = ours.unet(latents, 10, text).sample, theirs.unet(latents, 10, text).sample
+    assert torch.equal(found, reference)
+    assert (found - base).abs().mean() > 1e-3
+
+
+def test_adobes_delta_means_the_same_full_and_compressed(
+    pipeline: StableDiffusionPipeline, skeleton: Skeleton, tmp_path: Path
+) -> None:
+    live = dict(pipeline.unet.named_parameters())
+    weights = keys_and_values(pipeline, 0.05)
+    compressed: dict[str, Any] = {}
+    for name, weight in weights.items():
+        u, s, v = torch.linalg.svd(weight - live[name].detach(), full_matrices=False)
+        compressed[name] = {"u": (u @ torch.diag(s)).clone(), "v": v.clone()}
+    token = {"<new1>": VECTORS[0].clone()}
+    torch.save({"unet": weights, "modifier_token": token}, tmp_path / "delta.bin")
+    torch.save({"unet": compressed, "modifier_token": token}, tmp_path / "compressed_delta.bin")
+    full, small = (read_adapter(tmp_path / n, skeleton).adapter for n in ("delta.bin", "compressed_delta.bin"))
+    assert [t.trigger for t in full.tokens] == [t.trigger for t in small.tokens] == ["<new1>"]
+    for name, weight in weights.items():
+        base = live[name].detach()
+        assert torch.equal(base + full.updates[f"unet.{name}"].delta(base), base + (weight - base))
+        assert torch.allclose(small.updates[f"unet.{name}"].delta(base), weight - base, atol=1e-5)
+
+
+def test_what_diffusers_converts_to_kohyas_layout_is_read(skeleton: Skeleton, tmp_path: Path) -> None:
+    """Its alpha is an integer, the rank."""
+    down, up = halves(TO_Q, skeleton)
+    peft = {f"unet.{TO_Q}.lora_A.weight": down, f"unet.{TO_Q}.lora_B.weight": up}
+    converted = convert_state_dict_to_kohya(peft)
+    assert not next(value for key, value in converted.items() if key.endswith(".alpha")).is_floating_point()
+    save_file(converted, tmp_path / "lora.safetensors")
+    update = read_adapter(tmp_path / "lora.safetensors", skeleton).adapter.updates[f"unet.{TO_Q}.weight"]
+    assert torch.equal(update.delta(torch.zeros(up.shape[0], down.shape[1])), up @ down)
+
+
+@pytest.mark.parametrize("token", ["<flora>", "<lora-cat>", "lora"])
+def test_a_learned_token_may_be_called_what_it_will(token: str, skeleton: Skeleton, tmp_path: Path) -> None:
+    save_file({token: VECTORS}, tmp_path / "learned_embeds.safetensors")
+    read = read_adapter(tmp_path / "learned_embeds.safetensors", skeleton)
+    assert (read.method, read.adapter.triggers) == ("textual_inversion", (token,))
+
+
+def test_check_prints_one_row_per_adapter_and_refuses_with_a_reason(
+    skeleton: Skeleton, tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = written("kohya", skeleton, tmp_path / "good.safetensors", alpha=6.0)
+    (tmp_path / "bad.safetensors").write_bytes(good.read_bytes()[:-3])
+    save_file({"koal": VECTORS}, tmp_path / "careless.safetensors", metadata={"modelspec.license": "CC0-1.0"})
+    (tmp_path / "suite.yaml").write_text(json.dumps({"animals": ["a koala in a tree"]}))
+    names = ["good.safetensors", "careless.safetensors", "bad.safetensors"]
+    for files, code in ((names[:2], 0), (names, 2)):
+        ended = command("check", *files, "--suite", "suite.yaml")
+        assert ended.code == code, ended.out + ended.err
+        shown = "".join(ended.out.split())
+        for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
+            assert word in shown, ended.out
+        assert ("refused:" in shown) == (code == 2), ended.out
+
+
+def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(
+    skeleton: Skeleton, tmp_path: Path
+) -> None:
+    written("kohya", skeleton, tmp_path / "nameless.safetensors")
+    entry = {"path": "nameless.safetensors"}
+    for given, refused in ((entry, True), (entry | {"trigger": "sks cup"}, False)):
+        study = load_study(small_study(tmp_path, subjects=None, adapters=[given], protocol="triggered"))
+        if refused:
+            with pytest.raises(InputError, match=r"nameless.*trigger"):
+                prepare(study)
+        else:
+            assert prepare(study).brought[0].card["phrase"] == "sks cup"

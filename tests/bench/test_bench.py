@@ -1,0 +1,342 @@
+"""The bench measures what a run does; its peers do the same work to the same scores."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+
+from raymap.actors.generator import Generator
+from raymap.actors.specs import GeneratorSpec
+from raymap.adapters.read import read_adapter
+from raymap.adapters.resident import AdapterStore
+from raymap.base.model import Base
+from raymap.bench import plot
+from raymap.bench.difference import Difference, difference_from_plain
+from raymap.bench.drawing import Drawer, block_of
+from raymap.bench.energy import processor_meter
+from raymap.bench.measure import row
+from raymap.bench.models import image_flops, random_base
+from raymap.bench.peers import plain
+from raymap.bench.peers.contest import available, write_contest
+from raymap.bench.record import ROWS, Record, table
+from raymap.bench.scorer import ScorerProcess
+from raymap.bench.setups import Setup, read_setups
+from raymap.bench.worker import Timing, Worker, WorkerReport, gpu_peak
+from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.sampling import draw
+from raymap.embedded.model import PIPELINE
+from raymap.errors import DrawingError, InputError
+from raymap.plan.blocks import BASE
+from raymap.study.file import load_study
+from raymap.study.model import SamplerSettings, Study
+
+TINY: dict[str, Any] = {"base": "random:tiny", "steps": 2, "device": "cpu"}
+RIVAL: dict[str, Any] = {"batch_size": 2, "workers": 2, "attention": "math", "scorer": "apart"}
+
+
+def test_a_matrix_is_every_combination_of_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text("batch_size: [1, 8]\nsteps: 4\ndevice: cpu\n")
+    setups = read_setups(path, ("guidance_scale=[1, 5, 5]",))
+    assert [(s.batch_size, s.guidance_scale, s.steps) for s in setups] == [(1, 1, 4), (1, 5, 4), (8, 1, 4), (8, 5, 4)]
+    assert len({setup.key for setup in setups}) == 4
+    assert [s.batch_size for s in read_setups(None, ("device=cpu",), quick=True)] == [4, 16]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("batchsize: 4", "batchsize"),
+        ("base: random:huge", "random:huge"),
+        ("batch_size: []", "batch_size"),
+        ("batch_size: [4, 0]", "batch_size"),
+        ("dtype: float8", "dtype"),
+        ("compile: fastest", "compile"),
+        ("attention: flashy", "attention"),
+        ("scorer: aside", "scorer"),
+        ("resolution: 100", "resolution"),
+        ("{device: cuda, workers: 99}", "99"),
+        ("clip: nothing/known", "nothing/known"),
+        ("- 3", "no keys"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_bad_matrix_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(named)) as refused:
+        read_setups(path)
+    assert "matrix.yaml" in str(refused.value) or "clip" in text
+
+
+def test_a_bench_is_kept_on_a_local_disk(call: Callable[..., tuple[int, str]]) -> None:
+    code, said = call("bench", "--dry-run", "--output", "memory://bench")
+    assert (code, "no local path" in said) == (2, True)
+
+
+def test_a_dry_run_measures_nothing(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
+    assert call("bench", "--dry-run", "--quick", "--output", tmp_path / "out")[0] == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_architecture_of_stable_diffusion_1_5_has_its_published_size_and_flops() -> None:
+    """860 M, 84 M and 123 M parameters (its model card); 0.8034 TFLOP a pass and 2.48 a decoding (BK-SDM, issue 53)."""
+    pipeline = random_base("sd15", "meta")
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)]
+    assert sizes == [pytest.approx(n * 1e6, rel=0.005) for n in (859.5, 83.65, 123.06)]
+    assert image_flops(pipeline, 50, guided=True) == pytest.approx(100 * 0.8034e12 + 2.48e12, rel=0.01)
+
+
+def report(flops: float) -> WorkerReport:
+    return WorkerReport(0.0, flops, "some cpu", (), np.empty(0))
+
+
+def test_a_row_follows_from_what_workers_measured() -> None:
+    """Two workers, the second a second later: 24 images in 5 seconds, of two peaks of 100 FLOP/s."""
+    timed = [
+        Timing(began, began + 4, images=12, swaps=3, swap_s=0.3, draw_s=2.7, score_s=1.0, peak=100.0, memory=memory)
+        for began, memory in ((10.0, 7), (11.0, 9))
+    ]
+    found = row(Setup(steps=5, workers=2, device="cpu"), 0, 2.5, report(20.0), timed)
+    assert found["images_per_s"] == pytest.approx(24 / 5)
+    assert found["image_steps_per_s"] == pytest.approx(24)
+    assert found["flops_per_s"] == pytest.approx(96)
+    assert found["peak_share"] == pytest.approx(0.48)
+    assert found["swap_s"] == pytest.approx(0.1)
+    assert [found[f"{n}_share"] for n in ("swap", "draw", "score")] == [pytest.approx(s / 4) for s in (0.3, 2.7, 1.0)]
+    assert (found["memory_bytes"], found["startup_s"]) == (9, 2.5)
+    assert found["joules_per_image"] is found["pixel_difference"] is None
+
+
+def test_each_gpu_has_a_meter_of_its_own_and_all_processors_have_one() -> None:
+    timed = [Timing(0, 4, 12, 3, 0.3, 2.7, 1.0, None, 7, joules) for joules in (48.0, 72.0)]
+    cpu = row(Setup(workers=2, device="cpu"), 0, 2.5, report(20.0), timed)
+    assert cpu["joules_per_image"] == pytest.approx(72 / 24)
+    gpus = row(Setup(device="cpu").model_copy(update={"device": "cuda"}), 0, 2.5, report(20.0), timed)
+    assert gpus["joules_per_image"] == pytest.approx(120 / 24)
+
+
+def powercap(folder: Path, zone: str, name: str, energy: int | None, most: int = 1_000_000_000) -> None:
+    """Write a zone as Linux shows it (Documentation/power/powercap/powercap.rst)."""
+    (folder / zone).mkdir(exist_ok=True)
+    (folder / zone / "name").write_text(f"{name}\n")
+    (folder / zone / "max_energy_range_uj").write_text(f"{most}\n")
+    if energy is not None:
+        (folder / zone / "energy_uj").write_text(f"{energy}\n")
+
+
+def test_processors_joules_are_those_of_their_packages_and_go_on_where_a_counter_starts_anew(tmp_path: Path) -> None:
+    powercap(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
+    powercap(tmp_path, "intel-rapl:1", "package-1", 999_000_000)
+    powercap(tmp_path, "intel-rapl:0:0", "core", 1_000_000)  # counted in its package
+    powercap(tmp_path, "intel-rapl-mmio:0", "package-0", 5_000_000)  # the first again, by another way
+    meter = processor_meter(tmp_path)
+    assert meter is not None
+    powercap(tmp_path, "intel-rapl:0", "package-0", 7_500_000)
+    powercap(tmp_path, "intel-rapl:0:0", "core", 2_000_000)
+    powercap(tmp_path, "intel-rapl:1", "package-1", 2_000_000)  # 1 J to its range, 2 J beyond
+    assert meter.lap() == pytest.approx(2.5 + 3)
+    assert meter.lap() == 0
+    powercap(tmp_path, "intel-rapl:1", "package-1", 3_000_000)
+    assert meter.lap() == pytest.approx(1)
+
+
+def test_processors_without_readable_counters_have_no_meter(tmp_path: Path) -> None:
+    assert processor_meter(tmp_path / "none") is None
+    powercap(tmp_path, "intel-rapl:0", "psys", 1)
+    assert processor_meter(tmp_path) is None
+    powercap(tmp_path, "intel-rapl:1", "package-0", None)
+    assert processor_meter(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989),
+        ("NVIDIA A100-SXM4-40GB", "float32", 19.5),
+        ("NVIDIA L40S", "float16", 362),
+        ("NVIDIA L4", "float16", 121),
+        ("NVIDIA H100 PCIe", "float16", None),
+        ("NVIDIA GeForce RTX 4090", "float16", None),
+    ],
+)
+def test_a_gpus_peak_is_that_of_its_own_data_sheet(name: str, dtype: str, tflops: float | None) -> None:
+    assert gpu_peak(name, dtype) == (tflops and tflops * 1e12)
+
+
+def test_what_is_measured_is_what_a_run_draws(tmp_path: Path) -> None:
+    setup = Setup(steps=3, batch_size=4, device="cpu")
+    worker = Worker(setup, tmp_path)
+    block = block_of(setup, 1)
+    spec = GeneratorSpec(PIPELINE, {}, worker.drawer.sampler, 4, "float32", False, False, threads=1, device="cpu")
+    assert len({(item.prompt, item.seed) for item in block.items}) == 4
+    assert np.array_equal(worker.drawer.draw(block), Generator(spec).draw(block, BASE)[0])
+    timed = worker.time(block)
+    assert (timed.images, timed.swaps) == (12, 3)
+    assert timed.swap_s + timed.draw_s + timed.score_s == pytest.approx(timed.ended - timed.began, rel=0.05)
+
+
+def test_memory_layout_and_resolution_are_what_a_setup_says() -> None:
+    setup = Setup(**TINY, batch_size=2, channels_last=True, resolution=128)
+    drawer = Drawer(setup)
+    assert drawer.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert drawer.draw(block_of(setup, 0)).shape == (2, 128, 128, 3)
+
+
+def attentions_of(setup: Setup) -> set[str]:
+    """Draw, and return which implementations of attention torch called."""
+    drawer, block = Drawer(setup), block_of(setup, 0)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        drawer.draw(block)
+    return {event.key.removeprefix("aten::_scaled_dot_product_") for event in seen.key_averages()
+            if event.key.startswith("aten::_scaled_dot_product_")}  # fmt: skip
+
+
+def test_attention_is_computed_by_the_backend_that_a_setup_names() -> None:
+    tiny = Setup(**TINY, batch_size=2)
+    assert "flash_attention_for_cpu" in attentions_of(tiny)
+    assert attentions_of(tiny.model_copy(update={"attention": "math"})) == {"attention_math"}
+
+
+@pytest.mark.parametrize("attention", ["efficient", "cudnn"])
+def test_an_attention_backend_that_a_device_lacks_is_named(attention: Any) -> None:
+    with pytest.raises(RuntimeError, match=rf"attention: {attention} cannot run here \(cpu in float32\)"):
+        Drawer(Setup(**TINY, batch_size=2, attention=attention))
+
+
+def test_a_setup_differs_from_the_plain_one_by_what_its_images_do() -> None:
+    setup = Setup(**TINY, batch_size=2, dtype="bfloat16")
+    block = block_of(setup, 0)
+    own, plain = (Drawer(s).draw(block) for s in (setup, setup.plain))
+    found, none = difference_from_plain(setup, own), difference_from_plain(setup, plain)
+    assert none == Difference(0, 0.0, 0.0, 0.0)
+    assert found is not None
+    gaps = [abs(a - b) for a, b in zip(own.ravel().tolist(), plain.ravel().tolist(), strict=True)]
+    assert found.pixel == max(gaps) > 0
+    assert found.pixel_mean == pytest.approx(sum(gaps) / len(gaps))
+    assert found.clip > 0
+    assert found.lpips > 0
+    assert setup != setup.plain
+    assert setup.plain == setup.plain.plain == Setup(**TINY, batch_size=2)
+
+
+def test_a_scorer_apart_writes_what_one_inline_writes(tmp_path: Path) -> None:
+    written = []
+    for scorer in ("inline", "apart"):
+        folder = tmp_path / scorer
+        setup = Setup(**TINY, batch_size=4, adapters=3, scorer=scorer)
+        timed = Worker(setup, folder).time(block_of(setup, 0))
+        assert timed.images == 16
+        written.append({p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*.png"))})
+    assert written[0] == written[1]
+    assert len(written[0]) == 4 + 3 * 2  # of the base all, of an adapter the most distant of each of two prompts
+
+
+def test_what_a_scorer_apart_refuses_is_raised_where_it_draws(tmp_path: Path) -> None:
+    setup = Setup(**TINY, batch_size=2, scorer="apart")
+    scorer = ScorerProcess(setup, tmp_path, 64, 0)
+    scorer.take(block_of(setup, 0), None, np.zeros((2, 64, 64, 3), np.uint8))
+    with pytest.raises(DrawingError, match="all-black"):
+        scorer.finish()
+
+
+def test_a_bench_is_measured_once_and_a_setup_that_fails_does_not_stop_the_others(
+    tmp_path: Path, call: Callable[..., tuple[int, str]]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(PIPELINE, broken)
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(yaml.safe_dump(TINY | RIVAL | {"base": [str(broken), "random:tiny"]}))
+    command = ("bench", matrix, "--output", tmp_path / "out", "--repeats", "2", "--price", "1.5")
+    code, said = call(*command)
+    assert code == 3
+    assert "1 of 2 setups failed" in said
+    held = pa.ipc.open_file((tmp_path / "out" / "bench.arrow").read_bytes()).read_all()
+    assert held.schema.equals(ROWS)
+    rows = held.to_pylist()
+    assert [(r["repeat"], r["images"], r["base"]) for r in rows] == [(0, 12, "random:tiny"), (1, 12, "random:tiny")]
+    assert all(0 < r["peak_share"] < 1.5 and r["seconds"] > 0 for r in rows)
+    assert all(r["pixel_difference"] <= 2 and r["lpips_difference"] < 0.01 for r in rows)
+    assert (tmp_path / "out" / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+    matrix.write_text(yaml.safe_dump(TINY | RIVAL))
+    assert call(*command)[0] == 0
+    assert pa.ipc.open_file((tmp_path / "out" / "bench.arrow").read_bytes()).read_all().equals(held)
+
+
+def test_the_table_has_medians_and_the_price_of_a_thousand_images(tmp_path: Path) -> None:
+    setup = Setup(**TINY, workers=2)
+    record = Record(tmp_path)
+    differs = Difference(3, 0.021, 0.0004, 0.002)
+    record.add(
+        [
+            row(setup, k, 1.0, report(1e12), [Timing(0, s, 100, 3, 0.3, s - 1, 0.7, None, 2**30)], differs)
+            for k, s in enumerate((10.0, 20.0, 50.0))
+        ]
+    )
+    again = Record(tmp_path)
+    assert again.missing(setup, 5) == [3, 4]
+    made = table(again, [setup], price=3.6)
+    cells = {str(column.header).replace("\n", " "): next(iter(column.cells)) for column in made.columns}
+    assert cells["images/s"] == "5"
+    assert cells["min– max"] == "2–10"
+    assert cells["share of peak"] == "unknown"
+    assert cells["92,000 images, h"] == "5.11"
+    assert cells["cost of 1,000"] == "0.4"  # 200 s of two workers at 3.6 an hour
+    assert cells["pixels differ, max (mean)"] == "3 (0.021)"
+    assert cells["CLIP, LPIPS differ"] == "0.0004, 0.002"
+    assert "J per image" not in cells  # no device counts its energy
+    plot.draw(again, [setup], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("pair", ["attention=math", "resolution=128", "batch_size=1"])
+def test_peers_do_a_study_and_no_setup_that_is_none(
+    pair: str, call: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, err = call("bench", "--quick", "--peers", "--set", pair, "--output", tmp_path / "bench")
+    assert (code, "--peers" in err, pair.partition("=")[0] in err) == (2, True, True)
+    assert not (tmp_path / "bench" / "bench.arrow").exists()
+
+
+def test_a_compiled_setup_has_a_compiled_peer_and_a_compiled_run(tmp_path: Path) -> None:
+    plain, compiled = (Setup(**TINY, compile=mode) for mode in ("none", "reduce-overhead"))
+    assert set(available(compiled)) - set(available(plain)) == {"compiled"}
+    for _ in range(2):  # one that was broken off while it wrote begins anew
+        assert load_study(write_contest(compiled, 2, tmp_path)).speed.compile == "reduce-overhead"
+
+
+@pytest.fixture(scope="module")
+def contest_study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("contest")
+    return load_study(write_contest(Setup(steps=3, batch_size=4, device="cpu"), 1, folder))
+
+
+def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_study: Study) -> None:
+    torch.set_num_threads(1)
+    drawer = plain.Drawer(contest_study)
+    items = plain.items_of(contest_study)
+    base = drawer.draw(items)
+    store = AdapterStore(drawer.pipeline)
+    for adapter in contest_study.adapters:
+        with drawer.loaded(adapter.path):
+            theirs = drawer.draw(items)
+        assert np.array_equal(drawer.draw(items), base), adapter.short_name
+        store.add(adapter.short_name, read_adapter(adapter.path, Base.at(PIPELINE).skeleton).adapter)
+        store.swap(adapter.short_name)
+        prompts, seeds = zip(*items, strict=True)
+        sampler = SamplerSettings(steps=3)
+        own = draw(drawer.pipeline, PromptEncoder(drawer.pipeline, store), list(prompts), seeds, sampler, 4)
+        store.restore()
+        assert np.abs(own.astype(int) - theirs).max() <= 1, adapter.short_name
+        assert np.array_equal(theirs, base) == (adapter.short_name == "inversion")

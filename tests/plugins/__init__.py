@@ -1,0 +1,1 @@
+"""Packages that add something to raymap, as others would write them."""

@@ -1,0 +1,1 @@
+"""Writes docs/results.md: reduces run folders, recomputes their results, and puts them into words."""
