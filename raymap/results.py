@@ -23,7 +23,7 @@ from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import AttentionSummary, InterventionsSummary
 from raymap.display.text import estimate, plain, shown
 from raymap.errors import InputError
-from raymap.store.files import place, read_each
+from raymap.store.files import place, read_each, read_file, read_if_there
 from raymap.store.folder import RunFolder
 
 NEEDED = ("map.arrow", "shifts.arrow", "statistics.json")
@@ -88,7 +88,7 @@ class Run:
     @cached_property
     def shifts(self) -> pl.DataFrame:
         """The p- and q-values of each cell, controls left out (schema SHIFTS)."""
-        return pl.read_ipc((self.folder / "shifts.arrow").read_bytes())
+        return pl.read_ipc(read_file(self.folder / "shifts.arrow"))
 
     @cached_property
     def judged(self) -> pl.DataFrame:
@@ -129,7 +129,7 @@ class Run:
         return cast(InterventionsSummary | None, self._json("interventions.json"))
 
     def _json(self, name: str) -> Any:
-        (content,) = read_each([self.folder / name])
+        content = read_if_there(self.folder / name)
         return None if content is None else json.loads(content)
 
     @property

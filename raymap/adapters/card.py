@@ -10,7 +10,7 @@ from typing import Any
 
 from raymap.errors import InputError
 from raymap.plan.blocks import AdapterInfo
-from raymap.store.files import local_copy, write_atomically
+from raymap.store.files import local_copy, read_file, write_atomically
 from raymap.store.folder import as_json
 
 CARD = "adapter.json"
@@ -91,7 +91,7 @@ def parse_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, A
     """
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_file(path))
         info = AdapterInfo(card["name"], card["method"], card["subject"], card["subject_category"], card["sha256"])
         trained_for = card["base_sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -119,5 +119,5 @@ def check_weights(folder: Path, files: Sequence[Path], info: AdapterInfo) -> Non
 
 def read_phrase(folder: Path) -> str | None:
     """Return what stands for the adapter's subject in a prompt (`protocol: triggered` needs it); None if unknown."""
-    phrase = json.loads((folder / CARD).read_text(encoding="utf-8")).get("phrase")
+    phrase = json.loads(read_file(folder / CARD)).get("phrase")
     return None if phrase is None else str(phrase)

@@ -14,7 +14,7 @@ import yaml
 
 from raymap.analysis.statistics import Statistics
 from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, read_each
+from raymap.store.files import files_in, local_copy, read_each, read_file, read_if_there
 from raymap.store.schema import FEATURES, NOISE, SCORES
 
 ADAPTER = ("adapter", "method", "subject", "subject_category")
@@ -155,19 +155,18 @@ def check_columns(sources: Sequence[Path | bytes], schema: pa.Schema, where: Pat
 
 def read_study(folder: Path) -> dict[str, Any]:
     """Return the keys of the resolved study; none if the folder has only scores and noise."""
-    path = folder / "study.yaml"
-    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return held
+    keys: dict[str, Any] = yaml.safe_load((read_if_there(folder / "study.yaml") or b"{}").decode())
+    return keys
 
 
 def read_map(folder: Path) -> pl.DataFrame:
     """Return a run folder's map (schema MAP)."""
-    return pl.read_ipc((folder / "map.arrow").read_bytes())
+    return pl.read_ipc(read_file(folder / "map.arrow"))
 
 
 def read_statistics(folder: Path) -> Statistics:
     """Return what a run folder's statistics.json holds."""
-    content: Statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    content: Statistics = json.loads(read_file(folder / "statistics.json"))
     return content
 
 

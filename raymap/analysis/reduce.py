@@ -17,7 +17,7 @@ from raymap.analysis.read import read_features, read_noise, read_study, stream_s
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.statistics import Missing, Statistics
 from raymap.analysis.summary import summarize
-from raymap.store.files import files_in, read_each, write_atomically
+from raymap.store.files import files_in, read_each, read_file, read_if_there, write_atomically
 from raymap.store.folder import arrow_bytes, as_json
 from raymap.store.schema import MAP, SHIFTS, stamped
 
@@ -41,7 +41,7 @@ def reduce_run(folder: Path) -> Statistics:
     features = read_features(folder)
     floor = noise_floor(noise)
     cells = entanglement_map(scores, floor, {p["id"]: p["text"] for p in study.get("prompts", ())})
-    with pa.ipc.open_file(files_in(folder / "scores", ".arrow")[0].read_bytes()) as file:
+    with pa.ipc.open_file(read_file(files_in(folder / "scores", ".arrow")[0])) as file:
         digest = (file.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
@@ -62,8 +62,7 @@ def reduce_run(folder: Path) -> Statistics:
 
 def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> Missing:
     """Return the adapters and prompts of the run without any cell in the map, because all their batches failed."""
-    record = folder / "run.json"
-    asked = json.loads(record.read_text(encoding="utf-8")).get("adapters", {}) if record.exists() else {}
+    asked = json.loads(read_if_there(folder / "run.json") or b"{}").get("adapters", {})
     prompts = [prompt["id"] for prompt in study.get("prompts", ())]
     return {
         "adapters": sorted(set(asked) - set(cells["adapter"])),

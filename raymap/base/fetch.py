@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock
 from fsspec.core import url_to_fs
 
 from raymap.errors import InputError
@@ -18,8 +18,7 @@ def fetch_folder(url: str, target: Path, marker: str) -> Path:
         InputError: it cannot be fetched, or holds no file of the marker's name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(target.with_suffix(".lock")):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
                 copy = Path(temporary) / "new"

@@ -16,7 +16,7 @@ from raymap.driver.prepare import Prepared
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan.blocks import BASE, Plan
 from raymap.plan.schedule import Schedule
-from raymap.store.files import write_atomically
+from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
 from raymap.study.model import Study
@@ -116,8 +116,8 @@ def _digest(plan: Plan, study: Study) -> str:
 
 
 def _check_digest(own: RunFolder, plan: Plan) -> None:
-    record = own.root / "run.json"
-    if not record.exists():
-        write_atomically(record, as_json({"digest": plan.digest}))
-    elif json.loads(record.read_text(encoding="utf-8"))["digest"] != plan.digest:
+    record = read_if_there(own.root / "run.json")
+    if record is None:
+        write_atomically(own.root / "run.json", as_json({"digest": plan.digest}))
+    elif json.loads(record)["digest"] != plan.digest:
         raise InputError(str(own.root), "holds attention that was measured with other settings", "delete it")

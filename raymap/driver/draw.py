@@ -17,7 +17,7 @@ from raymap.personalize.orders import info_of
 from raymap.plan.blocks import BASE, Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
 from raymap.scoring.names import judge_digests, judge_versions
-from raymap.store.files import is_local
+from raymap.store.files import is_local, read_if_there
 from raymap.store.folder import RunFolder
 
 
@@ -52,11 +52,9 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     adapters += [found.info for found in prepared.brought]
     digests = {"base": prepared.base.sha256, **judge_digests(study.clip, study.lpips)}
     plan = make_plan(study, tuple(adapters), digests, judge_versions(study.judges))
-    record = folder.root / "run.json"
-    if record.exists():
-        recorded = json.loads(record.read_text(encoding="utf-8")).get("digest")
-        if recorded != plan.digest:
-            raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
+    record = read_if_there(folder.root / "run.json")
+    if record is not None and json.loads(record).get("digest") != plan.digest:
+        raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
     return plan
 
 

@@ -12,7 +12,7 @@ from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
 from raymap.plan.blocks import Plan
 from raymap.scoring.names import judge_versions
-from raymap.store.files import write_atomically
+from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.study.model import Study
 
@@ -34,14 +34,14 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     Raises:
         InputError: adapters or settings are not those of the run.
     """
-    record, settings = folder.root / "run.json", folder.root / "study.yaml"
-    if not record.exists() or not settings.exists():
+    record, settings = (read_if_there(folder.root / name) for name in ("run.json", "study.yaml"))
+    if record is None or settings is None:
         return
-    before = json.loads(record.read_text(encoding="utf-8"))
+    before = json.loads(record)
     names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
     recorded = set(before.get("adapters", names))
     asked = prepared.study.model_dump(mode="json")
-    there = asked | yaml.safe_load(settings.read_text(encoding="utf-8"))
+    there = asked | yaml.safe_load(settings.decode())
     other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
     if other:
         problem = f"holds a run of another study, with other `{other}`"
@@ -71,11 +71,11 @@ def refuse_other_versions(folder: RunFolder) -> None:
     Raises:
         InputError: run.json names another version of a package that draws or scores.
     """
-    record = folder.root / "run.json"
-    if not record.exists() or not folder.ledger():
+    record = read_if_there(folder.root / "run.json")
+    if record is None or not folder.ledger():
         return
     here = versions()
-    drew = here | json.loads(record.read_text(encoding="utf-8")).get("versions", {})
+    drew = here | json.loads(record).get("versions", {})
     if other := [f"{name} {drew[name]}, here is {here[name]}" for name in DRAWING if drew[name] != here[name]]:
         remedy = "install that version to go on, or give another --output"
         raise InputError(str(folder.root), f"was drawn with {'; '.join(other)}", remedy)
@@ -98,7 +98,7 @@ def write_record(
 ) -> None:
     """Write run.json: what decided the run, what each of its drawing sessions did, and the variants asked for."""
     path = folder.root / "run.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = json.loads(read_if_there(path) or b"{}")
     record = before | (decided(study, plan) if session or not before else {})
     record["images"] = plan.images(set(folder.done(plan)))
     record["sessions"] = [*before.get("sessions", ()), *([session] if session else ())]

@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from raymap.base.pipeline import denoiser_of
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views
-from raymap.store.files import write_atomically
+from raymap.store.files import read_file, write_atomically
 from raymap.study.recipes import Recipe
 
 REPORT_EVERY = 10
@@ -161,7 +161,7 @@ def _resume(
     path: Path, weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, randoms: list[torch.Generator]
 ) -> list[Step]:
     """Restore everything from the checkpoint, and return the steps that were reported before it."""
-    state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    state = torch.load(io.BytesIO(read_file(path)), map_location="cpu", weights_only=True)
     for weight, saved in zip(weights, state["weights"], strict=True):
         weight.data.copy_(saved)
     optimizer.load_state_dict(state["optimizer"])

@@ -18,6 +18,7 @@ from raymap.display.text import cut
 from raymap.plan.blocks import BASE
 from raymap.report.images import decoded, kept_images
 from raymap.results import Run
+from raymap.store.files import read_if_there
 from raymap.study.methods.method import CONTROL
 
 CELLS = 6
@@ -92,10 +93,10 @@ def word_maps(run: Run) -> list[Shown]:
     Raises:
         InputError: a kept image cannot be read.
     """
-    path = run.folder / "attention_tokens.arrow"
-    if not run.attention or not path.exists():
+    tokens = read_if_there(run.folder / "attention_tokens.arrow") if run.attention else None
+    if tokens is None:
         return []
-    maps = pl.read_ipc(path.read_bytes())
+    maps = pl.read_ipc(tokens)
     kept = kept_images(run.folder)
     base = kept.filter(pl.col("adapter") == BASE).select("prompt_id", "seed")
     cells = (

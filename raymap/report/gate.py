@@ -13,12 +13,13 @@ from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.statistics import Statistics
 from raymap.display.text import plain
+from raymap.store.files import read_file
 from raymap.store.folder import as_json
 
 
 def flagged(output: Path) -> pl.DataFrame:
     """Return a run folder's non-target cells with what shifted (`raymap.analysis.decide.gate.shifted`)."""
-    tests = pl.read_ipc((output / "shifts.arrow").read_bytes())
+    tests = pl.read_ipc(read_file(output / "shifts.arrow"))
     return shifted(read_map(output), tests, read_noise(output))
 
 

@@ -13,6 +13,7 @@ from raymap.analysis.read import KEY
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
 from raymap.results import Run
+from raymap.store.files import read_file
 
 GAIN = 3
 """The factor by which difference views amplify |adapted − base|; what exceeds white is clipped."""
@@ -55,7 +56,7 @@ def decoded(path: Path, content: bytes | None = None) -> Image.Image:
         InputError: it is not an image.
     """
     try:
-        with Image.open(io.BytesIO(path.read_bytes() if content is None else content)) as image:
+        with Image.open(io.BytesIO(read_file(path) if content is None else content)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for some broken PNG files
         raise InputError(str(path), f"is not an image ({error})", "delete it and run the study again") from error

@@ -1,6 +1,8 @@
-"""Files on a local disk or at any fsspec URL (s3://, gs://, …): each is there whole, or not at all.
+"""Files on a local disk or at any fsspec URL (s3://, gs://, …): each is there as a whole, or not at all.
 
-A place that is not local is a `upath.UPath`, which has pathlib's interface; it is annotated as a `Path`.
+A remote path is a `upath.UPath`, which has pathlib's interface; it is annotated as a `Path`. Another process may
+replace a remote object at any time, so its content is read by `read_file`, `read_if_there` or `read_each`, and never by
+the path's own `read_bytes` or `open`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,31 +21,45 @@ from upath import UPath
 from raymap.errors import InputError, StorageError
 
 AT_ONCE = 256
-"""How many remote files are asked for in one go."""
+"""How many remote files are requested together."""
+PAUSES_S = (0.2, 0.4, 0.8)
+"""A remote file that cannot be read is requested again after these pauses."""
+_AZURE = {"max_concurrency": 1}
+_GOOGLE = {"concurrency": 1}
+_S3 = {"max_concurrency": 1}
+IN_ONE_REQUEST = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE}
+"""What makes `cat_file` of a protocol's file system read an object in one request. By default these file systems split
+a large object into ranges. If it is replaced meanwhile, the result mixes both versions, without an error."""
 
 
 def place(url: str) -> Path:
-    """Return a local path or a URL's place.
+    """Return the path of a local file or folder, or of a URL.
 
     Raises:
-        InputError: a URL of an unknown kind, or one whose package is not installed.
+        InputError: the URL's protocol is unknown, or its package is not installed.
     """
     options: dict[str, Any] = {"use_listings_cache": False} if "://" in url else {}
     try:
         return cast(Path, UPath(url, **options))
     except (ValueError, ImportError) as error:
-        raise InputError(url, f"cannot be opened ({error})", "install what its kind needs, as s3fs or gcsfs") from error
+        raise InputError(
+            url, f"cannot be opened ({error})", "install the package of its protocol, such as s3fs or gcsfs"
+        ) from error
 
 
 def is_local(path: Path) -> bool:
-    """Return whether a path lies on a file system of this machine."""
+    """Return whether a path is on a file system of this machine."""
     return getattr(path, "protocol", "") in ("", "file")
 
 
 def _filesystem(path: Path) -> tuple[Any, str]:
-    """Return a remote place's fsspec file system and its path there."""
+    """Return a remote path's fsspec file system, and the path within it."""
     remote = cast(UPath, path)
     return remote.fs, remote.path
+
+
+def _in_one_request(path: Path) -> dict[str, int]:
+    return IN_ONE_REQUEST.get(cast(UPath, path).protocol, {})
 
 
 @contextlib.contextmanager
@@ -58,12 +75,13 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file so that it is there as a whole or not at all.
 
-    Locally: temporary name, fsync, rename, fsync of the folder (`durable=False` leaves both out); elsewhere one put.
+    A local file is written under a temporary name, synced and renamed, and its folder is synced (`durable=False` omits
+    both syncs). A remote file is written by one put.
 
     Raises:
-        StorageError: it cannot be written; what was there before is unchanged.
+        StorageError: the file cannot be written; what was there before is unchanged.
     """
     with _writing(path):
         if not is_local(path):
@@ -86,11 +104,11 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
             _sync(path.parent)
 
 
-def write_pictures(files: dict[Path, bytes], durable: bool) -> None:
-    """Write files: locally one after the other, with fsync where they are `durable`; elsewhere many at once.
+def write_images(files: dict[Path, bytes], durable: bool) -> None:
+    """Write image files: local ones one after the other, synced if `durable`; remote ones many at once.
 
     Raises:
-        StorageError: one cannot be written.
+        StorageError: one of them cannot be written.
     """
     paths = list(files)
     if not paths or is_local(paths[0]):
@@ -103,6 +121,9 @@ def write_pictures(files: dict[Path, bytes], durable: bool) -> None:
 
 
 def _sync(folder: Path) -> None:
+    """Make a rename in a folder survive a power failure."""
+    if os.name == "nt":
+        return  # Windows opens no folder as a file, so a folder cannot be synced there; NTFS keeps a journal of renames
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -111,10 +132,10 @@ def _sync(folder: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line to a local file, durably; a torn line that a killed writer left is closed first.
+    """Append a line to a local file and sync it; if a killed writer left a torn line, that line is ended first.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     with _writing(path), path.open("a+b") as file:
         if file.tell():
@@ -126,10 +147,10 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Put a remote file unless it is there; return whether it was put.
+    """Write a remote file unless it exists; return whether it was written. Of several processes one succeeds.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     with _writing(path):
         filesystem, at = _filesystem(path)
@@ -140,30 +161,75 @@ def create(path: Path, data: bytes) -> bool:
         return True
 
 
+def read_file(path: Path) -> bytes:
+    """Return a file's content: one version of it, as a whole, even while another process replaces it.
+
+    A remote object is read in a single request, and requested again if that fails. `path.read_bytes()` would first ask
+    for its size and version, and fail if the object was replaced before the second request.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        StorageError: a remote file cannot be read.
+    """
+    if is_local(path):
+        return path.read_bytes()
+    filesystem, at = _filesystem(path)
+    pauses = iter(PAUSES_S)
+    while True:
+        try:
+            return cast(bytes, filesystem.cat_file(at, **_in_one_request(path)))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            pause = next(pauses, None)
+            if pause is None or isinstance(error, PermissionError):
+                raise StorageError(f"{path} cannot be read ({error}); give the same command again") from error
+        time.sleep(pause)
+
+
+def read_if_there(path: Path) -> bytes | None:
+    """Return a file's content as `read_file` does, or None if the file does not exist.
+
+    Unlike `exists` followed by a read, this cannot fail because another process deletes the file between the two.
+
+    Raises:
+        StorageError: a remote file cannot be read.
+    """
+    try:
+        return read_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def read_each(paths: Sequence[Path]) -> Iterator[bytes | None]:
-    """Yield the content of every file, None where there is none; remote ones are fetched many at once."""
+    """Yield the content of every file as `read_if_there` does; remote files are fetched many at once.
+
+    Raises:
+        StorageError: a remote file cannot be read.
+    """
     if not paths or is_local(paths[0]):
-        yield from (path.read_bytes() if path.is_file() else None for path in paths)
+        yield from (read_if_there(path) if path.is_file() else None for path in paths)
         return
     filesystem, _ = _filesystem(paths[0])
     for start in range(0, len(paths), AT_ONCE):
-        names = [_filesystem(path)[1] for path in paths[start : start + AT_ONCE]]
-        found = filesystem.cat(names, on_error="return")
-        for name in names:
-            content = found[name]
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise StorageError(f"{name} cannot be read ({content}); give the same command again")
-            yield content if isinstance(content, bytes) else None
+        some = paths[start : start + AT_ONCE]
+        found = filesystem.cat([_filesystem(path)[1] for path in some], on_error="return", **_in_one_request(some[0]))
+        for path in some:
+            content = found[_filesystem(path)[1]]
+            if isinstance(content, FileNotFoundError):
+                yield None
+            else:
+                yield read_if_there(path) if isinstance(content, Exception) else content
 
 
 def files_in(folder: Path, suffix: str) -> list[Path]:
-    """Return a folder's own files that end in `suffix`, sorted by name; none where there is no folder."""
+    """Return the files directly in a folder that end in `suffix`, sorted by name; none if there is no folder."""
     return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
 
 
 @contextlib.contextmanager
 def local_copy(folder: Path) -> Iterator[Path]:
-    """Yield a folder itself where it is local, else a copy of its own files, which is deleted afterwards."""
+    """Yield a local folder itself; of a remote one a local copy of the files directly in it, deleted afterwards."""
     with local_space(folder) as copy:
         files = [] if is_local(folder) else files_in(folder, "")
         for path, content in zip(files, read_each(files), strict=True):
@@ -174,7 +240,7 @@ def local_copy(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_space(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write into: itself where it is local, else a temporary one, which is deleted afterwards."""
+    """Yield a folder to write into: a local folder itself, otherwise a temporary one, deleted afterwards."""
     if is_local(folder):
         yield folder
         return
@@ -183,7 +249,7 @@ def local_space(folder: Path) -> Iterator[Path]:
 
 
 def move_folder(source: Path, target: Path, last: str) -> None:
-    """Move a local folder's files to where they belong: by one rename, or, elsewhere, file by file, `last` last.
+    """Move a local folder: to a local target by one rename, to a remote one file by file, the file `last` at the end.
 
     Raises:
         StorageError: the target cannot be written.
@@ -200,7 +266,7 @@ def move_folder(source: Path, target: Path, last: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder and all in it, if it is there."""
+    """Delete a folder and everything in it, if it exists."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.exists():

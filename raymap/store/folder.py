@@ -17,7 +17,7 @@ from PIL import Image
 
 from raymap.errors import IncompleteRunError
 from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
-from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_pictures
+from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_images
 
 
 def arrow_bytes(table: pa.Table) -> bytes:
@@ -94,7 +94,7 @@ class RunFolder:
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
             files[self.image(adapter, item.prompt_id, item.seed)] = data.getvalue()
-        write_pictures(files, durable)
+        write_images(files, durable)
 
     def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
         """Return saved images, uint8 (N, H, W, 3).

@@ -1,34 +1,42 @@
-"""One driver a run folder: a lock that goes with its process, however that ends."""
+"""One driver per run folder: a lock that ends with its process, however the process ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import itertools
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from raymap.errors import InputError, StorageError
-from raymap.store.files import create, is_local, write_atomically
+from raymap.store.files import create, is_local, read_if_there, write_atomically
 
 BEAT_S = 5.0
-PATIENCE_S = 4 * BEAT_S
-"""A remote lock that does not change for so long is a dead driver's. No clocks are compared."""
+"""A driver renews its lock on a remote folder this often."""
+LOOK_S = 1.0
+LOOKS = 20
+"""A remote lock that stays the same for so many looks, LOOK_S apart, belongs to a dead driver. No clocks are compared.
+Looks are counted, not seconds, because on a busy machine the driver that waits is as slow as the one that holds it."""
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without file locks answers."""
 
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold a run folder for one driver: locally by the kernel's file lock, elsewhere by an object that changes.
+    """Hold a run folder for one driver: a local one by a file lock of the system, a remote one by an object.
 
     Raises:
-        InputError: when another raymap works in this folder.
-        StorageError: when the folder cannot be written.
+        InputError: another raymap works in this folder, or its file system has no file locks.
+        StorageError: the folder cannot be written; or, at the end, another driver has taken the folder over.
     """
-    with _file_lock(root) if is_local(root) else _object_lock(root / ".lock"):
+    with _file_lock(root) if is_local(root) else _object_lock(root):
         yield
 
 
@@ -36,7 +44,7 @@ def check_seen(root: Path) -> None:
     """Check, where a worker runs, that it sees the run folder which its driver holds.
 
     Raises:
-        InputError: when it doesn't.
+        InputError: it does not see the folder.
     """
     if not (root / ".lock").exists():
         problem = f"is not to be seen from node {socket.gethostname()}"
@@ -49,57 +57,129 @@ def _in_use(root: Path) -> InputError:
 
 @contextlib.contextmanager
 def _file_lock(root: Path) -> Iterator[None]:
+    # A file system without file locks is refused: filelock's substitute, a lock file that is deleted at the end, would
+    # stay behind when a driver is killed. The file of a real lock always stays, and means nothing by itself.
+    lock = FileLock(root / ".lock", timeout=0, preserve_lock_file=True)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = (root / ".lock").open("w")
+        lock.acquire()
+    except Timeout as error:
+        raise _in_use(root) from error
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            problem = f"is on a file system without file locks ({error.strerror})"
+            raise InputError(str(root), problem, "give an --output on another file system, or a URL") from error
         raise StorageError(f"{root} cannot be written ({error.strerror}); {StorageError.REMEDY}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise _in_use(root) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
-def _object_lock(path: Path) -> Iterator[None]:
-    token = uuid.uuid4().hex
-    if not create(path, token.encode()):
-        _wait_for_the_dead(path)
-        write_atomically(path, token.encode())
-        time.sleep(BEAT_S / 5)  # of two that waited, the later writer has it
-        if path.read_bytes() != token.encode():
-            raise _in_use(path.parent)
+def _object_lock(root: Path) -> Iterator[None]:
+    lock = _ObjectLock(root)
+    lock.acquire()
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, token, over), daemon=True)
+    beating = threading.Thread(target=lock.renew, args=(over,), daemon=True)
     beating.start()
     try:
         yield
     finally:
         over.set()
         beating.join()
-        with contextlib.suppress(Exception):  # what stays is taken for a dead driver's
-            if path.read_bytes().startswith(token.encode()):
-                path.unlink()
+        lock.release()
+    if lock.lost:
+        problem = "was taken over by another raymap, because this one could not renew its lock for too long"
+        raise StorageError(f"{root} {problem}; wait for the other one, then give the same command again")
 
 
-def _wait_for_the_dead(path: Path) -> None:
-    """Return once the lock has not changed for a while, or is gone."""
-    try:
-        before = path.read_bytes()
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            time.sleep(BEAT_S / 5)
-            if path.read_bytes() != before:
-                raise _in_use(path.parent)
-    except FileNotFoundError:
-        return
+@dataclass
+class _ObjectLock:
+    """A lock made of objects in a store that knows two safe operations: to replace an object, and to create one once.
 
+    `.lock` contains the token of the driver that took the lock, and a number that changes while it lives. A waiting
+    driver that sees no change takes over by creating `.lock.TOKEN`, named after the dead driver's token, with its own
+    token as content: of several drivers one succeeds. The lock thus belongs to the last token of a chain that begins in
+    `.lock`, even if a driver that was only slow writes `.lock` once more; that driver then finds another's token at the
+    end of the chain. What a crash leaves behind only lengthens the chain.
+    """
 
-def _beat(path: Path, token: str, over: threading.Event) -> None:
-    for count in itertools.count():
-        if over.wait(BEAT_S):
+    root: Path
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    lost: bool = False
+    _taken_over: tuple[str, ...] = field(default=(), init=False)
+
+    @property
+    def _path(self) -> Path:
+        return self.root / ".lock"
+
+    def _heir(self, token: str) -> Path:
+        return self.root / f".lock.{token}"
+
+    def _chain(self, content: bytes | None) -> tuple[str, ...]:
+        """Return the tokens from the one in `.lock`, which has this content, to the one that holds the lock."""
+        if content is None:
+            return ()
+        tokens = [content.decode(errors="replace").partition(" ")[0]]
+        while (heir := read_if_there(self._heir(tokens[-1]))) is not None and heir.decode() not in tokens:
+            tokens.append(heir.decode())
+        return tuple(tokens)
+
+    def _held(self) -> bool:
+        return self._chain(read_if_there(self._path))[-1:] == (self.token,)
+
+    def acquire(self) -> None:
+        """Take the lock, if the folder is free or the driver that holds it is dead.
+
+        Raises:
+            InputError: another driver holds it.
+            StorageError: the store cannot be read or written.
+        """
+        if create(self._path, self.token.encode()):
             return
-        with contextlib.suppress(StorageError):  # the next beat, or the next commit, will tell
-            write_atomically(path, f"{token} {count}".encode())
+        self._taken_over = self._dead()
+        create(self._heir(self._taken_over[-1]) if self._taken_over else self._path, self.token.encode())
+        if not self._held():
+            raise _in_use(self.root)
+        write_atomically(self._path, self.token.encode())
+
+    def _dead(self) -> tuple[str, ...]:
+        """Return the chain as it was before `.lock` stayed the same for long enough; an empty one once `.lock` is gone.
+
+        A driver that has joined the chain since then is alive. It is not in the chain that is returned, so that the
+        caller cannot take over from it.
+
+        Raises:
+            InputError: `.lock` changes, so its driver is alive.
+        """
+        before = read_if_there(self._path)
+        chain = self._chain(before)
+        for _ in range(LOOKS if chain else 0):
+            time.sleep(LOOK_S)
+            now = read_if_there(self._path)
+            if now is None:
+                return ()
+            if now != before:
+                raise _in_use(self.root)
+        return chain
+
+    def renew(self, over: threading.Event) -> None:
+        """Keep changing the lock until it is `over`, or lost to another driver, which is then left alone."""
+        for count in itertools.count(1):
+            if over.wait(BEAT_S):
+                return
+            with contextlib.suppress(StorageError):  # the next attempt, or the next commit, will tell
+                if not self._held():
+                    self.lost = True
+                    return
+                write_atomically(self._path, f"{self.token} {count}".encode())
+
+    def release(self) -> None:
+        """Free the folder, unless it belongs to another driver by now."""
+        with contextlib.suppress(Exception):  # an object that stays is taken for a dead driver's
+            self.lost = self.lost or not self._held()
+            if not self.lost:
+                self._path.unlink()
+                for token in self._taken_over:
+                    self._heir(token).unlink()

@@ -216,5 +216,5 @@ SHIFTS = pa.schema(
 
 
 def stamped(schema: pa.Schema, digest: str) -> pa.Schema:
-    """Return the schema with the run's digest and the contract's version in its metadata."""
+    """Return the schema with the run's digest and the version of this contract in its metadata."""
     return schema.with_metadata({"raymap.digest": digest, "raymap.schema": VERSION})

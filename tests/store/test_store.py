@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -15,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raymap.errors import StorageError
+from raymap.errors import InputError, StorageError
 from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, Plan, Unit
-from raymap.store.files import write_atomically
+from raymap.store.files import read_each, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
+from raymap.store.lock import check_seen, locked
 from raymap.store.schema import JUDGED, JUDGED_MAP, MAP, NOISE, SCORES, stamped
 
 ITEMS = tuple(Item("p000", "a cup", "objects", seed) for seed in range(2))
@@ -193,3 +195,66 @@ def test_a_line_after_a_torn_one_stands_alone(folder: RunFolder) -> None:
     ledger.write_bytes(ledger.read_bytes() + b'{"block": 0, "adap')
     folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), None, [], "cpu")
     assert set(folder.ledger()) == {Unit(0, BASE), Unit(0, "a")}
+
+
+def test_of_two_drivers_on_a_folder_the_second_is_refused_wherever_it_runs(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from raymap.errors import InputError; from raymap.store.lock import locked\n"
+        "try:\n"
+        "    with locked(Path(sys.argv[1])): print('holds')\n"
+        "except InputError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with locked(tmp_path):
+        with pytest.raises(InputError, match="is in use by another raymap"), locked(tmp_path):
+            pass
+        there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "is in use by another raymap" in there
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "holds\n"
+
+
+def test_a_lock_ends_with_its_process_and_its_file_stays(tmp_path: Path) -> None:
+    """The file may be there from the start, as in a folder of an earlier version."""
+    (tmp_path / ".lock").write_bytes(b"of old")
+    code = (
+        "import sys; from pathlib import Path; from raymap.store.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('holds', flush=True); sys.stdin.readline()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"holds\n"
+    with pytest.raises(InputError, match="is in use by another raymap"), locked(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    with locked(tmp_path):
+        check_seen(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_file_system_without_locks_is_not_called_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="without file locks"), locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="run cannot be written"), locked(tmp_path / "file" / "run"):
+        pass
+
+
+def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    assert read_if_there(tmp_path / "file") == b"content"
+    assert read_if_there(tmp_path / "none") is None
+    assert read_if_there(tmp_path / "file" / "below") is None
+    assert list(read_each([tmp_path / "none", tmp_path / "file", tmp_path])) == [None, b"content", None]

@@ -29,7 +29,7 @@ from raymap.analysis.why.statistics import (
     LayerShift,
 )
 from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, write_atomically
+from raymap.store.files import files_in, local_copy, read_file, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
 from raymap.study.methods.method import CONTROL
@@ -74,10 +74,10 @@ def read_attention(folder: Path) -> tuple[pl.DataFrame, AttentionSummary]:
     Raises:
         InputError: the folder has none.
     """
-    if not (folder / "attention.json").exists():
+    summary = read_if_there(folder / "attention.json")
+    if summary is None:
         raise InputError(str(folder), "holds no attention", "measure it with `raymap attention` and the run's study")
-    found = json.loads((folder / "attention.json").read_text(encoding="utf-8"))
-    return pl.read_ipc((folder / "attention_cells.arrow").read_bytes()), found
+    return pl.read_ipc(read_file(folder / "attention_cells.arrow")), json.loads(summary)
 
 
 def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

@@ -29,7 +29,7 @@ from raymap.analysis.why.statistics import (
     RandomRow,
 )
 from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, write_atomically
+from raymap.store.files import files_in, local_copy, read_file, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import INTERVENTIONS, MAP, SCORES, stamped
 from raymap.study.interventions import MARK, Part, Variant
@@ -67,16 +67,15 @@ def read_interventions(folder: Path) -> tuple[pl.DataFrame, InterventionsSummary
     Raises:
         InputError: the folder has none.
     """
-    if not (folder / "interventions.json").exists():
+    summary = read_if_there(folder / "interventions.json")
+    if summary is None:
         raise InputError(str(folder), "holds no interventions", "set `interventions: all` in its study and run it")
-    found = json.loads((folder / "interventions.json").read_text(encoding="utf-8"))
-    return pl.read_ipc((folder / "interventions.arrow").read_bytes()), found
+    return pl.read_ipc(read_file(folder / "interventions.arrow")), json.loads(summary)
 
 
 def _asked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the variants that run.json names: a study that was changed may have left rows of others."""
-    record = folder / "run.json"
-    asked = json.loads(record.read_text(encoding="utf-8")).get("variants") if record.exists() else None
+    asked = json.loads(read_if_there(folder / "run.json") or b"{}").get("variants")
     return rows if asked is None else rows.filter(pl.col("adapter").is_in(asked))
 
 
