@@ -10,8 +10,8 @@ from typing import Any
 from raymap.adapters.card import CARD, check_weights, parse_card, read_card, with_config, write_card
 from raymap.base.model import Base
 from raymap.errors import InputError
-from raymap.plan.blocks import AdapterInfo
 from raymap.store.files import write_atomically
+from raymap.study.adapter import AdapterInfo
 from raymap.study.model import Brought
 from raymap.study.subject import NAME
 
