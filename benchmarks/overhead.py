@@ -31,8 +31,9 @@ from raymap.actors.scorer import Scorer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.driver.prepare import prepare
 from raymap.embedded.world.subjects import SUBJECTS
-from raymap.plan.blocks import BASE, Plan, Unit, make_plan
+from raymap.plan.blocks import Plan, Unit, make_plan
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import BASE
 from raymap.study.file import load_study
 from raymap.study.model import Study
 

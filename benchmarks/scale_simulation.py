@@ -24,8 +24,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from raymap.plan.blocks import BASE, AdapterInfo, Plan, Unit, make_plan
+from raymap.plan.blocks import Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule, workers_wanted
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.file import build_study
 
 DEPTH = 2

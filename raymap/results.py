@@ -23,7 +23,7 @@ from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import AttentionSummary, InterventionsSummary
 from raymap.display.text import estimate, plain, shown
 from raymap.errors import InputError
-from raymap.store.files import place, read_each, read_file
+from raymap.store.files import place, read_each, read_file, read_if_there
 from raymap.store.folder import RunFolder
 
 NEEDED = ("map.arrow", "shifts.arrow", "statistics.json")
@@ -129,7 +129,7 @@ class Run:
         return cast(InterventionsSummary | None, self._json("interventions.json"))
 
     def _json(self, name: str) -> Any:
-        (content,) = read_each([self.folder / name])
+        content = read_if_there(self.folder / name)
         return None if content is None else json.loads(content)
 
     @property

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymap.plan.blocks import BASE
-from raymap.scoring.judges import JudgeInfo
 from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.store.schema import DECLARED, JUDGED, stamped
+from raymap.study.adapter import BASE
+from raymap.study.judge import JudgeInfo
 
 INFOS = (
     JudgeInfo("colours", "pair", "3", "share of pixels", False),

@@ -15,8 +15,9 @@ from raymap.actors.specs import AttentionSpec, TablesSpec
 from raymap.drawing.attention.denoise import Compared, Comparer
 from raymap.drawing.attention.heat import TokenMaps
 from raymap.drawing.attention.tokens import CLASSES
-from raymap.plan.blocks import BASE, AdapterInfo, Block
+from raymap.plan.blocks import Block
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS, stamped
+from raymap.study.adapter import BASE, AdapterInfo
 
 
 class AttentionMeter:

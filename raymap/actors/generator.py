@@ -23,7 +23,8 @@ from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import denoising_steps, draw
-from raymap.plan.blocks import BASE, Block
+from raymap.plan.blocks import Block
+from raymap.study.adapter import BASE
 from raymap.study.interventions import MARK, Variant, in_force
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from raymap.errors import DrawingError
-from raymap.plan.blocks import BASE, Block, Item
+from raymap.plan.blocks import Block, Item
 from raymap.scoring.judges import judge_infos, load_judge
 from raymap.store.schema import DECLARED, JUDGED, stamped
+from raymap.study.adapter import BASE
 
 
 class Judges:

@@ -15,12 +15,13 @@ from raymap.actors.judged import Judges
 from raymap.actors.specs import ScorerSpec
 from raymap.base.device import pin
 from raymap.errors import DrawingError
-from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
+from raymap.plan.blocks import Block, Item
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
 from raymap.store.folder import RunFolder, pixel_digest
 from raymap.store.lock import check_seen
 from raymap.store.schema import FEATURES, NOISE, SCORES, stamped
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.interventions import MARK
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from raymap.adapters.card import CARD, check_weights, parse_card, read_card, with_config, write_card
 from raymap.base.model import Base
 from raymap.errors import InputError
-from raymap.plan.blocks import AdapterInfo
-from raymap.store.files import read_file, write_atomically
+from raymap.store.files import write_atomically
+from raymap.study.adapter import AdapterInfo
 from raymap.study.model import Brought
 from raymap.study.subject import NAME
 
@@ -85,5 +85,5 @@ def bring(found: Found, target: Path, base_sha256: str) -> None:
             raise InputError(str(target), problem, "give another --output")
     else:
         for path in found.files:
-            write_atomically(target / path.name, read_file(path))
+            write_atomically(target / path.name, path.read_bytes())
         write_card(target, found.card)

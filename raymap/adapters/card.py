@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raymap.errors import InputError
-from raymap.plan.blocks import AdapterInfo
 from raymap.store.files import local_copy, read_file, write_atomically
 from raymap.store.folder import as_json
+from raymap.study.adapter import AdapterInfo
 
 CARD = "adapter.json"
 CONFIG = "adapter_config.json"

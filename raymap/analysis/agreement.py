@@ -13,7 +13,7 @@ from scipy import stats
 
 from raymap.analysis.numerics.distances import distances_by_category
 from raymap.analysis.statistics import Agreement, DistanceRow
-from raymap.plan.blocks import BASE
+from raymap.study.adapter import BASE
 
 IMAGE = ("prompt_id", "seed")
 """What names one of a model's images."""

@@ -22,11 +22,11 @@ from raymap.analysis.read import RIGHT, read_tables
 from raymap.analysis.statistics import Judged, JudgedAdapter, JudgeSummary
 from raymap.analysis.summary import over_prompts
 from raymap.errors import InputError
-from raymap.plan.blocks import BASE
-from raymap.scoring.judges import JudgeInfo
 from raymap.store.files import files_in, local_copy, read_each, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.store.schema import DECLARED, JUDGED, JUDGED_MAP, stamped
+from raymap.study.adapter import BASE
+from raymap.study.judge import JudgeInfo
 from raymap.study.methods.method import CONTROL
 
 ROW = ("judge", "adapter", "prompt_id", "seed", "seed_b")

@@ -155,8 +155,8 @@ def check_columns(sources: Sequence[Path | bytes], schema: pa.Schema, where: Pat
 
 def read_study(folder: Path) -> dict[str, Any]:
     """Return the keys of the resolved study; none if the folder has only scores and noise."""
-    held: dict[str, Any] = yaml.safe_load((read_if_there(folder / "study.yaml") or b"{}").decode())
-    return held
+    keys: dict[str, Any] = yaml.safe_load((read_if_there(folder / "study.yaml") or b"{}").decode())
+    return keys
 
 
 def read_map(folder: Path) -> pl.DataFrame:

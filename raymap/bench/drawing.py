@@ -19,7 +19,8 @@ from raymap.bench.models import RANDOM, random_base, random_lora
 from raymap.bench.setups import Setup
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
-from raymap.plan.blocks import AdapterInfo, Block, Item
+from raymap.plan.blocks import Block, Item
+from raymap.study.adapter import AdapterInfo
 from raymap.study.model import SamplerSettings
 from raymap.study.suite import read_suite
 

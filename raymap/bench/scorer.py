@@ -16,7 +16,8 @@ from raymap.actors.specs import ScorerSpec
 from raymap.bench.models import quiet
 from raymap.bench.setups import Setup
 from raymap.errors import DrawingError
-from raymap.plan.blocks import AdapterInfo, Block
+from raymap.plan.blocks import Block
+from raymap.study.adapter import AdapterInfo
 
 DEPTH = 2
 """How many batches a scorer process may hold, including the one that it is scoring."""

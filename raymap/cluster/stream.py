@@ -21,9 +21,10 @@ from raymap.cluster.launch import Starts, Worker, cause, leaving_nodes, raised_b
 from raymap.cluster.metrics import Metrics
 from raymap.display.progress import Progress
 from raymap.errors import IncompleteRunError
-from raymap.plan.blocks import BASE, Plan, Unit
+from raymap.plan.blocks import Plan, Unit
 from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import BASE
 from raymap.study.model import Workers
 
 DEPTH = 2

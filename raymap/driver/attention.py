@@ -14,11 +14,12 @@ from raymap.driver.adapters import untrained_orders
 from raymap.driver.draw import folder_at, plan_run
 from raymap.driver.prepare import Prepared
 from raymap.errors import IncompleteRunError, InputError
-from raymap.plan.blocks import BASE, Plan
+from raymap.plan.blocks import Plan
 from raymap.plan.schedule import Schedule
 from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
+from raymap.study.adapter import BASE
 from raymap.study.model import Study
 
 

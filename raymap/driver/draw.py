@@ -14,11 +14,12 @@ from raymap.display.progress import Progress
 from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
 from raymap.personalize.orders import info_of
-from raymap.plan.blocks import BASE, Plan, Unit, make_plan
+from raymap.plan.blocks import Plan, Unit, make_plan
 from raymap.plan.schedule import Schedule
 from raymap.scoring.names import judge_digests, judge_versions
 from raymap.store.files import is_local, read_if_there
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import BASE
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from raymap.driver.prepare import Prepared
 from raymap.driver.record import decided, refuse_another, refuse_other_versions, write_record, write_study
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
-from raymap.plan.blocks import BASE, Plan
+from raymap.plan.blocks import Plan
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
+from raymap.study.adapter import BASE
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:

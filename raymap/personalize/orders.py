@@ -13,7 +13,7 @@ from raymap.adapters.card import CARD, adapter_digest, adapter_files, read_card
 from raymap.base.skeleton import Skeleton, word_id
 from raymap.errors import InputError
 from raymap.personalize.references.provenance import stated_terms
-from raymap.plan.blocks import AdapterInfo
+from raymap.study.adapter import AdapterInfo
 from raymap.study.methods.lora import LORA
 from raymap.study.methods.method import CONTROL, Method
 from raymap.study.methods.registry import known_method

@@ -10,11 +10,9 @@ from itertools import combinations
 from typing import Any
 
 from raymap.errors import InputError
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.interventions import MARK, Variant
 from raymap.study.model import SpeedSettings, Study
-
-BASE = "base"
-"""What the unadapted model is called where an adapter's name is expected."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,6 @@ class Unit:
     def is_intervention(self) -> bool:
         """Whether it is drawn under a variant, and so belongs to no map."""
         return MARK in self.adapter
-
-
-@dataclass(frozen=True)
-class AdapterInfo:
-    """An adapter as a run knows it; `sha256` is the digest of its weight file."""
-
-    name: str
-    method: str
-    subject: str
-    subject_category: str
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from raymap.plan.blocks import BASE, Plan, Unit
+from raymap.plan.blocks import Plan, Unit
+from raymap.study.adapter import BASE
 
 RETRIES = 3
 """How often a unit, or a training, is tried again after its worker was lost."""

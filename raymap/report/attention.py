@@ -15,10 +15,10 @@ from PIL import Image
 from raymap.analysis.read import KEY
 from raymap.analysis.why.statistics import AttentionSummary
 from raymap.display.text import cut
-from raymap.plan.blocks import BASE
 from raymap.report.images import decoded, kept_images
 from raymap.results import Run
 from raymap.store.files import read_if_there
+from raymap.study.adapter import BASE
 from raymap.study.methods.method import CONTROL
 
 CELLS = 6

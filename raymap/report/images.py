@@ -11,9 +11,9 @@ from PIL import Image
 
 from raymap.analysis.read import KEY
 from raymap.errors import InputError
-from raymap.plan.blocks import BASE
 from raymap.results import Run
 from raymap.store.files import read_file
+from raymap.study.adapter import BASE
 
 GAIN = 3
 """The factor by which difference views amplify |adapted − base|; what exceeds white is clipped."""

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from raymap.display.text import cut
 from raymap.errors import InputError
-from raymap.plan.blocks import BASE
 from raymap.report.images import GAIN, chosen_pairs, decoded, difference
 from raymap.results import Run
+from raymap.study.adapter import BASE
 
 SMALLEST = 256
 """Images with a shorter side are enlarged by a whole factor, without smoothing."""

@@ -12,10 +12,10 @@ import polars as pl
 from PIL import Image
 
 from raymap.analysis.read import KEY
-from raymap.plan.blocks import BASE
 from raymap.report.images import chosen_pairs, decoded
 from raymap.results import Run
 from raymap.store.files import read_each
+from raymap.study.adapter import BASE
 
 BUDGET = 15 * 2**20
 """How many bytes all embedded images may take; base64 makes 21 MB of them."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from raymap.errors import InputError
+from raymap.study.judge import JudgeInfo
 
 GROUP = "raymap.judges"
 """The group of entry points in which other packages list their judges."""
@@ -70,17 +70,6 @@ class PromptJudge(Protocol):
             pixels: uint8 (N, H, W, 3), read-only.
         """
         ...
-
-
-@dataclass(frozen=True)
-class JudgeInfo:
-    """What a judge's numbers mean. Of a pair judge, `higher_is_better` is always false."""
-
-    name: str
-    kind: Literal["pair", "prompt"]
-    version: str
-    unit: str
-    higher_is_better: bool
 
 
 def known_judges() -> dict[str, tuple[str, ...]]:

@@ -16,8 +16,9 @@ import pyarrow as pa
 from PIL import Image
 
 from raymap.errors import IncompleteRunError
-from raymap.plan.blocks import BASE, Block, Item, Plan, Unit
+from raymap.plan.blocks import Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_images
+from raymap.study.adapter import BASE
 
 
 def arrow_bytes(table: pa.Table) -> bytes:

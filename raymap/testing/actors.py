@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
-from raymap.actors.roles import WorkerInfo
-from raymap.cluster.shells import Built
-from raymap.plan.blocks import AdapterInfo, Block
+from raymap.actors.roles import Built, WorkerInfo
+from raymap.plan.blocks import Block
 from raymap.store.schema import NOISE, SCORES, stamped
+from raymap.study.adapter import AdapterInfo
 
 PAGE = 4096
 NO_DEVICE = WorkerInfo(device="none", threads=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raymap.plan.blocks import AdapterInfo, Plan, make_plan
+from raymap.plan.blocks import Plan, make_plan
+from raymap.study.adapter import AdapterInfo
 from raymap.study.file import build_study
 
 SEEDS = 10

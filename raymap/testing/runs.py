@@ -14,9 +14,10 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
-from raymap.plan.blocks import BASE, Item
+from raymap.plan.blocks import Item
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
 from raymap.store.schema import NOISE, SCORES, stamped
+from raymap.study.adapter import BASE
 from raymap.study.suite import CATEGORIES
 
 METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.5, "identity": 0.0}

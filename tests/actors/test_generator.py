@@ -20,7 +20,8 @@ from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.embedded.model import PIPELINE
 from raymap.errors import DrawingError
-from raymap.plan.blocks import BASE, AdapterInfo, Block, Item
+from raymap.plan.blocks import Block, Item
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.model import SamplerSettings
 
 ITEMS = tuple(

@@ -15,8 +15,9 @@ from raymap.actors.batches import Drawn
 from raymap.actors.scorer import Scorer
 from raymap.actors.specs import ScorerSpec
 from raymap.errors import DrawingError
-from raymap.plan.blocks import AdapterInfo, Block, Item
+from raymap.plan.blocks import Block, Item
 from raymap.store.schema import DECLARED, JUDGED
+from raymap.study.adapter import AdapterInfo
 from raymap.study.interventions import Variant
 from tests.judging import example_module, install, install_example, near
 

@@ -22,8 +22,8 @@ from raymap.driver.draw import plan_run
 from raymap.driver.interventions import measured_variants
 from raymap.driver.prepare import prepare
 from raymap.errors import InputError
-from raymap.plan.blocks import BASE
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import BASE
 from raymap.study.file import load_study
 from tests.small_study import small_study
 

@@ -35,7 +35,7 @@ from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.errors import DrawingError, InputError
-from raymap.plan.blocks import BASE
+from raymap.study.adapter import BASE
 from raymap.study.file import load_study
 from raymap.study.model import SamplerSettings, Study
 

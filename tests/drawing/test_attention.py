@@ -26,8 +26,9 @@ from raymap.drawing.attention.watch import cross_attentions, watched
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
-from raymap.plan.blocks import AdapterInfo, Block, Item
+from raymap.plan.blocks import Block, Item
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS
+from raymap.study.adapter import AdapterInfo
 from raymap.study.model import AttentionSettings, SamplerSettings
 
 PROMPTS = ["a red car on a street", "chaos"]

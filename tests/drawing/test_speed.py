@@ -23,7 +23,8 @@ from raymap.base.pipeline import load
 from raymap.bench.models import random_lora, write_lora
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, make_plan
+from raymap.plan.blocks import Block, Item, make_plan
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.file import load_study
 from raymap.study.model import SamplerSettings, SpeedSettings, Study
 from tests.small_study import small_study

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raymap.plan.blocks import BASE, AdapterInfo, Plan, Unit, make_plan, noise_pairs
+from raymap.plan.blocks import Plan, Unit, make_plan, noise_pairs
 from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
+from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.file import load_study
 from raymap.study.model import Study
 from tests.small_study import small_study

@@ -14,9 +14,9 @@ from raymap.analysis.reduce import reduce_run
 from raymap.analysis.why.attention import reduce_attention
 from raymap.analysis.why.factorial import read_design, reduce_factorial
 from raymap.analysis.why.interventions import reduce_interventions
-from raymap.plan.blocks import BASE
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import ATTENTION, FEATURES, SCORES, stamped
+from raymap.study.adapter import BASE
 from raymap.study.interventions import Variant
 from raymap.testing.runs import SyntheticRun, full_size, write_run
 

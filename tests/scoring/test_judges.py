@@ -13,7 +13,8 @@ from PIL import Image
 from raymap.embedded.train.data import motifs
 from raymap.errors import InputError
 from raymap.scoring.blurred import SIGMA, BlurredRms
-from raymap.scoring.judges import JUDGES, JudgeInfo, PairJudge, PromptJudge, judge_infos, load_judge
+from raymap.scoring.judges import JUDGES, PairJudge, PromptJudge, judge_infos, load_judge
+from raymap.study.judge import JudgeInfo
 from tests.judging import install, install_example
 
 WORKING = """

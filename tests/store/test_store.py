@@ -17,11 +17,12 @@ import pyarrow as pa
 import pytest
 
 from raymap.errors import InputError, StorageError
-from raymap.plan.blocks import BASE, AdapterInfo, Block, Item, Plan, Unit
+from raymap.plan.blocks import Block, Item, Plan, Unit
 from raymap.store.files import read_each, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, pixel_digest
 from raymap.store.lock import check_seen, locked
 from raymap.store.schema import JUDGED, JUDGED_MAP, MAP, NOISE, SCORES, stamped
+from raymap.study.adapter import BASE, AdapterInfo
 
 ITEMS = tuple(Item("p000", "a cup", "objects", seed) for seed in range(2))
 PLAN = Plan((Block(0, ITEMS, ((0, 1),)),), (AdapterInfo("a", "lora", "s", "object", "0"),), 2, "digest")

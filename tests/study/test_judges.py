@@ -7,8 +7,9 @@ from pathlib import Path
 import yaml
 
 from raymap.driver.record import write_study
-from raymap.plan.blocks import AdapterInfo, make_plan
+from raymap.plan.blocks import make_plan
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import AdapterInfo
 from raymap.study.file import load_study
 from tests.small_study import small_study
 

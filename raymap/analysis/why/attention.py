@@ -74,10 +74,10 @@ def read_attention(folder: Path) -> tuple[pl.DataFrame, AttentionSummary]:
     Raises:
         InputError: the folder has none.
     """
-    record = read_if_there(folder / "attention.json")
-    if record is None:
+    summary = read_if_there(folder / "attention.json")
+    if summary is None:
         raise InputError(str(folder), "holds no attention", "measure it with `raymap attention` and the run's study")
-    return pl.read_ipc(read_file(folder / "attention_cells.arrow")), json.loads(record)
+    return pl.read_ipc(read_file(folder / "attention_cells.arrow")), json.loads(summary)
 
 
 def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

@@ -67,10 +67,10 @@ def read_interventions(folder: Path) -> tuple[pl.DataFrame, InterventionsSummary
     Raises:
         InputError: the folder has none.
     """
-    record = read_if_there(folder / "interventions.json")
-    if record is None:
+    summary = read_if_there(folder / "interventions.json")
+    if summary is None:
         raise InputError(str(folder), "holds no interventions", "set `interventions: all` in its study and run it")
-    return pl.read_ipc(read_file(folder / "interventions.arrow")), json.loads(record)
+    return pl.read_ipc(read_file(folder / "interventions.arrow")), json.loads(summary)
 
 
 def _asked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:

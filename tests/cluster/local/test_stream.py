@@ -11,9 +11,10 @@ from raymap.cluster import launch
 from raymap.cluster.stream import Stream
 from raymap.display.progress import Progress
 from raymap.errors import IncompleteRunError
-from raymap.plan.blocks import BASE, Unit
+from raymap.plan.blocks import Unit
 from raymap.plan.schedule import Schedule
 from raymap.store.folder import RunFolder
+from raymap.study.adapter import BASE
 from raymap.study.model import Resources, Workers
 from raymap.testing.actors import FaultyGenerator, StillScorer
 from raymap.testing.plans import plan_of

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.embedded.model import PIPELINE
-from raymap.plan.blocks import BASE, Block, Item
+from raymap.plan.blocks import Block, Item
+from raymap.study.adapter import BASE
 from raymap.study.model import SamplerSettings
 from tests.commands import finish, raymap_command
 from tests.once import made_once
