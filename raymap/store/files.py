@@ -24,12 +24,11 @@ AT_ONCE = 256
 """How many remote files are requested together."""
 PAUSES_S = (0.2, 0.4, 0.8)
 """A remote file that cannot be read is requested again after these pauses."""
-_AZURE = {"max_concurrency": 1}
-_GOOGLE = {"concurrency": 1}
-_S3 = {"max_concurrency": 1}
-IN_ONE_REQUEST = {"s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE, "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE}
-"""What makes `cat_file` of a protocol's file system read an object in one request. By default these file systems split
-a large object into ranges. If it is replaced meanwhile, the result mixes both versions, without an error."""
+_SERIAL = {"max_concurrency": 1}
+OPENED_WITH = {"s3": _SERIAL, "s3a": _SERIAL, "az": _SERIAL, "abfs": _SERIAL, "abfss": _SERIAL}
+READ_WITH = {"gs": {"concurrency": 1}, "gcs": {"concurrency": 1}}
+"""What makes the file system of a protocol, or its `cat_file`, read an object in one request. By default a large object
+is read in several ranges. If it is replaced meanwhile, the result mixes both versions, without an error."""
 
 
 def place(url: str) -> Path:
@@ -38,7 +37,8 @@ def place(url: str) -> Path:
     Raises:
         InputError: the URL's protocol is unknown, or its package is not installed.
     """
-    options: dict[str, Any] = {"use_listings_cache": False} if "://" in url else {}
+    protocol, separator, _ = url.partition("://")
+    options: dict[str, Any] = {"use_listings_cache": False, **OPENED_WITH.get(protocol, {})} if separator else {}
     try:
         return cast(Path, UPath(url, **options))
     except (ValueError, ImportError) as error:
@@ -58,8 +58,8 @@ def _filesystem(path: Path) -> tuple[Any, str]:
     return remote.fs, remote.path
 
 
-def _in_one_request(path: Path) -> dict[str, int]:
-    return IN_ONE_REQUEST.get(cast(UPath, path).protocol, {})
+def _read_with(path: Path) -> dict[str, int]:
+    return READ_WITH.get(cast(UPath, path).protocol, {})
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def read_file(path: Path) -> bytes:
     pauses = iter(PAUSES_S)
     while True:
         try:
-            return cast(bytes, filesystem.cat_file(at, **_in_one_request(path)))
+            return cast(bytes, filesystem.cat_file(at, **_read_with(path)))
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -213,7 +213,7 @@ def read_each(paths: Sequence[Path]) -> Iterator[bytes | None]:
     filesystem, _ = _filesystem(paths[0])
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
-        found = filesystem.cat([_filesystem(path)[1] for path in some], on_error="return", **_in_one_request(some[0]))
+        found = filesystem.cat([_filesystem(path)[1] for path in some], on_error="return", **_read_with(some[0]))
         for path in some:
             content = found[_filesystem(path)[1]]
             if isinstance(content, FileNotFoundError):
