@@ -18,7 +18,7 @@ from tests.commands import Ended, raymap_command
 from tests.once import made_once
 from tests.small_study import small_study
 
-pytest_plugins = ("tests.browser",)
+pytest_plugins = ("tests.browser", "tests.bucket")
 
 TESTS = Path(__file__).parent
 MARKERS = ("slow", "ray", "browser")

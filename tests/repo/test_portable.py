@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import raymap
 
 BLOCKED = """
@@ -43,6 +45,7 @@ exec("from fcntl import flock", {"__name__": "raymap.store.lock"})
 """
 
 
+@pytest.mark.slow  # loads all libraries
 def test_every_module_imports_without_what_only_posix_has() -> None:
     """Libraries may import such modules: they have guards of their own."""
     command = [sys.executable, "-W", "ignore", "-c", BLOCKED + IMPORTS_ALL]
