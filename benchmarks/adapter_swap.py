@@ -1,12 +1,12 @@
-"""Seconds a swap takes, beside diffusers' own ways, on one machine in one run.
+"""Measures how long swapping adapters takes, compared with diffusers' own methods, on one machine in one run.
 
     python -m benchmarks.adapter_swap [--size embedded|sd15] [--repeats 5]
 
-A swap goes from one LoRA (rank 4, all attention projections) to another and back to the base, halved. `sd15` is a
-UNet of Stable Diffusion 1.5's size with random weights. A way restores the base when its UNet weights are bit-equal to
-the first afterwards and no LoRA layer is left active. A way that leaves its layers beside the base's is quick to change
-and slow to draw with, so the seconds of a forward pass (two 32×32 latents) under the adapter are shown too. The first
-round of each is not counted: what a way prepares once per adapter is there by then.
+A round consists of three changes: from the base to one LoRA (rank 4, all attention projections), to another LoRA, and
+back to the base. `sd15` is a UNet of Stable Diffusion 1.5's size with random weights. A method restores the base if the
+UNet's weights are bit-equal to the original ones afterwards. A method that keeps its layers beside the base's changes
+adapters quickly but draws slowly, so the table also has the time of a forward pass (two 32×32 latents) under the
+adapter. The first round of each method is not counted, because some prepare an adapter when they first use it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from raymap.embedded.model import PIPELINE
 
 
 def sized(size: str) -> StableDiffusionPipeline:
-    """Return the embedded pipeline, its UNet one of SD 1.5's size where that is asked for."""
+    """Return the embedded pipeline; for `sd15` its UNet is one of SD 1.5's size."""
     pipeline = load(PIPELINE)
     if size == "sd15":
         pipeline.unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval().requires_grad_(False)
@@ -42,22 +42,22 @@ def sized(size: str) -> StableDiffusionPipeline:
 @torch.no_grad()
 def timed(
     unet: UNet2DConditionModel,
-    there: Callable[[], None],
-    other: Callable[[], None],
-    back: Callable[[], None],
+    first: Callable[[], None],
+    second: Callable[[], None],
+    restore: Callable[[], None],
     repeats: int,
 ) -> tuple[float, float]:
-    """Return the median seconds of one change, over rounds of there, other, back, and of a forward pass between."""
+    """Return the median seconds of a change of adapters, and of a forward pass under an adapter."""
     latents = torch.randn(2, 4, 32, 32)
     text = torch.randn(2, 77, unet.config.cross_attention_dim)
     changes, passes = [], []
     for _ in range(repeats + 1):
         seconds = 0.0
-        for change in (there, other, back):
+        for change in (first, second, restore):
             start = time.perf_counter()
             change()
             seconds += time.perf_counter() - start
-            if change is not back:
+            if change is not restore:
                 start = time.perf_counter()
                 unet(latents, 500, text)
                 passes.append(time.perf_counter() - start)
@@ -66,7 +66,7 @@ def timed(
 
 
 def main() -> None:
-    """Print a row a way."""
+    """Print one row per method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=["embedded", "sd15"], default="embedded")
     parser.add_argument("--repeats", type=int, default=5)
@@ -115,8 +115,8 @@ def main() -> None:
         seconds = timed(pipeline.unet, lambda: fused(0), lambda: fused(1), pipeline.unfuse_lora, args.repeats)
         rows.append(("diffusers: fuse_lora, unfuse_lora", seconds, restored()))
     table = Table(title=f"{args.size} UNet, {len(loras[0])} updated weights, {torch.get_num_threads()} threads")
-    for name in ("way", "ms a change", "times raymap's", "ms a forward pass", "base restored to the bit"):
-        table.add_column(name, justify="left" if name == "way" else "right")
+    for name in ("method", "ms per change", "relative to raymap", "ms per forward pass", "base restored to the bit"):
+        table.add_column(name, justify="left" if name == "method" else "right")
     for name, (change, forward), exact in rows:
         ratio = f"{change / rows[0][1][0]:.1f}"
         table.add_row(name, f"{1000 * change:.1f}", ratio, f"{1000 * forward:.0f}", "yes" if exact else "no")

@@ -1,11 +1,12 @@
-"""Seconds that measuring attention takes beside a plain run of the same pairs, in one process.
+"""Measures how long measuring attention takes, compared with a plain run of the same pairs, in one process.
 
     python -m benchmarks.attention [--pairs 16] [--steps 20] [--rounds 3]
 
-A plain run draws a batch under the base and under an adapter, decoded. Measuring denoises the same batch under both, in
-step, without decoding: `free` alone, or with `forced` a third pass a step. Seconds are processor time of this thread
-on the CPU, which neighbours on the machine disturb least, medians over rounds that take the ways in turn. The last
-column is what measuring holds beside a plain run all the while: the base's maps of one step.
+A plain run draws and decodes a batch by the base and under an adapter. Measuring attention denoises the same batch with
+both models, step by step, without decoding: in two passes per step for `free` alone, with a third pass for `forced`.
+Seconds are this thread's processor time on the CPU, which other work on the machine disturbs least; they are medians
+over rounds that take the methods in turn. The last column is the additional memory that measuring needs: the base's
+attention maps of one step.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow", "
 
 
 def main() -> None:
-    """Print a row a way."""
+    """Print one row per method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
@@ -59,35 +60,35 @@ def main() -> None:
         comparer = Comparer(pipeline, store, encoder, sampler, settings, args.pairs)
         return lambda: comparer.compare("lora", prompts, seeds)
 
-    ways: dict[str, Callable[[], object]] = {
-        "plain run: base and adapted pictures": plain,
-        "attention, free alone": measured(AttentionSettings(protocols=("free",))),
+    methods: dict[str, Callable[[], object]] = {
+        "plain run: base and adapted images": plain,
+        "attention, free only": measured(AttentionSettings(protocols=("free",))),
         "attention, free and forced (default)": measured(AttentionSettings()),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(args.rounds + 1):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = time.process_time()
-            way()
+            method()
             if number:  # the first round warms up
                 seconds[name].append(time.process_time() - start)
-    held = 0
+    map_bytes = 0
 
     def take(layer: int, maps: torch.Tensor) -> None:
-        nonlocal held
-        held += maps.nbytes
+        nonlocal map_bytes
+        map_bytes += maps.nbytes
 
     store.restore()
     with watched(pipeline.unet, family_of(pipeline), slice(0, args.pairs), take), torch.no_grad():
         side = pipeline.unet.config.sample_size
         pipeline.unet(torch.zeros(args.pairs, 4, side, side), 1, encoder(prompts))
     table = Table(title=f"{args.pairs} pairs, {args.steps} steps, embedded base, one CPU thread", title_justify="left")
-    for name in ("way", "s", "times the plain run", "least to most", "MiB of maps held"):
-        table.add_column(name, justify="left" if name == "way" else "right")
-    first = statistics.median(seconds[next(iter(ways))])
+    for name in ("method", "s", "relative to the plain run", "min to max", "MiB of maps"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    first = statistics.median(seconds[next(iter(methods))])
     for name, taken in seconds.items():
         spread = f"{min(taken) / first:.2f} to {max(taken) / first:.2f}"
-        maps = "0" if name.startswith("plain") else f"{held / 2**20:.1f}"
+        maps = "0" if name.startswith("plain") else f"{map_bytes / 2**20:.1f}"
         table.add_row(name, f"{statistics.median(taken):.2f}", f"{statistics.median(taken) / first:.2f}", spread, maps)
     Console(width=120).print(table)
 

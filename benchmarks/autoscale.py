@@ -1,12 +1,12 @@
-"""A study on a cluster that grows and shrinks: nodes and images over time, drawn; bytes compared with one worker's.
+"""Runs a study on a cluster that grows and shrinks, plots nodes and images, and compares bytes with one worker's.
 
     python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 80] [--nodes 2]
 
-The cluster is real, its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider, which
-launches and ends nodes as a cloud would. It looks for work that waits only once a minute, so that nodes come about as
-late as a cloud's. `raymap run` starts on the head alone; nodes come because blocks wait; when half of the images are
-there the node that came first is killed, which has drawn longest; after the last block the idle nodes go. All nodes
-share this machine's cores, so images per second can rise only as far as there are cores.
+The cluster is real, but its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider,
+which starts and ends nodes as a cloud would. The autoscaler looks for waiting work only once a minute, so that nodes
+arrive about as late as those of a cloud. `raymap run` starts on the head alone, and nodes arrive because blocks wait.
+When half of the images are drawn, the node that arrived first is killed. After the last block the idle nodes leave. All
+nodes share this machine's cores, which limit the images per second.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from raymap.embedded.world.subjects import STAR_CUP
 BIN = Path(sys.executable).parent
 TICK_S = 0.5
 PATIENCE_S = 300.0
-LOOKS_S = 60
-"""Seconds between two looks of the autoscaler at what waits."""
+AUTOSCALER_INTERVAL_S = 60
+"""Seconds between two looks of the autoscaler at the waiting work."""
 STORE = 100 * 2**20
 
 
 def write_study(folder: Path, prompts: int, workers: int) -> Path:
-    """Write a study of one subject and so many blocks of three images; return its path."""
+    """Write a study of one subject with one block of three images per prompt; return its path."""
     references = [str(path) for path in STAR_CUP.write_references(folder / "references", n=2)]
     raw = {
         "name": "autoscale",
@@ -64,7 +64,7 @@ def write_study(folder: Path, prompts: int, workers: int) -> Path:
 
 
 def configuration(nodes: int, address: str) -> dict[str, Any]:
-    """Return the autoscaler's configuration: a head of one CPU, up to so many nodes of one CPU."""
+    """Return the autoscaler's configuration: a head and up to `nodes` nodes, with one CPU each."""
     kind = {"node_config": {}, "resources": {"CPU": 1, "object_store_memory": STORE}}
     lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
              "head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude",
@@ -96,23 +96,23 @@ def configuration(nodes: int, address: str) -> dict[str, Any]:
 
 @dataclass
 class Cluster:
-    """A head whose autoscaler launches nodes on this machine; `root` is in the command line of all its processes."""
+    """A head whose autoscaler starts nodes on this machine; the command line of all its processes contains `root`."""
 
     root: Path
     address: str
     environment: dict[str, str]
 
     def raylets(self) -> list[psutil.Process]:
-        """Return the nodes' own processes, the head's first."""
-        found = [p for p in psutil.process_iter(["cmdline", "create_time"]) if self._owns(p)]
-        nodes = [p for p in found if p.info["cmdline"][0].endswith("/raylet")]
+        """Return the raylet process of every node, the head's first."""
+        own = [p for p in psutil.process_iter(["cmdline", "create_time"]) if self._owns(p)]
+        nodes = [p for p in own if p.info["cmdline"][0].endswith("/raylet")]
         return sorted(nodes, key=lambda p: p.info["create_time"])
 
     def _owns(self, process: psutil.Process) -> bool:
         return bool(process.info["cmdline"]) and any(str(self.root) in part for part in process.info["cmdline"])
 
     def end(self) -> None:
-        """Kill what is left of it."""
+        """Kill all remaining processes of the cluster."""
         for process in psutil.process_iter(["cmdline"]):
             if self._owns(process) and process.pid != os.getpid():
                 process.kill()
@@ -120,7 +120,7 @@ class Cluster:
 
 @contextmanager
 def autoscaling(nodes: int) -> Iterator[Cluster]:
-    """Hold a cluster of a head alone, with an autoscaler."""
+    """Return a context with a cluster that consists of a head with an autoscaler."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary, _free_ports() as ports:
         gcs, client = ports
         address = f"{get_node_ip_address()}:{gcs}"
@@ -131,7 +131,7 @@ def autoscaling(nodes: int) -> Iterator[Cluster]:
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "0",
-            "AUTOSCALER_UPDATE_INTERVAL_S": str(LOOKS_S),
+            "AUTOSCALER_UPDATE_INTERVAL_S": str(AUTOSCALER_INTERVAL_S),
         }
         command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=1", f"--port={gcs}",
                    f"--ray-client-server-port={client}", "--include-dashboard=false", f"--temp-dir={temporary}",
@@ -142,9 +142,9 @@ def autoscaling(nodes: int) -> Iterator[Cluster]:
         cluster = Cluster(Path(temporary), address, environment)
         try:
             deadline = time.monotonic() + PATIENCE_S
-            while "block forever" not in (said := (Path(temporary) / "head.log").read_text()):
+            while "block forever" not in (output := (Path(temporary) / "head.log").read_text()):
                 if head.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(said)
+                    raise RuntimeError(output)
                 time.sleep(TICK_S)
             yield cluster
         finally:
@@ -164,7 +164,7 @@ def _free_ports() -> Iterator[tuple[int, int]]:
 
 @dataclass
 class Trace:
-    """Nodes and images over time, in seconds from the run's start; when a node was killed and when the run ended."""
+    """Numbers of nodes and images over time, in seconds from the run's start, with a node's death and the run's end."""
 
     nodes: list[tuple[float, int]] = field(default_factory=list)
     images: list[tuple[float, int]] = field(default_factory=list)
@@ -172,12 +172,12 @@ class Trace:
     ended: float = 0.0
 
     @property
-    def most(self) -> int:
-        """The most nodes there were."""
+    def most_nodes(self) -> int:
+        """The largest number of nodes."""
         return max(n for _, n in self.nodes)
 
     def rates(self) -> dict[int, float]:
-        """Return images per second by how many nodes there were, from the first image to the last."""
+        """Return images per second by number of nodes, from the first image to the last."""
         seconds, images = defaultdict[int, float](float), Counter[int]()
         last = self.images[-1][1]
         for (t, nodes), (until, _), (_, before), (_, after) in zip(
@@ -189,11 +189,11 @@ class Trace:
         return {nodes: images[nodes] / seconds[nodes] for nodes in sorted(seconds)}
 
     def draw(self, path: Path) -> None:
-        """Draw both over time."""
+        """Plot nodes and images over time into a PNG."""
         figure = Figure(figsize=(9, 5.5), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         above.step(*zip(*self.nodes, strict=True), where="post")
-        above.set(ylabel="nodes, head included", ylim=(0, self.most + 0.5))
+        above.set(ylabel="nodes, head included", ylim=(0, self.most_nodes + 0.5))
         below.plot(*zip(*self.images, strict=True))
         below.set(xlabel="seconds from the start of `raymap run`", ylabel="images committed", ylim=(0, None))
         for axes in (above, below):
@@ -207,14 +207,14 @@ class Trace:
 
 
 def run_single(study: Path, output: Path) -> None:
-    """Run the study with one worker on this machine alone."""
+    """Run the study on this machine, without the cluster, with one worker."""
     command = [str(BIN / "raymap"), "run", str(study), "--output", str(output), "--set", "resources.workers=1"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 def run_scaling(cluster: Cluster, study: Path, output: Path, images: int) -> Trace:
-    """Run the study on the cluster, kill a node when half the images are there, and watch until idle nodes are gone."""
+    """Run the study on the cluster, kill a node when half the images are drawn, watch until idle nodes have left."""
     trace, start = Trace(), time.monotonic()
     command = [str(BIN / "raymap"), "run", str(study), "--output", str(output)]
     log = (cluster.root / "run.log").open("w")
@@ -243,11 +243,11 @@ def _committed(output: Path) -> int:
 
 
 def main() -> None:
-    """Print what happened and draw it."""
+    """Print what happened and plot it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--picture", type=Path, default=Path("autoscale.png"))
-    parser.add_argument("--prompts", type=int, default=80)
-    parser.add_argument("--nodes", type=int, default=2, help="the most nodes beside the head")
+    parser.add_argument("--picture", type=Path, default=Path("autoscale.png"), help="path of the chart")
+    parser.add_argument("--prompts", type=int, default=80, help="number of prompts, a block each")
+    parser.add_argument("--nodes", type=int, default=2, help="largest number of nodes beside the head")
     args = parser.parse_args()
     console = Console(width=120, highlight=False)
     with tempfile.TemporaryDirectory() as temporary, autoscaling(args.nodes) as cluster:
@@ -257,17 +257,19 @@ def main() -> None:
         trace.draw(args.picture)
         run_single(study, root / "single")
         same = files_of(root / "scaled") == files_of(root / "single")
-    came = next(t for t, n in trace.nodes if n > 1)
-    full = next(t for t, n in trace.nodes if n == trace.most)
-    console.print(f"1 node at first, the second after {came:.0f} s, {trace.most} after {full:.0f} s")
+    second = next(t for t, n in trace.nodes if n > 1)
+    full = next(t for t, n in trace.nodes if n == trace.most_nodes)
+    console.print(f"1 node at first, the second after {second:.0f} s, {trace.most_nodes} after {full:.0f} s")
     console.print("no node was killed" if trace.killed is None else f"a node killed at {trace.killed:.0f} s")
     console.print(
-        f"the run ended after {trace.ended:.0f} s, {trace.nodes[-1][1]} node left at {trace.nodes[-1][0]:.0f} s"
+        f"the run ended after {trace.ended:.0f} s; {trace.nodes[-1][1]} node remained at {trace.nodes[-1][0]:.0f} s"
     )
     rates = ", ".join(f"{rate:.1f} with {nodes}" for nodes, rate in trace.rates().items())
-    console.print(f"images per second, by nodes: {rates}")
-    console.print(f"scores and noise floor beside one worker's: {'equal, byte by byte' if same else 'DIFFERENT'}")
-    console.print(f"drawn: {args.picture}")
+    console.print(f"images per second by number of nodes: {rates}")
+    console.print(
+        f"scores and noise floor compared with one worker's: {'equal, byte by byte' if same else 'DIFFERENT'}"
+    )
+    console.print(f"chart: {args.picture}")
 
 
 if __name__ == "__main__":

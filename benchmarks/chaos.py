@@ -2,11 +2,11 @@
 
     python -m benchmarks.chaos [--runs 50] [--seed 0]
 
-The cluster is real (head and two nodes of one CPU, on this machine, as `ray.cluster_utils` starts them). Each run is
-the `raymap run` command with RAY_ADDRESS set; at random times one of these is done to it: SIGKILL of the driver (the
-command is then given again), of a generator, a scorer, the reducer; a node removed, a node added; the object store
-filled. A run passes when every file under scores/ and noise.arrow are those of an undisturbed run, byte by byte, and
-each (adapter, prompt, seed) has one row.
+The cluster is real: a head and two nodes of one CPU each, on this machine, as `ray.cluster_utils` starts them. Each run
+is the `raymap run` command with RAY_ADDRESS set, disturbed at random times: SIGKILL ends the driver (and the command is
+given again), a generator, a scorer or the reducer; a node is removed or added; the object store is filled. A run passes
+if noise.arrow and every file under scores/ equal those of an undisturbed run, byte by byte, and each adapter, prompt
+and seed has exactly one row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROMPTS = {"objects": ["a red car on a street", "a blue cup"], "scenes": ["a cit
 
 
 def write_study(folder: Path) -> Path:
-    """Write a study whose two adapters take a moment to train; return its path."""
+    """Write a study whose adapters take only a moment to train; return its path."""
     subjects = [
         {
             "name": subject.name,
@@ -68,14 +68,14 @@ def write_study(folder: Path) -> Path:
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    """Return what has to be equal: every score file, and the noise floor's."""
+    """Return the files that have to be equal, by name: every score file and that of the noise floor."""
     paths = [*sorted((run / "scores").glob("*.arrow")), run / "noise.arrow"]
     return {path.name: path.read_bytes() for path in paths}
 
 
 @dataclass
 class Outcome:
-    """One disturbed run: what was done to it, how long it took, and what was wrong in the end."""
+    """One disturbed run: its seconds, the number of times each action was done to it, and what was wrong in the end."""
 
     seconds: float
     done: Counter[str] = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class Outcome:
 
 
 class Chaos:
-    """A cluster on this machine, and a hand that breaks things in it."""
+    """A cluster on this machine, whose processes and nodes are killed at random."""
 
     def __init__(self, study: Path) -> None:
         self.study = study
@@ -104,21 +104,21 @@ class Chaos:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def undisturbed(self, output: Path) -> float:
-        """Run the study in peace; return its seconds."""
+        """Run the study without disturbing it; return its seconds."""
         start = time.perf_counter()
-        said, _ = (process := self.command(output)).communicate(timeout=600)
+        output_text, _ = (process := self.command(output)).communicate(timeout=600)
         if process.returncode:
-            raise RuntimeError(said)
+            raise RuntimeError(output_text)
         return time.perf_counter() - start
 
     def disturbed(self, output: Path, rng: random.Random, actions: int, expected: dict[str, bytes]) -> Outcome:
-        """Run the study while `actions` random things happen to it."""
+        """Run the study, disturb it with `actions` random actions, and compare its files with the expected ones."""
         start = time.perf_counter()
         outcome = Outcome(0.0)
         process = self.command(output)
         while True:
             try:
-                said, _ = process.communicate(timeout=rng.uniform(2, 12) if actions else 600)
+                output_text, _ = process.communicate(timeout=rng.uniform(2, 12) if actions else 600)
             except subprocess.TimeoutExpired:
                 if not actions:
                     process.kill()
@@ -133,7 +133,7 @@ class Chaos:
                 process = self.command(output)
                 continue
             if process.returncode:
-                outcome.wrong = f"exit code {process.returncode}: {said[-500:]}"
+                outcome.wrong = f"exit code {process.returncode}: {output_text[-500:]}"
             break
         outcome.seconds = time.perf_counter() - start
         while len(self.nodes) < NODES:
@@ -142,7 +142,7 @@ class Chaos:
         return outcome
 
     def _act(self, action: str, driver: subprocess.Popen[str], rng: random.Random) -> bool:
-        """Do one thing; return whether there was anything to do it to."""
+        """Do one action; return whether it was possible."""
         if action == "driver":
             driver.kill()
         elif action == "node removed":
@@ -157,10 +157,10 @@ class Chaos:
             fill = ray.remote(_fill).options(num_cpus=0)
             fill.remote(int(0.8 * STORE), 3.0)
         else:
-            named = [p for p in psutil.Process().children(recursive=True) if _is_actor(p, action)]
-            if not named:
+            actors = [p for p in psutil.Process().children(recursive=True) if _is_actor(p, action)]
+            if not actors:
                 return False
-            rng.choice(named).kill()
+            rng.choice(actors).kill()
         return True
 
     def close(self) -> None:
@@ -172,40 +172,40 @@ class Chaos:
 def _is_actor(process: psutil.Process, name: str) -> bool:
     try:
         command = process.cmdline()
-    except psutil.Error:  # it ended meanwhile
+    except psutil.Error:  # the process has ended meanwhile
         return False
     return bool(command) and command[0].startswith(f"ray::{name.capitalize()}")
 
 
 def _fill(size: int, seconds: float) -> None:
-    held = [ray.put(np.zeros(size // 8, np.uint8)) for _ in range(8)]
+    objects = [ray.put(np.zeros(size // 8, np.uint8)) for _ in range(8)]
     time.sleep(seconds)
-    del held
+    del objects
 
 
 def _differences(output: Path, expected: dict[str, bytes]) -> str:
-    """Return what differs from the undisturbed run; nothing when the bytes are equal and no row is there twice."""
-    found = files_of(output)
-    if found.keys() != expected.keys():
-        return f"files differ: {sorted(found.keys() ^ expected.keys())}"
-    if different := [name for name in found if found[name] != expected[name]]:
+    """Return what differs from the undisturbed run; empty if the bytes are equal and no row is duplicated."""
+    files = files_of(output)
+    if files.keys() != expected.keys():
+        return f"files differ: {sorted(files.keys() ^ expected.keys())}"
+    if different := [name for name in files if files[name] != expected[name]]:
         return f"bytes differ: {different}"
     scores = pl.concat([pl.read_ipc(path) for path in (output / "scores").glob("*.arrow")])
-    twice = scores.height - scores.unique(["adapter", "prompt_id", "seed"]).height
-    return f"{twice} rows are there twice" if twice else ""
+    duplicates = scores.height - scores.unique(["adapter", "prompt_id", "seed"]).height
+    return f"{duplicates} rows are duplicates" if duplicates else ""
 
 
 def main() -> None:
-    """Print what was done, what it cost, and what was wrong."""
+    """Print what was done to the runs, what it cost, and what was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=50, help="number of disturbed runs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random actions")
     args = parser.parse_args()
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         chaos = Chaos(write_study(root))
-        peace = chaos.undisturbed(root / "undisturbed")
+        undisturbed_s = chaos.undisturbed(root / "undisturbed")
         expected = files_of(root / "undisturbed")
         outcomes = []
         for k in range(args.runs):
@@ -216,8 +216,8 @@ def main() -> None:
                 f"run {k}: {outcomes[-1].seconds:.0f} s, {done}: {outcomes[-1].wrong or 'equal'}", highlight=False
             )
         chaos.close()
-    table = Table(title=f"{args.runs} disturbed runs; an undisturbed one took {peace:.0f} s")
-    table.add_column("done to them")
+    table = Table(title=f"{args.runs} disturbed runs; the undisturbed one took {undisturbed_s:.0f} s")
+    table.add_column("action")
     table.add_column("times", justify="right")
     for action in ACTIONS:
         table.add_row(action, str(sum(outcome.done[action] for outcome in outcomes)))
@@ -225,7 +225,8 @@ def main() -> None:
     wrong = [outcome.wrong for outcome in outcomes if outcome.wrong]
     mean = float(np.mean([outcome.seconds for outcome in outcomes]))
     console.print(
-        f"not equal: {len(wrong)} of {args.runs}; mean {mean:.0f} s, {mean / peace:.2f} times", highlight=False
+        f"not equal: {len(wrong)} of {args.runs}; mean {mean:.0f} s, {mean / undisturbed_s:.2f} times undisturbed",
+        highlight=False,
     )
 
 

@@ -1,8 +1,8 @@
-"""How well the embedded base draws what a held-out caption says, by judges with and without learned parts.
+"""Measures how well the embedded base draws what held-out captions say, by judges with and without learned parts.
 
-    python benchmarks/embedded_quality.py [--captions 300] [--sheet sheet.png]
+    python -m benchmarks.embedded_quality [--captions 300] [--sheet sheet.png]
 
-Rendered pictures of the same captions stand beside the drawn ones: they are the ceiling of each judge.
+The table also has the figures of images that the world renders for the same captions: the ceiling of each judge.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
-from raymap.embedded.train.data import pictures
-from raymap.embedded.world.captioned import CATEGORIES, HUES, Picture, scenes
+from raymap.embedded.train.data import motifs
+from raymap.embedded.world.captioned import CATEGORIES, HUES, Motif, scenes
 from raymap.embedded.world.pen import PALETTE
 from raymap.scoring.clip import ClipScorer
 from raymap.study.model import SamplerSettings
@@ -34,33 +34,33 @@ GRID = 8
 TEMPLATE_RENDERS = 16
 
 
-def drawn(captions: list[str], sampler: SamplerSettings) -> np.ndarray:
-    """Draw one picture a caption, uint8 (N, 64, 64, 3), seeds counting from 0."""
+def draw_captions(captions: list[str], sampler: SamplerSettings) -> np.ndarray:
+    """Draw one image per caption, uint8 (N, 64, 64, 3), with the seeds 0 to N - 1."""
     pipeline = load(PIPELINE)
-    embeddings = PromptEncoder(pipeline)
+    encoder = PromptEncoder(pipeline)
     parts = []
     for k in track(range(0, len(captions), BATCH), "drawing"):
         chunk = captions[k : k + BATCH]
-        parts.append(draw(pipeline, embeddings, chunk, tuple(range(k, k + len(chunk))), sampler, BATCH))
+        parts.append(draw(pipeline, encoder, chunk, tuple(range(k, k + len(chunk))), sampler, BATCH))
     return np.concatenate(parts)
 
 
 def rivals(names: list[str], rng: np.random.Generator) -> list[np.ndarray]:
-    """Return, for each name, the positions of nine that differ from it."""
+    """Return, for each name, the positions of nine random names that differ from it."""
     return [
         rng.choice([j for j, other in enumerate(names) if other != name], CHOICES - 1, replace=False) for name in names
     ]
 
 
 def matched_by_clip(clip: ClipScorer, pixels: np.ndarray, captions: list[str]) -> np.ndarray:
-    """Return whether each picture's own caption scores highest among ten, bool (N,)."""
+    """Return whether each image's own caption scores highest among ten, bool (N,)."""
     cosines = (clip.image_features(pixels) @ clip.text_features(captions).T).numpy()
     others = rivals(captions, np.random.default_rng(0))
     return np.array([cosines[k, k] > cosines[k, rest].max() for k, rest in enumerate(others)])
 
 
 def dominant_hue(pixels: np.ndarray) -> str:
-    """Return which of the palette's hues most of the picture's vivid pixels are nearest to; no learned part."""
+    """Return the hue of the palette that most vivid pixels are nearest to; empty where no pixel is vivid."""
     hsv = np.asarray(Image.fromarray(pixels).convert("HSV")).reshape(-1, 3).astype(float) / 255
     vivid = pixels.reshape(-1, 3)[(hsv[:, 1] > 0.35) & (hsv[:, 2] > 0.25)].astype(float)
     if not len(vivid):
@@ -71,17 +71,17 @@ def dominant_hue(pixels: np.ndarray) -> str:
 
 
 def coarse(pixels: np.ndarray) -> np.ndarray:
-    """Return a picture's layout: its mean colour on an 8x8 grid, centred, float (192,)."""
+    """Return an image's layout: its mean colour on an 8x8 grid, centred, float (192,)."""
     side = pixels.shape[0] // GRID
     grid = pixels.reshape(GRID, side, GRID, side, 3).mean((1, 3)).ravel()
     return grid - grid.mean()
 
 
-def matched_by_layout(pixels: np.ndarray, motifs: list[Picture]) -> np.ndarray:
+def matched_by_layout(pixels: np.ndarray, views: list[Motif]) -> np.ndarray:
     """Return whether each scene correlates best with the mean render of its own caption, among ten."""
     rng = np.random.default_rng(1)
-    templates = [np.mean([coarse(m.render(rng)) for _ in range(TEMPLATE_RENDERS)], 0) for m in motifs]
-    captions = [m.caption for m in motifs]
+    templates = [np.mean([coarse(m.render(rng)) for _ in range(TEMPLATE_RENDERS)], 0) for m in views]
+    captions = [m.caption for m in views]
     hits = []
     for k, rest in enumerate(rivals(captions, rng)):
         own = coarse(pixels[k])
@@ -90,56 +90,56 @@ def matched_by_layout(pixels: np.ndarray, motifs: list[Picture]) -> np.ndarray:
     return np.array(hits)
 
 
-def held_out_scenes(n: int) -> list[Picture]:
-    """Return `n` scenes without a guest, whatever their split: there are too few to hold many out."""
+def plain_scenes(n: int) -> list[Motif]:
+    """Return `n` different scenes without a figure in them, of either split: too few are held out."""
     rng = np.random.default_rng(2)
-    found: dict[str, Picture] = {}
-    while len(found) < n:
+    chosen: dict[str, Motif] = {}
+    while len(chosen) < n:
         motif = scenes(rng)
         if " with " not in motif.caption:
-            found.setdefault(motif.caption, motif)
-    return list(found.values())
+            chosen.setdefault(motif.caption, motif)
+    return list(chosen.values())
 
 
 def contact_sheet(pixels: np.ndarray, columns: int, path: Path) -> None:
-    """Save pictures as rows of one picture, magnified twice."""
+    """Save images side by side, `columns` in a row, in one image, magnified twice."""
     rows = [np.concatenate(list(pixels[k : k + columns]), 1) for k in range(0, len(pixels), columns)]
     sheet = Image.fromarray(np.concatenate(rows))
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
 
 
 def main() -> None:
-    """Print the figures; save a contact sheet when asked to."""
+    """Print the figures and, with --sheet, save a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=int, default=300)
+    parser.add_argument("--captions", type=int, default=300, help="number of held-out captions")
     parser.add_argument("--steps", type=int, default=SamplerSettings().steps)
     parser.add_argument("--guidance-scale", type=float, default=SamplerSettings().guidance_scale)
-    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--sheet", type=Path, help="path of a contact sheet of drawn images")
     args = parser.parse_args()
     sampler = SamplerSettings(steps=args.steps, guidance_scale=args.guidance_scale)
     per_category = args.captions // len(CATEGORIES)
-    motifs = [p for k, c in enumerate(CATEGORIES) for p in pictures(c, per_category, seed=900 + k, held=True)]
-    colored = [p for p in pictures("objects", 8 * args.captions, seed=950, held=True) if p.hue][: args.captions // 3]
-    views = held_out_scenes(min(40, args.captions))
-    everything = [*motifs, *colored, *views]
+    mixed = [m for k, c in enumerate(CATEGORIES) for m in motifs(c, per_category, seed=900 + k, held_out=True)]
+    colored = [m for m in motifs("objects", 8 * args.captions, seed=950, held_out=True) if m.hue][: args.captions // 3]
+    views = plain_scenes(min(40, args.captions))
+    everything = [*mixed, *colored, *views]
     start = time.perf_counter()
-    pixels = drawn([p.caption for p in everything], sampler)
+    pixels = draw_captions([motif.caption for motif in everything], sampler)
     seconds = time.perf_counter() - start
     rng = np.random.default_rng(3)
-    rendered = np.stack([p.render(rng) for p in everything])
+    rendered = np.stack([motif.render(rng) for motif in everything])
     clip = ClipScorer("embedded")
-    a, b = len(motifs), len(motifs) + len(colored)
+    a, b = len(mixed), len(mixed) + len(colored)
     judges: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         f"own caption among {CHOICES}, embedded CLIP": lambda x: matched_by_clip(
-            clip, x[:a], [p.caption for p in motifs]
+            clip, x[:a], [motif.caption for motif in mixed]
         ),
         "named colour is the dominant one": lambda x: np.array(
-            [dominant_hue(q) == p.hue for q, p in zip(x[a:b], colored, strict=True)]
+            [dominant_hue(image) == motif.hue for image, motif in zip(x[a:b], colored, strict=True)]
         ),
         f"scene layout among {CHOICES}, correlation": lambda x: matched_by_layout(x[b:], views),
     }
-    table = Table(title=f"{len(everything)} pictures, {sampler.steps} steps, guidance {sampler.guidance_scale}")
-    for name in ("judge", "pictures", "drawn", "rendered (ceiling)"):
+    table = Table(title=f"{len(everything)} images, {sampler.steps} steps, guidance {sampler.guidance_scale}")
+    for name in ("judge", "images", "drawn", "rendered (ceiling)"):
         table.add_column(name)
     console = Console(width=110)
     for name, judge in judges.items():

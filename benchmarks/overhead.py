@@ -1,14 +1,14 @@
-"""What the actor system costs: `raymap run` beside a hand-written loop in one process, on the same cores.
+"""Measures what the actor system costs: `raymap run` against a hand-written loop in one process, on the same cores.
 
     python -m benchmarks.overhead [--blocks 10] [--repeats 1]
 
-Both draw the same batches with the same models, score them and write the same files. The loop is a plain process; the
-workers of `raymap run` ask torch for huge pages, as they always do, which is worth some 5 %. The loop calls Generator,
-Scorer and RunFolder.commit one after another; `raymap run` has driver, generator, scorer and reducer as processes of
-their own, beside Ray's. Both have the same cores and one thread a worker: one worker on two cores, where what Ray does
-besides finds room; one worker on one core, where everything takes turns; two workers on two cores beside two loops, a
-core each, that share the blocks. Images/s are taken from the times at which score files appeared, from the end of every
-worker's first block on: start-up is left out, and shown apart.
+Both draw the same batches with the same models, score them and write the same files. The loop calls Generator, Scorer
+and RunFolder.commit one after another in a plain process. `raymap run` has driver, generator, scorer and reducer as
+processes of their own, beside Ray's; its workers ask torch for huge pages, as always, which makes them some 5 % faster.
+Both have the same cores and one thread per worker. There are three settings: one worker on two cores, where Ray's other
+work finds room; one worker on one core, where everything takes turns; and two workers on two cores, compared with two
+loops that share the blocks and have a core each. Images/s follow from the times at which score files appeared after
+every worker's first block. Start-up is therefore not included; it has a column of its own.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SEEDS = 4
 BATCH = 16
 PROMPTS = ("a red car on a street", "a man with black hair", "a brown bear on snow", "a city at night")
 SETTINGS = ((1, (0, 1)), (1, (0,)), (2, (0, 1)))
-"""Workers, or loops, and the cores that they have."""
+"""The number of workers or loops, and the cores that they run on."""
 COLORS = ("red", "blue", "green", "yellow", "purple", "gray", "white", "black", "brown", "orange")
 
 
 def write_study(folder: Path, blocks: int) -> Path:
-    """Write a study of three subjects and so many blocks; return its path."""
+    """Write a study of three subjects and `blocks` blocks; return its path."""
     texts = [f"{text}, {color} light {k}" for k in range(blocks) for text, color in zip(PROMPTS, COLORS, strict=False)]
     raw = {
         "name": "overhead",
@@ -72,7 +72,7 @@ def write_study(folder: Path, blocks: int) -> Path:
 
 
 def planned(study: Study, adapters: Path) -> tuple[Plan, Path]:
-    """Return the study's plan and its base's folder; its adapters lie trained in a run folder."""
+    """Return the study's plan and its base's folder; `adapters` is a run folder with the trained adapters."""
     from raymap.personalize.orders import info_of
 
     prepared = prepare(study)
@@ -80,17 +80,17 @@ def planned(study: Study, adapters: Path) -> tuple[Plan, Path]:
     return make_plan(study, infos, {"base": prepared.base.sha256}), prepared.base.folder
 
 
-def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:
-    """Draw, score and write every `of`-th block, beginning with block `share`, in this process."""
+def loop(path: Path, adapters: Path, output: Path, share: int, loops: int) -> None:
+    """Draw, score and write the blocks `share`, `share + loops`, … in this process."""
     study = load_study(path)
     plan, base = planned(study, adapters)
     folder = RunFolder(output)
-    held = {a.name: RunFolder(adapters).adapter(a.name) for a in plan.adapters}
+    folders = {a.name: RunFolder(adapters).adapter(a.name) for a in plan.adapters}
     generator = Generator(
-        GeneratorSpec(base, held, study.sampler, BATCH, study.dtype, False, False, threads=1, device="cpu")
+        GeneratorSpec(base, folders, study.sampler, BATCH, study.dtype, False, False, threads=1, device="cpu")
     )
     scorer = Scorer(ScorerSpec(study.clip, study.lpips, output, plan.digest, keep_all=False, threads=1, device="cpu"))
-    for block in plan.blocks[share::of]:
+    for block in plan.blocks[share::loops]:
         pixels, drawn = generator.draw(block, BASE)
         scored = scorer.score_base(block, pixels, drawn)
         folder.commit(Unit(block.index, BASE), scored.table, scored.features, scored.images, scored.device)
@@ -101,14 +101,14 @@ def loop(path: Path, adapters: Path, output: Path, share: int, of: int) -> None:
 
 
 def rate(output: Path, workers: int, started: float) -> tuple[float, float]:
-    """Return images/s after every worker's first block, and the seconds from the start until then."""
+    """Return images/s after every worker's first block, and the seconds from the start to that time."""
     times = sorted(p.stat().st_mtime for part in ("scores", "noise") for p in (output / part).glob("*.arrow"))
     warm = workers * (1 + len(SUBJECTS))
     return (len(times) - warm) * BATCH / (times[-1] - times[warm - 1]), times[warm - 1] - started
 
 
 def run_loops(path: Path, adapters: Path, output: Path, loops: int, cores: tuple[int, ...]) -> tuple[float, float]:
-    """Run loops at once, several with a core each; return the sum of their images/s, and the longest start-up."""
+    """Run loops at the same time, several on a core each; return the sum of images/s and the longest start-up."""
     started = time.time()
     processes = []
     for share in range(loops):
@@ -123,7 +123,7 @@ def run_loops(path: Path, adapters: Path, output: Path, loops: int, cores: tuple
 
 
 def run_raymap(path: Path, adapters: Path, output: Path, workers: int, cores: tuple[int, ...]) -> tuple[float, float]:
-    """Run `raymap run` on the given cores, adapters trained already; return images/s and start-up seconds."""
+    """Run `raymap run` on the given cores with trained adapters; return images/s and start-up seconds."""
     shutil.copytree(adapters, output)
     started = time.time()
     command = [str(Path(sys.executable).with_name("raymap")), "run", str(path), "--output", str(output)]
@@ -137,16 +137,16 @@ def _pinned(cores: tuple[int, ...]) -> list[str]:
 
 
 def main() -> None:
-    """Print images/s of both, side by side, and their ratio."""
+    """Print the images/s of both, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=10, help="number of blocks")
+    parser.add_argument("--repeats", type=int, default=1, help="number of repeats, a row each")
     parser.add_argument("--share", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if args.share:
-        share, of, path, adapters, output = args.share
-        loop(Path(path), Path(adapters), Path(output), int(share), int(of))
+        share, loops, path, adapters, output = args.share
+        loop(Path(path), Path(adapters), Path(output), int(share), int(loops))
         return
     table = Table(title=f"{args.blocks} blocks of {BATCH} images x {1 + len(SUBJECTS)} models")
     for name in (

@@ -1,10 +1,10 @@
-"""How large is a report of the paper's shape, how long does it take to write, and how soon is it open?
+"""Measures how large a report of the paper's shape is, how long it takes to write, and how quickly it opens.
 
     python -m benchmarks.report [--prompts 200] [--subjects 5] [--seeds 10] [--side 128] [--folder DIR]
 
-Invents scores and pictures of 9 × `subjects` adapters, reduces and renders them, then opens the page in headless
-Chromium: seconds from the start of navigation until the map is painted, until another order is, and until the pictures
-of a cell are shown. `--folder` keeps the run folder, and uses one that is there.
+Writes synthetic scores and images of 9 × `subjects` adapters, reduces and renders them, then opens the page in headless
+Chromium. The seconds are those from the start of navigation until the map is painted, those until the map is painted in
+another order, and those until the images of a cell are shown. `--folder` keeps the run folder, or uses an existing one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SHOWN = """async () => {
 
 
 def open_page(path: Path, times: int) -> dict[str, list[float]]:
-    """Return seconds until the page is painted, painted in another order, and a pair is shown; a browser each time.
+    """Return seconds until the page is painted, is painted in another order, and shows a pair, by name.
 
-    Beside it the processor time of the page's main thread until it was painted, which other work on the machine does
-    not lengthen.
+    Every time has a browser of its own. "main thread until then" is the processor time of the page's main thread until
+    it is painted, which other work on the machine does not lengthen.
     """
     names = ("opened", "main thread until then", "ordered by shift", "pair shown")
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -62,24 +62,25 @@ def open_page(path: Path, times: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Write, reduce, render and open a report; print the seconds of each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     for name, default in (("prompts", 200), ("subjects", 5), ("seeds", 10), ("side", 128), ("times", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="run folder to keep, or an existing one to use")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="raymap-report-") as temporary:
-        root = given.folder or Path(temporary) / "run"
+        root = args.folder or Path(temporary) / "run"
         if not (root / "statistics.json").exists():
             start = time.perf_counter()
-            write_run(root, full_size(given.prompts, given.subjects, given.seeds, given.side))
-            print(f"invented in {time.perf_counter() - start:.0f} s")
+            write_run(root, full_size(args.prompts, args.subjects, args.seeds, args.side))
+            print(f"written in {time.perf_counter() - start:.0f} s")
             start = time.perf_counter()
             reduce_run(root)
             print(f"reduced in {time.perf_counter() - start:.0f} s")
         start = time.perf_counter()
         path = render(root)
         print(f"rendered in {time.perf_counter() - start:.1f} s: {path.stat().st_size / 1e6:.1f} MB")
-        for name, seconds in open_page(path, given.times).items():
+        for name, seconds in open_page(path, args.times).items():
             print(f"{name}: median {statistics.median(seconds):.2f} s of {', '.join(f'{s:.2f}' for s in seconds)}")
 
 

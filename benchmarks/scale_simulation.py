@@ -1,12 +1,13 @@
-"""A study of a million images on a thousand spot GPUs, simulated around the real schedule.
+"""Simulates a study of a million images on a thousand spot GPUs, with the real schedule.
 
     python -m benchmarks.scale_simulation [--workers 1000] [--prompts 2000] [--seeds 10] [--batch 20]
 
-The plan and `raymap.plan.schedule.Schedule` are those of a run; workers, time and losses are simulated, event by
-event. A worker comes, loads its base, keeps two units in flight as `raymap.cluster.stream` does, and is lost after an
-exponential time; another comes for it after a while. Kinds of GPU differ in speed; a block's base batch is read back on
-the kind that drew it and drawn again on another. Scoring and commits take no time here: `benchmarks.driver` measures
-those. The ideal has the same workers, alive at the same times, none of them ever idle, nothing drawn twice.
+The plan and `raymap.plan.schedule.Schedule` are those of a run. Workers, time and losses are simulated, event by event.
+A worker starts, loads its base, keeps two units in flight as `raymap.cluster.stream` does, and is lost after an
+exponentially distributed time; after a wait another one replaces it. Kinds of GPU differ in speed. A block's base batch
+is read back on the kind of GPU that drew it, and drawn again on another kind. Scoring and commits take no time here:
+`benchmarks.driver` measures them. The ideal run has the same workers at the same times; they are never idle and draw
+nothing twice.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from raymap.study.file import build_study
 
 DEPTH = 2
 KINDS = {"H100": (4.0, 0.3), "A100": (2.0, 0.4), "L4": (0.5, 0.3)}
-"""Images per second of each kind of GPU (rounded, SD 1.5, 50 steps), and its share of the workers."""
+"""For each kind of GPU: images per second (rounded; SD 1.5, 50 steps) and its share of the workers."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What happens to workers. Times in seconds; `life` is the mean time until a spot worker is lost."""
+    """What happens to workers, times in seconds.
+
+    `life` is the mean time until a spot worker is lost. `first` and `again` are the shortest and the longest wait for a
+    first worker and for its replacement. `load` is the time to load the base, `read` that to read back a base batch.
+    """
 
     workers: int
     life: float = 3600.0
@@ -47,7 +52,7 @@ class World:
 
 @dataclass
 class _Worker:
-    """A worker that is up: its kind, the units in flight, the first of them being drawn until `busy`."""
+    """A running worker: its kind of GPU, its units in flight, why each is drawn, and when the first one was begun."""
 
     kind: str
     rate: float
@@ -58,7 +63,10 @@ class _Worker:
 
 @dataclass
 class Outcome:
-    """What a simulated run came to; `drawn` counts images by why they were drawn, `losses` counts workers."""
+    """The result of a simulated run, times in seconds.
+
+    `drawn` counts images by the reason for drawing them, `losses` counts workers, and `given_up` counts units.
+    """
 
     images: int
     makespan: float = 0.0
@@ -75,11 +83,11 @@ class Outcome:
 
     @property
     def efficiency(self) -> float:
-        """Return the ideal's time over the run's."""
+        """The ideal run's time divided by this run's."""
         return self.ideal / self.makespan
 
     def when(self, share: float) -> float:
-        """Return when a share of the images was committed."""
+        """Return the time at which a share of the images was committed."""
         total = 0
         for at, images in self.done_at:
             total += images
@@ -89,7 +97,7 @@ class Outcome:
 
 
 def planned(prompts: int, seeds: int, batch: int, subjects: int = 15, methods: int = 3) -> Plan:
-    """Return the plan of so many subjects by so many methods, with an identity control a method."""
+    """Return the plan of `subjects` times `methods` adapters and one identity control per method."""
     raw = {
         "name": "scale",
         "seeds": seeds,
@@ -103,7 +111,7 @@ def planned(prompts: int, seeds: int, batch: int, subjects: int = 15, methods: i
 
 
 class Simulation:
-    """Plays a plan's schedule on simulated workers."""
+    """Runs a plan's schedule on simulated workers."""
 
     def __init__(self, plan: Plan, world: World) -> None:
         self.plan, self.world = plan, world
@@ -115,18 +123,18 @@ class Simulation:
         self._workers: dict[int, _Worker] = {}
         self._idle: dict[int, float] = {}
         self._devices: dict[int, str] = {}
-        self._asked = 0
+        self._requested = 0
         self._lives: list[tuple[float, float, float]] = []
 
     def run(self) -> Outcome:
-        """Play until every unit is committed or given up."""
+        """Simulate until every unit is committed or given up."""
         for _ in range(workers_wanted(self.schedule, 1, self.world.workers)):
-            self._ask(0.0, self.world.first)
+            self._request(0.0, self.world.first)
         now = 0.0
         while self._busy():
             now, _, what, number = heapq.heappop(self._events)
             if what == "up":
-                self._come(now, number)
+                self._start(now, number)
             elif number in self._workers:
                 (self._finish if what == "done" else self._lose)(now, number)
         self.outcome.makespan = now
@@ -141,11 +149,11 @@ class Simulation:
     def _at(self, when: float, what: str, number: int) -> None:
         heapq.heappush(self._events, (when, next(self._order), what, number))
 
-    def _ask(self, now: float, wait: tuple[float, float]) -> None:
-        self._at(now + self._random.uniform(*wait) + self.world.load, "up", self._asked)
-        self._asked += 1
+    def _request(self, now: float, wait: tuple[float, float]) -> None:
+        self._at(now + self._random.uniform(*wait) + self.world.load, "up", self._requested)
+        self._requested += 1
 
-    def _come(self, now: float, number: int) -> None:
+    def _start(self, now: float, number: int) -> None:
         shares = [share for _, share in KINDS.values()]
         kind = self._random.choices(list(KINDS), shares)[0]
         self._workers[number] = _Worker(kind, KINDS[kind][0], now)
@@ -153,7 +161,7 @@ class Simulation:
         self._fill(now, number)
 
     def _fill(self, now: float, number: int) -> None:
-        """Keep a worker's queue filled, and begin its first unit."""
+        """Fill a worker's queue and begin its first unit, if it is not at work."""
         worker = self._workers[number]
         while len(worker.queue) < self.schedule.depth(number, DEPTH):
             start = time.perf_counter()
@@ -187,7 +195,7 @@ class Simulation:
             if unit.adapter == BASE:
                 self._devices[unit.block] = worker.kind
         self._fill(now, number)
-        for other in list(self._idle):  # a committed base batch may be what they wait for
+        for other in list(self._idle):  # they may be waiting for a base batch that is now committed
             if unit.adapter != BASE and not self.schedule.worth():
                 break
             self._fill(now, other)
@@ -205,7 +213,7 @@ class Simulation:
         lost = [unit for unit, why in worker.queue if why == "needed"]
         self.outcome.given_up += len(self.schedule.lose(number, lost))
         self._leave(now, number)
-        self._ask(now, self.world.again)
+        self._request(now, self.world.again)
         for other in list(self._idle):
             self._fill(now, other)
 
@@ -220,7 +228,7 @@ class Simulation:
 
 
 def _ideal(lives: list[tuple[float, float, float]], images: int) -> float:
-    """Return when workers alive from–until, at their rates and never idle, would have drawn so many images."""
+    """Return when workers with these (start, end, rate), never idle, would have drawn `images` images."""
     changes = sorted([(up, rate) for up, _, rate in lives] + [(until, -rate) for _, until, rate in lives])
     now, rate, left = 0.0, 0.0, float(images)
     for at, change in changes:
@@ -232,13 +240,13 @@ def _ideal(lives: list[tuple[float, float, float]], images: int) -> float:
 
 
 def main() -> None:
-    """Print makespan, efficiency, the tail, and what losses cost."""
+    """Print makespan, efficiency, the tail, and the cost of losses."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--prompts", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--repeat", type=int, default=1, help="so many random seeds")
+    parser.add_argument("--workers", type=int, default=1000, help="number of workers")
+    parser.add_argument("--prompts", type=int, default=2000, help="number of prompts")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds per prompt")
+    parser.add_argument("--batch", type=int, default=20, help="images per batch")
+    parser.add_argument("--repeat", type=int, default=1, help="number of random seeds")
     args = parser.parse_args()
     plan = planned(args.prompts, args.seeds, args.batch)
     images = plan.images(set(plan.units))
@@ -249,9 +257,9 @@ def main() -> None:
         + ", ".join(f"{share:.0%} {kind} ({rate:g} images/s)" for kind, (rate, share) in KINDS.items()),
         highlight=False,
     )
-    table = Table(title="A spot worker lives so long on average, and another comes after 1 to 5 minutes")
+    table = Table(title="Spot workers are lost after a mean life and replaced after 1 to 5 minutes")
     for name in (
-        "life",
+        "mean life",
         "makespan",
         "ideal",
         "efficiency",
@@ -259,25 +267,25 @@ def main() -> None:
         "idle",
         "losses",
         "drawn twice",
-        "μs a decision",
+        "μs per decision",
     ):
         table.add_column(name, justify="right")
     for life, seed in itertools.product((float("inf"), 2 * 3600.0, 1800.0), range(args.repeat)):
-        o = Simulation(plan, World(args.workers, life=life, seed=seed)).run()
-        twice = o.drawn["base again"] + o.drawn["lost"] + o.drawn["needed"] - o.images
+        outcome = Simulation(plan, World(args.workers, life=life, seed=seed)).run()
+        twice = outcome.drawn["base again"] + outcome.drawn["lost"] + outcome.drawn["needed"] - outcome.images
         table.add_row(
-            "for ever" if life == float("inf") else f"{life / 60:.0f} min",
-            f"{o.makespan:.0f} s",
-            f"{o.ideal:.0f} s",
-            f"{o.efficiency:.1%}",
-            f"{o.makespan - o.when(0.95):.0f} s",
-            f"{o.idle_s / o.alive_s:.1%}",
-            str(o.losses),
-            f"{twice / o.images:.2%}",
-            f"{o.decided_s / o.decisions * 1e6:.0f}",
+            "unlimited" if life == float("inf") else f"{life / 60:.0f} min",
+            f"{outcome.makespan:.0f} s",
+            f"{outcome.ideal:.0f} s",
+            f"{outcome.efficiency:.1%}",
+            f"{outcome.makespan - outcome.when(0.95):.0f} s",
+            f"{outcome.idle_s / outcome.alive_s:.1%}",
+            str(outcome.losses),
+            f"{twice / outcome.images:.2%}",
+            f"{outcome.decided_s / outcome.decisions * 1e6:.0f}",
         )
-        if o.given_up:
-            console.print(f"{o.given_up} units were given up", style="red")
+        if outcome.given_up:
+            console.print(f"{outcome.given_up} units were given up", style="red")
     console.print(table)
 
 

@@ -1,12 +1,12 @@
-"""The paper's study scaled down: the committed jobs/paper.yaml, through `raymap run`, on random weights.
+"""Runs the paper's study at a small size: the committed jobs/paper.yaml, through `raymap run`, with random weights.
 
     python -m benchmarks.small_paper [--width 0.1] [--side 256] [--workers 2] [--device cpu|cuda] [--output FOLDER]
 
-Two subjects, six prompts, two seeds, the three methods' reference recipes with a few steps each. The base has Stable
-Diffusion 1.5's classes, blocks and layers; `--width` multiplies its channels. The real size is `--width 1 --side 512`,
-which takes hours on a CPU. No hub is needed: the weights are random, the references drawn, the judges the embedded
-ones. What differs from the file is given as `--set` and `--limit`. It ends with an error unless the run folder holds
-what it must.
+The study has two subjects, six prompts, two seeds, and the three methods' reference recipes with a few steps each. The
+base has Stable Diffusion 1.5's classes, blocks and layers; `--width` multiplies its channels. The real size takes hours
+on a CPU: `--width 1 --side 512`. Nothing comes from the hub: weights are random, references are drawn, and the judges
+are the embedded ones. All deviations from the file are given as `--set` and `--limit`. The benchmark ends with an error
+if anything is missing in the run folder.
 """
 
 from __future__ import annotations
@@ -40,16 +40,20 @@ from raymap.study.file import load_study
 
 JOB = Path(__file__).parents[1] / "jobs" / "paper.yaml"
 SUBJECTS = {"face-1": CAPTAIN, "teapot": STAR_CUP}
-"""Subjects of the paper's study, and what is drawn in place of their photographs."""
+"""Subjects of the paper's study, and the drawn subjects that replace their photographs."""
 PROMPTS, SEEDS = 6, 2
 STEPS = {"textual_inversion": 2, "lora": 4, "custom_diffusion": 4}
 GROUPS = 32
-"""Group norms have so many groups, so that channels are multiples of it."""
+"""Number of groups of the group norms; channels are multiples of it."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a run folder holds: rows of scores, those drawn, those of them whose picture is not the base's; its size."""
+class RunContents:
+    """The contents of a run folder.
+
+    `rows` counts rows of scores, `drawn` those that were drawn, `moved` those whose image is not the base's; `bytes` is
+    the size of all files.
+    """
 
     rows: int
     drawn: int
@@ -58,7 +62,7 @@ class Found:
 
 
 def narrowed(width: float, side: int) -> Size:
-    """Return Stable Diffusion 1.5's architecture with `width` times its channels, for pictures of a side in pixels."""
+    """Return Stable Diffusion 1.5's architecture with `width` times its channels, for images of `side` pixels."""
     real = SIZES["sd15"]
 
     def channels(component: dict[str, Any]) -> list[int]:
@@ -75,9 +79,10 @@ def narrowed(width: float, side: int) -> Size:
 
 
 def write_study(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Copy the paper's study, draw references where it looks for them; return its path and the subjects that have them.
+    """Copy the paper's study and draw references beside the copy, where it looks for them.
 
-    The copy is there because the study's references lie beside it.
+    Returns:
+        the copy's path, and the entries of the subjects with references.
     """
     path = folder / JOB.name
     shutil.copy(JOB, path)
@@ -91,7 +96,7 @@ def write_study(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def changes(subjects: list[dict[str, Any]], sampler_steps: int, workers: int, device: str) -> list[str]:
-    """Return the overrides that scale the paper's study down, its base left as it is."""
+    """Return the overrides that scale the paper's study down, without its base."""
     methods = yaml.safe_load(JOB.read_text())["methods"]
     recipes: dict[str, dict[str, Any]] = {name: {"preset": methods[name], "steps": n} for name, n in STEPS.items()}
     recipes["custom_diffusion"]["class_images"] = 2
@@ -110,7 +115,7 @@ def changes(subjects: list[dict[str, Any]], sampler_steps: int, workers: int, de
 
 
 def minutes(study: Path, overrides: list[str], workers: int) -> float:
-    """Return the minutes that a dry run foretells, shared among workers."""
+    """Return the minutes that a dry run estimates, divided among workers."""
     return 60 * estimate(prepare(load_study(study, tuple(overrides), PROMPTS), dry=True)).hours / workers
 
 
@@ -120,11 +125,11 @@ def command(study: Path, overrides: list[str], output: Path) -> list[str]:
     return [sys.executable, "-m", "raymap", "run", str(study), "--limit", str(PROMPTS), "--output", str(output), *sets]
 
 
-def check(output: Path) -> Found:
-    """Return what a finished run folder holds.
+def check(output: Path) -> RunContents:
+    """Check a finished run folder; return its contents.
 
     Raises:
-        RuntimeError: it lacks a picture, a row or the report; a control is not zero; a Textual Inversion was drawn.
+        RuntimeError: an image, a row or the report is missing; a control is not zero; a Textual Inversion was drawn.
     """
     scores = pl.concat([pl.read_ipc(path.read_bytes()) for path in sorted((output / "scores").glob("*.arrow"))])
     by_adapter = scores.group_by("adapter").len()
@@ -133,35 +138,35 @@ def check(output: Path) -> Found:
     controls = scores.filter(pl.col("method") == "identity")
     moved = other.filter(pl.col("base_sha256") != pl.col("adapted_sha256"))
     statistics = json.loads((output / "statistics.json").read_text())
-    pictures = {path.parts[-3] for path in (output / "images").glob("*/*/*.png")}
+    with_images = {path.parts[-3] for path in (output / "images").glob("*/*/*.png")}
     required = {
         "a row for every adapter, prompt and seed": by_adapter["len"].to_list() == [PROMPTS * SEEDS] * 9,
-        "every base picture": len(list((output / "images" / "base").glob("*/*.png"))) == PROMPTS * SEEDS,
-        "a picture of every adapter that is drawn": set(other["adapter"]) <= pictures,
+        "every base image": len(list((output / "images" / "base").glob("*/*.png"))) == PROMPTS * SEEDS,
+        "an image of every adapter that is drawn": set(other["adapter"]) <= with_images,
         "identity controls of exactly zero": statistics["identity_control"]["exact"] is True
         and controls["lpips"].to_list() == [0.0] * (3 * PROMPTS * SEEDS)
         and controls["clip_base"].equals(controls["clip_adapted"]),
         "every Textual Inversion proved": not inverted["drawn"].any()
         and inverted["base_sha256"].equals(inverted["adapted_sha256"]),
         "LoRA and Custom Diffusion drawn": other["drawn"].all(),
-        "pictures that an adapter changed": set(moved["method"]) == {"lora", "custom_diffusion"},
+        "images that an adapter changed": set(moved["method"]) == {"lora", "custom_diffusion"},
         "a report": RunFolder(output).report.stat().st_size > 0,
     }
-    if lacking := [what for what, held in required.items() if not held]:
-        raise RuntimeError(f"{output} lacks {'; '.join(lacking)}")
-    held = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    return Found(scores.height, int(scores["drawn"].sum()), moved.height, held)
+    if missing := [name for name, present in required.items() if not present]:
+        raise RuntimeError(f"{output} lacks {'; '.join(missing)}")
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return RunContents(scores.height, int(scores["drawn"].sum()), moved.height, size)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Say what the real size would take, run the study, check what it left, print time and size."""
+    """Estimate the real size, run the study, check its run folder, and print time and size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=float, default=0.1, help="times the real channels")
-    parser.add_argument("--side", type=int, default=256, help="of the pictures, a multiple of 64")
+    parser.add_argument("--width", type=float, default=0.1, help="factor of the real number of channels")
+    parser.add_argument("--side", type=int, default=256, help="side of the images in pixels, a multiple of 64")
     parser.add_argument("--sampler-steps", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--output", type=Path, help="keeps base, study and run folder there")
+    parser.add_argument("--output", type=Path, help="folder that keeps base, study and run folder")
     args = parser.parse_args(arguments)
     console = Console(width=120, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -173,22 +178,23 @@ def main(arguments: list[str] | None = None) -> None:
         real = minutes(study, overrides, args.workers)
         console.print(
             f"real size: {flops.denoiser / 1e12:.3g} TFLOP per denoiser pass, {flops.decoder / 1e12:.3g} per decoding, "
-            f"so an estimated {real:.0f} minutes with workers={args.workers}"
+            f"an estimated {real:.0f} minutes with workers={args.workers}"
         )
         quiet()
         random_base(narrowed(args.width, args.side)).save_pretrained(folder / "base")
         overrides.append(f"base={folder / 'base'}")
         expected = minutes(study, overrides, args.workers)
-        console.print(f"width {args.width:g}, pictures of {args.side}x{args.side}: an estimated {expected:.2g} minutes")
+        console.print(f"width {args.width:g}, images of {args.side}x{args.side}: an estimated {expected:.2g} minutes")
         start = time.perf_counter()
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
         subprocess.run(command(study, overrides, folder / "run"), env=environment, check=True)
         seconds = time.perf_counter() - start
-        found = check(folder / "run")
-        pictures = PROMPTS * SEEDS + found.rows
+        contents = check(folder / "run")
+        images = PROMPTS * SEEDS + contents.rows
         console.print(
-            f"{pictures} images in {seconds:.0f} s, {PROMPTS * SEEDS + found.drawn} of them drawn, {found.moved} other "
-            f"than the base's; identity controls exactly zero, Textual Inversion proved; {found.bytes / 2**20:.1f} MiB"
+            f"{images} images in {seconds:.0f} s, {PROMPTS * SEEDS + contents.drawn} of them drawn, {contents.moved} "
+            f"different from the base's; identity controls exactly zero, Textual Inversion proved; "
+            f"{contents.bytes / 2**20:.1f} MiB"
         )
 
 

@@ -1,10 +1,10 @@
-"""Whether a run's adapters draw their subjects: CLIP-image similarity to references held out, adapted beside base.
+"""Measures whether a run's adapters draw their subjects: CLIP image similarity to held-out references.
 
-    python benchmarks/subject_fidelity.py RUN [--images 16] [--sheet sheet.png]
+    python -m benchmarks.subject_fidelity RUN [--images 16] [--sheet sheet.png]
 
-Held out are the pictures that lie beside a subject's references and are not among them; without any, the references
-themselves are compared. The adapted model draws the caption it was trained under, the base the same with the class
-word for what the caption calls the subject by.
+Held-out references are the images that lie beside a subject's references but are not used; if there are none, the
+references themselves are compared. The adapted model draws the caption that it was trained with. The base, for
+comparison, draws the same caption with the class word in place of the subject's phrase.
 """
 
 from __future__ import annotations
@@ -36,30 +36,32 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def similarity(clip: ClipScorer, pixels: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return each picture's mean cosine to the references, (N,)."""
+    """Return each image's mean cosine to the references, (N,)."""
     return (clip.image_features(pixels) @ clip.image_features(references).T).mean(1).numpy()
 
 
 def held_out(subject: Subject) -> list[Path]:
-    """Return the pictures beside a subject's references that are not among them, else the references."""
-    known = {path.resolve() for path in subject.references}
-    beside = {path.resolve() for folder in {p.parent for p in known} for path in folder.iterdir()}
-    return sorted(path for path in beside - known if path.suffix in SUFFIXES) or sorted(known)
+    """Return the unused images beside a subject's references, or the references if there are none."""
+    used = {path.resolve() for path in subject.references}
+    beside = {path.resolve() for folder in {p.parent for p in used} for path in folder.iterdir()}
+    return sorted(path for path in beside - used if path.suffix in SUFFIXES) or sorted(used)
 
 
 def main() -> None:
-    """Print a row a subject."""
+    """Print one row per adapter."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--sheet", type=Path, help="save references, base and adapted images, a row each")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--images", type=int, default=16, help="images per model and adapter")
+    parser.add_argument(
+        "--sheet", type=Path, help="path of a contact sheet: rows of references, base and adapted images"
+    )
     args = parser.parse_args()
     study = Study.model_validate(yaml.safe_load((args.run / "study.yaml").read_text()))
     folder = resolve(study.base)
     pipeline = load(folder)
     store, clip = AdapterStore(pipeline), ClipScorer(study.clip)
     encoder = PromptEncoder(pipeline, store)
-    table = Table(title=f"cosine to held-out references, {args.images} images a row, mean ± standard error")
+    table = Table(title=f"cosine to held-out references, {args.images} images per model, mean ± standard error")
     for name in ("adapter", "prompt", "held out", "base", "adapted", "difference"):
         table.add_column(name)
     rows = []

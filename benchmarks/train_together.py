@@ -1,11 +1,12 @@
-"""Optimizer steps per second: subjects trained in one batch beside one after another, in one run.
+"""Measures optimizer steps per second of subjects trained in one batch and one after another, in one run.
 
     python -m benchmarks.train_together [--subjects 1 2 3 5] [--steps 20] [--repeats 3] [--size embedded|sd15]
         [--device cpu|cuda] [--threads 2]
 
-Counted are a subject's steps, N subjects taking N at once. What precedes the steps (encoding, class pictures) is left
-out. The recipes are the embedded presets; `sd15` is a UNet of Stable Diffusion 1.5's size with random weights, trained
-with the reference recipes. Ways alternate within a repeat; shown are medians.
+The rates count each subject's steps, so that a step of N subjects in one batch counts as N. The work before the first
+step (encoding, class images) is not included. The recipes are the embedded presets. `sd15` is a UNet of Stable
+Diffusion 1.5's size with random weights, trained with the reference recipes. Both ways of training alternate within a
+repeat; the table has medians.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from raymap.study.recipes import Recipe
 
 
 def sized(size: str) -> StableDiffusionPipeline:
-    """Return the embedded pipeline, its UNet one of SD 1.5's size, for the embedded text's width, where asked for."""
+    """Return the embedded pipeline; for `sd15` with a UNet of SD 1.5's size that takes the embedded text features."""
     pipeline = load(PIPELINE)
     if size == "sd15":
         width = pipeline.text_encoder.config.hidden_size
@@ -42,7 +43,7 @@ def sized(size: str) -> StableDiffusionPipeline:
 
 
 def lesson(subject: int, method: Method[Any], side: int, folder: Path) -> Lesson:
-    """Return a lesson of one drawn subject, its references its own, `side` pixels wide."""
+    """Return the lesson of one drawn subject, with references of its own, `side` pixels wide."""
     rng = np.random.default_rng(subject)
     images = np.stack([STAR_CUP.render(rng) for _ in range(5)])
     images = images.repeat(side // images.shape[1], 1).repeat(side // images.shape[2], 2)
@@ -58,7 +59,7 @@ def seconds(
     checkpoint: Path,
     steps: int,
 ) -> float:
-    """Return the seconds from the report of step ten (warm) to that of the last, a training of 10 + `steps` steps."""
+    """Return the seconds of a training's last `steps` steps, after ten steps of warm-up."""
     times = []
     for _ in trainer_of(method)(pipeline, lessons, recipe.model_copy(update={"steps": 10 + steps}), checkpoint):
         if pipeline.device.type == "cuda":
@@ -70,20 +71,20 @@ def seconds(
 def main() -> None:
     """Print a row for each method and number of subjects."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--subjects", type=int, nargs="+", default=[1, 2, 3, 5])
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--subjects", type=int, nargs="+", default=[1, 2, 3, 5], help="numbers of subjects")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", choices=("embedded", "sd15"), default="embedded")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="threads on the CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pipeline = sized(args.size).to(args.device)
     side = 64 if args.size == "embedded" else 256  # the embedded autoencoder shrinks by 4: latents of 16 or 64
     kind = "embedded" if args.size == "embedded" else "reference"
-    table = Table(title=f"a subject's optimizer steps per second, {args.size} base, {args.device}")
-    for title in ("method", "batch a subject", "subjects", "one after another", "together", "ratio"):
-        table.add_column(title, justify="left" if title == "method" else "right")
+    table = Table(title=f"optimizer steps of all subjects per second, {args.size} base, {args.device}")
+    for name in ("method", "batch per subject", "subjects", "one after another", "together", "ratio"):
+        table.add_column(name, justify="left" if name == "method" else "right")
     with tempfile.TemporaryDirectory() as scratch:
         folder, checkpoint = Path(scratch), Path(scratch) / "checkpoint.pt"
         for name, method in METHODS.items():

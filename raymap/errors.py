@@ -1,4 +1,4 @@
-"""Errors that end a command, each with the exit code it ends with."""
+"""The errors that end a command, each with its exit code."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class RaymapError(Exception):
-    """Base of all errors that a command turns into one line and an exit code."""
+    """Base class of the errors that a command reports in one line and turns into its exit code."""
 
     exit_code = 1
 
 
 class InputError(RaymapError):
-    """Bad input: names the file, the key or prompt, and the remedy. Exit code 2."""
+    """Bad input: the message names the file, key or prompt, the problem and the remedy. Exit code 2."""
 
     exit_code = 2
 
@@ -25,16 +25,16 @@ class InputError(RaymapError):
 
 
 class IncompleteRunError(RaymapError):
-    """The run ended before all was drawn; the same command goes on. Exit code 3."""
+    """The run ended before everything was done; the same command continues it. Exit code 3."""
 
     exit_code = 3
 
 
 class StorageError(IncompleteRunError):
-    """A file of the run folder cannot be written or read; what is there already stays. Exit code 3."""
+    """A file of the run folder cannot be written or read; files that are complete stay. Exit code 3."""
 
-    REMEDY = "make room there or permit it, then give the same command again"
+    REMEDY = "free space there or allow writing, then give the same command again"
 
 
 class DrawingError(RaymapError):
-    """A batch could not be drawn or scored (say, non-finite pixels): counts against the batch, not the run."""
+    """A batch could not be drawn or scored, because of non-finite pixels, for example. Only that batch fails."""

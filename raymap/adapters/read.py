@@ -18,7 +18,7 @@ from raymap.adapters.update import Adapter, merged
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 from raymap.store.files import local_copy
-from raymap.study.methods.registry import METHODS, find_method, known_method, method_names
+from raymap.study.methods.registry import METHODS, known_method, method_names
 from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
 LICENCE = ("modelspec.license", "license", "licence")
@@ -173,15 +173,14 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     keys = list(file.entries)
     if not keys:
         raise InputError(str(file.path), "holds no tensors", "fetch it again")
-    if expected is not None and find_method(expected) is not None:
-        part = _reader(expected)(file, skeleton, trigger)
-        if part is not None:
-            return expected, part
-    if any(key.startswith(WHOLE) for key in keys):
-        raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")
     # Textual Inversion comes last of raymap's own: its files are bare vectors, which many layouts look like. Methods of
     # installed packages are loaded only for what none of raymap's own reads.
-    for name in (*reversed(METHODS), *(name for name in method_names() if name not in METHODS)):
+    names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
+    names.sort(key=lambda name: name != expected)
+    whole = any(key.startswith(WHOLE) for key in keys)
+    for name in names:
+        if whole and name != expected:
+            raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part

@@ -42,7 +42,7 @@ def _from_hub(base: str) -> Path:
     name, _, revision = base.partition("@")
     try:
         index = hf_hub_download(name, INDEX, revision=revision or None)
-        # Whether the family is known is asked first: its class then fetches gigabytes.
+        # An unknown family is refused here, before its gigabytes are fetched.
         pipeline = family_at(Path(index).parent, base).pipeline_class
         return Path(pipeline.download(name, revision=revision or None, use_safetensors=True))
     except InputError:
@@ -53,9 +53,9 @@ def _from_hub(base: str) -> Path:
 
 
 def outline_of(base: str) -> Path | None:
-    """Return the folder with the configurations of a base that is a known hub id and was not fetched yet.
+    """Return the folder with the configurations of a base, where it is a known hub id that was not fetched yet.
 
-    Shapes, FLOPs and the size of images follow from it as from the base itself.
+    Shapes, FLOPs and the size of images follow from configurations as from the base itself.
     """
     name, _, revision = base.partition("@")
     known = next((family.outlines[name] for family in FAMILIES.values() if name in family.outlines), None)
@@ -68,12 +68,12 @@ def outline_of(base: str) -> Path | None:
 
 
 def tokenizer_folder(folder: Path, family: Family) -> Path:
-    """Return where a base's tokenizer is; that of an outline, which has none, is CLIP's, as the embedded base's is."""
+    """Return the folder of a base's tokenizer; an outline has none and takes the embedded base's, which is CLIP's."""
     return (PIPELINE if folder.parent == OUTLINES else folder) / family.tokenizer
 
 
 def pinned(base: str, folder: Path) -> str:
-    """Return the name by which every node gets the files in this folder: a hub id is given the commit it stands at."""
+    """Return the name by which every node gets the files in this folder: a hub id with its commit, or the name."""
     from_hub = not Path(base).exists() and folder.parent.name == "snapshots"
     return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
 

@@ -17,9 +17,9 @@ from raymap.base.skeleton import Skeleton, read_skeleton
 
 @dataclass(frozen=True)
 class Base:
-    """A base: its name in a study, its folder on this node, its family, and what is read from its files.
+    """A base: its name in a study, its folder on this node, its family, and facts that are read from its files.
 
-    Each of these is read once, when it is first needed: hours of a GPU may follow from it, or nothing at all.
+    A fact is read when it is first asked for, and never again.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Base:
 
     @property
     def pinned(self) -> str:
-        """The name by which every node gets the same files: a hub id is given the commit that this node has."""
+        """The name by which every node gets the same files: a hub id with the commit that this node has."""
         return pinned(self.name, self.folder)
 
     @cached_property
@@ -52,7 +52,7 @@ class Base:
 
     @cached_property
     def skeleton(self) -> Skeleton:
-        """What it offers to adapters; InputError where a weight file cannot be read."""
+        """What it offers to adapters. Raises InputError where a weight file cannot be read."""
         return read_skeleton(self.folder, self.family, tokenizer_folder(self.folder, self.family))
 
     @cached_property

@@ -18,6 +18,11 @@ def word_id(tokenizer: Tokenizer, word: str) -> int | None:
     return ids[0] if len(ids) == 1 else tokenizer.token_to_id(word)
 
 
+def is_target(layer: str, targets: tuple[str, ...]) -> bool:
+    """Return whether a layer is targeted by its whole name or the end of it, as peft matches `target_modules`."""
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """The shapes of the weights that adapters change, by name (`unet.….weight`), and the tokenizer."""
@@ -51,6 +56,11 @@ class Skeleton:
             if name.startswith(text):
                 flat[name.replace(text, text + self.family.hub_prefix, 1).replace(".", "_")] = name
         return flat
+
+    def targeted(self, targets: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of the weights of the denoiser's layers that are targeted, by ends of their names."""
+        weights = [name for name in self.shapes if self.family.in_denoiser(name) and name.endswith(".weight")]
+        return tuple(name for name in weights if is_target(name.removesuffix(".weight"), targets))
 
     def _text_shape(self, weight: str) -> tuple[int, ...]:
         return self.shapes[f"{self.family.text_encoder}.{weight}"]

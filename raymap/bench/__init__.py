@@ -1,1 +1,1 @@
-"""Measures generation setups: how fast, how near the device's peak, beside other programs doing the same work."""
+"""Measures how fast setups generate images, how near they come to a device's peak, and how other programs compare."""

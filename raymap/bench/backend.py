@@ -1,4 +1,4 @@
-"""Which of torch's implementations of attention (`torch.nn.attention.SDPBackend`) a setup draws with."""
+"""The implementation of attention (`torch.nn.attention.SDPBackend`) that a setup draws with."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BACKENDS = {
 }
 
 
-def attending(attention: str) -> AbstractContextManager[object]:
-    """Return a context in which attention is computed by a backend; `auto` leaves torch its choice.
+def attention_backend(attention: str) -> AbstractContextManager[object]:
+    """Return a context in which the named backend computes attention; `auto` leaves the choice to torch.
 
-    Where a backend cannot do it, `math` does: no fused one takes the masks of a text encoder, nor the single wide head
-    of a decoder. That the denoiser's attention is what was asked for, `check_attention` sees to.
+    What that backend cannot compute, `math` does: no fused backend takes the masks of a text encoder or the single wide
+    head of a decoder. `check_attention` makes sure that it computes the denoiser's attention.
     """
     if attention == "auto":
         return contextlib.nullcontext()
@@ -31,25 +31,25 @@ def attending(attention: str) -> AbstractContextManager[object]:
 
 @torch.no_grad()
 def check_attention(pipeline: StableDiffusionPipeline, attention: str) -> None:
-    """Check that a backend can do all of the denoiser's attention: two items pass through it with no other allowed.
+    """Check that a backend can compute the denoiser's attention, by running the denoiser with no other backend.
 
     Raises:
-        RuntimeError: it cannot, on this device and in this dtype; torch's reasons are in the message.
+        RuntimeError: it cannot, on this device and in this dtype; the message has torch's reasons.
     """
     if attention == "auto":
         return
     unet = pipeline.unet
-    of = {"device": unet.device, "dtype": unet.dtype}
+    options = {"device": unet.device, "dtype": unet.dtype}
     side, channels, width = unet.config.sample_size, unet.config.in_channels, unet.config.cross_attention_dim
-    latents = torch.zeros(2, channels, side, side, **of)
-    text = torch.zeros(2, pipeline.tokenizer.model_max_length, width, **of)
-    with warnings.catch_warnings(record=True) as said, sdpa_kernel(BACKENDS[attention]):
+    latents = torch.zeros(2, channels, side, side, **options)
+    text = torch.zeros(2, pipeline.tokenizer.model_max_length, width, **options)
+    with warnings.catch_warnings(record=True) as caught, sdpa_kernel(BACKENDS[attention]):
         warnings.simplefilter("always")
         try:
             unet(latents, 1, encoder_hidden_states=text)
         except RuntimeError as error:
-            reasons = [str(warning.message).partition(" (Triggered")[0] for warning in said]
-            where = f"{of['device'].type} in {str(of['dtype']).removeprefix('torch.')}"
+            reasons = [str(warning.message).partition(" (Triggered")[0] for warning in caught]
+            where = f"{unet.device.type} in {str(unet.dtype).removeprefix('torch.')}"
             raise RuntimeError(
                 f"attention: {attention} cannot run here ({where}): {error} {' '.join(reasons)}"
             ) from None

@@ -1,4 +1,4 @@
-"""By how much a setup's pictures and scores differ from those of the plain setting."""
+"""How much a setup's images and scores differ from those of the plain setting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from raymap.bench.drawing import Drawing, block_of
-from raymap.bench.judge import start_process
+from raymap.bench.drawing import Drawer, block_of
+from raymap.bench.scorer import start_process
 from raymap.bench.setups import Setup
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
@@ -16,10 +16,10 @@ from raymap.scoring.perceptual import LpipsScorer
 
 @dataclass(frozen=True)
 class Difference:
-    """Between two drawings of one block by the base.
+    """The difference between two drawings of one block by the base.
 
-    `pixel` and `pixel_mean` are the largest and the mean absolute difference of uint8 values, `clip` the largest of an
-    image's CLIP cosine, `lpips` the largest LPIPS between an image's two drawings.
+    `pixel` and `pixel_mean` are the largest and the mean absolute difference of uint8 values. `clip` is the largest
+    difference of an image's CLIP cosine, `lpips` the largest LPIPS between the two drawings of an image.
     """
 
     pixel: int
@@ -31,23 +31,23 @@ class Difference:
 def difference(
     one: np.ndarray, other: np.ndarray, prompts: list[str], clip: ClipScorer, lpips: LpipsScorer
 ) -> Difference:
-    """Return what two drawings of the same prompts differ by, each uint8 (N, H, W, 3)."""
+    """Return the difference between two drawings of the same prompts, each uint8 (N, H, W, 3)."""
     gap = np.abs(one.astype(np.int16) - other)
     before, after = (clip.cosines(prompts, clip.image_features(pixels)) for pixels in (one, other))
     distances = lpips.distances(one, other)
     return Difference(int(gap.max()), float(gap.mean()), float(np.abs(after - before).max()), float(distances.max()))
 
 
-def from_plain(setup: Setup, pixels: np.ndarray) -> Difference | None:
-    """Draw a setup's first block by the plain setting, and return what the setup's own pixels differ by.
+def difference_from_plain(setup: Setup, pixels: np.ndarray) -> Difference | None:
+    """Draw a setup's first block with the plain setting; return how the setup's pixels, uint8 (N, H, W, 3), differ.
 
-    Made for a process of its own, so that two models never share a device. None where the plain setting, in float32,
-    needs more memory than the device has.
+    Call it in a process of its own, so that two models never share a device. The result is None where the plain
+    setting, in float32, needs more memory than the device has.
     """
     start_process(setup, 0)
     block = block_of(setup, 0)
     try:
-        plain = Drawing(setup.plain).draw(block)
+        plain = Drawer(setup.plain).draw(block)
     except torch.OutOfMemoryError:
         return None
     prompts = [item.prompt for item in block.items]

@@ -1,4 +1,4 @@
-"""A setup's model with its adapters, and what it draws."""
+"""Draws blocks with a setup's model and adapters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raymap.base.compile import speed_up
 from raymap.base.device import pin
 from raymap.base.folder import resolve
 from raymap.base.pipeline import load
-from raymap.bench.backend import attending, check_attention
+from raymap.bench.backend import attention_backend, check_attention
 from raymap.bench.models import RANDOM, random_base, random_lora
 from raymap.bench.setups import Setup
 from raymap.drawing.prompts import PromptEncoder
@@ -27,7 +27,7 @@ SEEDS = (0, 1)
 
 
 def block_of(setup: Setup, index: int) -> Block:
-    """Return a block that fills a batch; each index has its own prompts until the suite is through."""
+    """Return a block that fills one batch; each index has prompts of its own until all of the suite are used."""
     size = setup.batch_size
     prompts = read_suite("embedded", "bench", Path())
     start = index * -(-size // len(SEEDS))
@@ -37,12 +37,12 @@ def block_of(setup: Setup, index: int) -> Block:
 
 
 def build(setup: Setup) -> StableDiffusionPipeline:
-    """Load or make a setup's pipeline: on its device, at its resolution, laid out and compiled as it says.
+    """Return a setup's pipeline on its device, with its resolution, memory layout and compilation.
 
-    Compiling itself happens at the first batch.
+    Compilation itself happens when the first batch is drawn.
 
     Raises:
-        RuntimeError: the denoiser's attention cannot be computed as the setup says.
+        RuntimeError: the setup's attention backend cannot compute the denoiser's attention.
     """
     dtype = getattr(torch, setup.dtype)
     if setup.base.startswith(RANDOM):
@@ -56,8 +56,8 @@ def build(setup: Setup) -> StableDiffusionPipeline:
     return pipeline
 
 
-class Drawing:
-    """One setup's model on one device, with random LoRAs resident."""
+class Drawer:
+    """A setup's model on one device, which holds the setup's random LoRAs too."""
 
     def __init__(self, setup: Setup) -> None:
         pin(setup.threads)
@@ -72,11 +72,11 @@ class Drawing:
 
     @property
     def side(self) -> int:
-        """The pictures' side in pixels."""
+        """The images' side in pixels."""
         return int(self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor)
 
     def draw(self, block: Block) -> np.ndarray:
-        """Draw a block under what is in force: uint8 (N, H, W, 3)."""
+        """Draw a block under the adapter that is swapped in, or by the base: uint8 (N, H, W, 3)."""
         prompts, seeds = [item.prompt for item in block.items], tuple(item.seed for item in block.items)
-        with attending(self.setup.attention):
+        with attention_backend(self.setup.attention):
             return draw(self.pipeline, self._encoder, prompts, seeds, self.sampler, self.setup.batch_size)

@@ -1,4 +1,4 @@
-"""What energy a device used, by counters that it keeps itself."""
+"""The energy that a device used, by its own counters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass
 class Meter:
-    """Counters that grow with the energy used, each of which starts anew from 0 once it has reached its range.
+    """Counters that grow with the energy used.
 
-    A counter may start anew once between two laps: a processor's does so after half an hour or more.
+    `read` returns their values, of which `per_joule` make a joule. Each counter restarts from 0 when it has reached its
+    value in `ranges`. Between two laps it may do so once: a processor's counter takes half an hour or more.
     """
 
     read: Callable[[], tuple[int, ...]]
@@ -27,22 +28,22 @@ class Meter:
         self._last = self.read()
 
     def lap(self) -> float:
-        """Return the joules used since the last lap; the first began when the meter was made."""
+        """Return the joules used since the last lap, or since the meter was created."""
         now = self.read()
-        used = sum((new - old) % range_ for new, old, range_ in zip(now, self._last, self.ranges, strict=True))
+        used = sum((new - old) % limit for new, old, limit in zip(now, self._last, self.ranges, strict=True))
         self._last = now
         return used / self.per_joule
 
 
 def meter(device: str) -> Meter | None:
-    """Return a meter of the current GPU, or of all of this machine's processors; None where they do not tell."""
-    return _gpu() if device == "cuda" else packages()
+    """Return a meter of the current GPU, or of all processors of this machine; None where no counter can be read."""
+    return _gpu_meter() if device == "cuda" else processor_meter()
 
 
-def packages(folder: Path = POWERCAP) -> Meter | None:
-    """Return a meter of the processor packages (RAPL, Linux's `powercap/intel-rapl:N`, AMD's too), memory left out.
+def processor_meter(folder: Path = POWERCAP) -> Meter | None:
+    """Return a meter of the processor packages without their memory (RAPL: Linux's `powercap/intel-rapl:N`, AMD's too).
 
-    None where there is none, or where this user may not read it, which is most systems' default.
+    None where the machine has no such counters, or where this user may not read them, which is most systems' default.
     """
     zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _text(zone / "name").startswith("package")]
     counters = [zone / "energy_uj" for zone in zones]
@@ -56,10 +57,10 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="ascii")
 
 
-def _gpu() -> Meter | None:
-    """Return a meter of the current NVIDIA GPU: NVML's total energy in millijoules, which it has since Volta."""
+def _gpu_meter() -> Meter | None:
+    """Return a meter of the current NVIDIA GPU: NVML's total energy in millijoules, counted since Volta."""
     try:
-        from cuda.bindings import nvml  # comes with torch for CUDA, and with no other
+        from cuda.bindings import nvml  # installed with torch builds for CUDA only
     except ModuleNotFoundError:
         return None
     nvml.init_v2()
@@ -67,5 +68,5 @@ def _gpu() -> Meter | None:
     handle = nvml.device_get_handle_by_uuid(f"GPU-{torch.cuda.get_device_properties().uuid}")
     try:
         return Meter(lambda: (nvml.device_get_total_energy_consumption(handle),), (2**64,), per_joule=1000)
-    except nvml.NvmlError:  # an older GPU, or part of one
+    except nvml.NvmlError:  # an older GPU, or a MIG part of one
         return None

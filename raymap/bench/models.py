@@ -1,4 +1,4 @@
-"""Architectures of a named size with random weights, their FLOPs, and random adapters."""
+"""Models of a named architecture with random weights, their FLOPs, and random adapters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass(frozen=True)
 class Size:
-    """An architecture: what its configurations say beside diffusers' and transformers' defaults."""
+    """An architecture: the settings of its configurations that are not diffusers' or transformers' defaults."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
@@ -71,16 +71,17 @@ SIZES = {
 
 
 def random_base(size: str | Size, device: str = "cpu", dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
-    """Return a pipeline of a size, one of SIZES where it is a name, its weights random from a fixed seed."""
-    of = SIZES[size] if isinstance(size, str) else size
+    """Return a pipeline of a given size (a name in SIZES, or a `Size`) with random weights from a fixed seed."""
+    architecture = SIZES[size] if isinstance(size, str) else size
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(**of.unet)
-        vae = AutoencoderKL(**of.vae, norm_num_groups=32)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**of.text))
+        unet = UNet2DConditionModel(**architecture.unet)
+        vae = AutoencoderKL(**architecture.vae, norm_num_groups=32)
+        text_encoder = CLIPTextModel(CLIPTextConfig(**architecture.text))
     for module in (unet, vae, text_encoder):
         module.eval().requires_grad_(False)
-        nn.Module.to(module, dtype)  # diffusers' own warns of modules to keep in float32 where there are none
+        # diffusers' own `to` warns about modules that have to stay float32, though there are none.
+        nn.Module.to(module, dtype)
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -98,7 +99,7 @@ def random_base(size: str | Size, device: str = "cpu", dtype: torch.dtype = torc
 
 
 def quiet() -> None:
-    """Keep diffusers and transformers from showing bars while they load."""
+    """Hide the progress bars that diffusers and transformers show while they load."""
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
 
@@ -107,7 +108,8 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
     """Return the FLOPs of one image's denoiser passes and decoding, attention included.
 
     Args:
-        steps: how often the sampler asks the denoiser; guidance makes it two passes each time.
+        steps: sampling steps.
+        guided: whether guidance makes every step two denoiser passes.
     """
     unet, vae = (shapes_in(module) for module in (pipeline.unet, pipeline.vae))
     side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
@@ -115,7 +117,7 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
 
 
 def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:
-    """Return a rank-4 update of every attention projection."""
+    """Return a random rank-4 update of every attention projection: name of the weight -> factors."""
     random = torch.Generator().manual_seed(seed)
     updates = {}
     for name, module in unet.named_modules():
@@ -127,7 +129,7 @@ def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:
 
 
 def write_lora(updates: dict[str, LowRank], folder: Path) -> Path:
-    """Write updates in diffusers' format into a folder."""
+    """Write updates into a folder as a LoRA file in diffusers' format; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
     for name, update in updates.items():

@@ -1,4 +1,4 @@
-"""Draws a bench: images per second over what was varied, and where each setup's time goes."""
+"""Plots a bench: images per second over the settings that vary, and where each setup's time goes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SHARES = {"draw_share": "drawing", "score_share": "scoring and writing", "swap_s
 
 
 def draw(record: Record, setups: Sequence[Setup], path: Path) -> None:
-    """Save a PNG: a panel for each number that was varied, points are repeats, lines medians; below, shares of time."""
+    """Save a PNG: a panel for each numeric setting that varies, and the setups' shares of time below.
+
+    Points are repeats, lines join their medians.
+    """
     setups = [setup for setup in setups if record.of(setup)]
     names = varied(setups)
     numbers = [n for n in names if all(type(getattr(s, n)) in (int, float) for s in setups)] or ["batch_size"]
@@ -34,11 +37,14 @@ def _rates(axes: Axes, record: Record, setups: Sequence[Setup], name: str, other
     lines: dict[str, dict[float, list[float]]] = defaultdict(dict)
     for setup in setups:
         lines[label(setup, others)][getattr(setup, name)] = [row["images_per_s"] for row in record.of(setup)]
-    for said, points in lines.items():
-        at = sorted(points)
-        (line,) = axes.plot(at, [median(points[x]) for x in at], label=said)
+    for legend, points in lines.items():
+        positions = sorted(points)
+        (line,) = axes.plot(positions, [median(points[x]) for x in positions], label=legend)
         axes.scatter(
-            [x for x in at for _ in points[x]], [y for x in at for y in points[x]], s=12, color=line.get_color()
+            [x for x in positions for _ in points[x]],
+            [y for x in positions for y in points[x]],
+            s=12,
+            color=line.get_color(),
         )
     ticks = sorted({x for points in lines.values() for x in points})
     axes.set(xlabel=name.replace("_", " "), ylabel="images per second", ylim=(0, None), xticks=ticks)
@@ -48,11 +54,11 @@ def _rates(axes: Axes, record: Record, setups: Sequence[Setup], name: str, other
 
 
 def _shares(axes: Axes, record: Record, setups: Sequence[Setup], names: list[str]) -> None:
-    said = [label(setup, names) for setup in setups]
+    labels = [label(setup, names) for setup in setups]
     left = [0.0] * len(setups)
     for column, meaning in SHARES.items():
         widths: list[Any] = [100 * median(row[column] for row in record.of(setup)) for setup in setups]
-        axes.barh(said, widths, left=left, label=meaning)
+        axes.barh(labels, widths, left=left, label=meaning)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set(xlabel="% of a worker's time", xlim=(0, 100))
     axes.invert_yaxis()

@@ -1,4 +1,4 @@
-"""A matrix of setups: lists of values go in, one validated, frozen `Setup` a combination comes out."""
+"""A matrix of setups: lists of values go in, one validated, frozen `Setup` per combination comes out."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ QUICK = {"batch_size": [4, 16], "steps": 4}
 
 
 class Setup(BaseModel):
-    """One way of generating.
+    """One way of generating and scoring images.
 
-    `base` is what a study's base is, or `random:SIZE`: that size's architecture with random weights. `resolution` is
-    the pictures' side in pixels, by default the base's own. `threads` are a worker's, `adapters` the random rank-4
-    LoRAs that are swapped. `compile` is torch.compile's mode for denoiser and decoder, `attention` the backend of
-    torch's that computes it. `scorer` says whether a worker scores what it drew itself, or a process beside it.
+    `base` is a study's base, or `random:SIZE`: an architecture of that size with random weights. `resolution` is the
+    side of the images in pixels, by default the base's own. `threads` is the number per worker, `adapters` the number
+    of random rank-4 LoRAs that are swapped in. `compile` is torch.compile's mode for denoiser and decoder, `attention`
+    the torch backend that computes attention. `scorer` decides whether a worker scores its own images (`inline`) or a
+    process beside it does (`apart`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,15 +55,17 @@ class Setup(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.base.startswith(RANDOM) and self.base.removeprefix(RANDOM) not in SIZES:
-            raise ValueError(f"base: {self.base} is no size; write {' or '.join(RANDOM + name for name in SIZES)}")
-        there = torch.cuda.device_count()
-        if self.device == "cuda" and self.workers > there:
-            raise ValueError(f"workers: {self.workers} are more than the {there} GPUs here; a worker has one")
+            raise ValueError(
+                f"base: {self.base} names an unknown size; write {' or '.join(RANDOM + name for name in SIZES)}"
+            )
+        gpus = torch.cuda.device_count()
+        if self.device == "cuda" and self.workers > gpus:
+            raise ValueError(f"workers: {self.workers} workers need a GPU each, and this machine has {gpus}")
         return self
 
     @property
     def speed(self) -> SpeedSettings:
-        """What of it a study has as its `speed`."""
+        """The part of the setup that a study calls `speed`."""
         return SpeedSettings(compile=self.compile, channels_last=self.channels_last)
 
     @property
@@ -73,13 +76,13 @@ class Setup(BaseModel):
 
     @property
     def plain(self) -> Setup:
-        """The same work at the usual setting, from which pictures drawn otherwise differ."""
-        usual = {"compile": "none", "channels_last": False, "dtype": "float32", "attention": "auto"}
-        return self.model_copy(update=usual)
+        """The same work with the plain setting, the reference for differences in images and scores."""
+        plain = {"compile": "none", "channels_last": False, "dtype": "float32", "attention": "auto"}
+        return self.model_copy(update=plain)
 
     @property
     def key(self) -> str:
-        """What tells setups apart in a record."""
+        """A digest that identifies the setup in a record."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -87,12 +90,12 @@ def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool 
     """Return every combination of the values that a YAML file and overrides give, the last key varying fastest.
 
     Args:
-        path: a mapping of `Setup`'s keys, each to a value or a list of values; None is an empty one.
-        overrides: `key=value` pairs, the value as in the file.
-        quick: start from QUICK.
+        path: a YAML file that gives keys of `Setup` a value or a list of values each; None: no file.
+        overrides: `key=value` pairs; values are written as in the file.
+        quick: whether to start from the values of QUICK.
 
     Raises:
-        InputError: no such key, an impossible value; it names file and key.
+        InputError: an unknown key or an impossible value; the message names the file and the key.
     """
     source = "--set" if path is None else str(path)
     raw: dict[str, Any] = dict(QUICK) if quick else {}
@@ -102,7 +105,7 @@ def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool 
         override(raw, pair)
     lists = {key: value if isinstance(value, list) else [value] for key, value in raw.items()}
     if empty := [key for key, values in lists.items() if not values]:
-        raise InputError(f"{source}: {empty[0]}", "has no value", "give one, or a list")
+        raise InputError(f"{source}: {empty[0]}", "has no value", "give it a value or a list of values")
     setups: dict[str, Setup] = {}
     for values in product(*lists.values()):
         try:
@@ -121,9 +124,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(str(path), f"cannot be read ({error})", "give the path of a YAML matrix") from error
+        raise InputError(
+            str(path), f"cannot be read ({error})", "give the path of a YAML file with a matrix of setups"
+        ) from error
     except yaml.YAMLError as error:
-        raise InputError(str(path), f"is not YAML ({' '.join(str(error).split())})", "correct it there") from error
+        raise InputError(str(path), f"is not YAML ({' '.join(str(error).split())})", "correct that line") from error
     if not isinstance(raw, dict):
-        raise InputError(str(path), "holds no keys", f"a setup's keys are {', '.join(Setup.model_fields)}")
+        raise InputError(str(path), "has no keys", f"a setup's keys are {', '.join(Setup.model_fields)}")
     return raw

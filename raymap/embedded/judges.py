@@ -12,7 +12,7 @@ from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
 
 
 def load_clip() -> tuple[Any, Any, Any]:
-    """Return the embedded CLIP through open_clip: (model in eval mode, image preprocessing, tokenizer)."""
+    """Return the embedded CLIP, loaded by open_clip: (float32 model in eval mode, image preprocessing, tokenizer)."""
     open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
     model, _, preprocess = open_clip.create_model_and_transforms(
         CLIP_NAME, pretrained=str(CLIP / "open_clip_model.safetensors")
@@ -24,7 +24,7 @@ def load_lpips() -> lpips.LPIPS:
     """Return the embedded LPIPS metric (SqueezeNet backbone), in eval mode.
 
     Raises:
-        RuntimeError: when the weights file does not fill every layer.
+        RuntimeError: the weights file does not match the layers.
     """
     metric = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, verbose=False)
     state = {name: value.float() for name, value in load_file(LPIPS).items()}

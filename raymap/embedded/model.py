@@ -1,4 +1,4 @@
-"""Where the embedded weights lie."""
+"""Paths of the embedded weights."""
 
 from __future__ import annotations
 

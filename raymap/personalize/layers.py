@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from raymap.study.methods.method import is_target
+from raymap.base.skeleton import is_target
 
 Weights = dict[str, nn.Parameter]
 

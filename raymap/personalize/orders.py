@@ -15,7 +15,7 @@ from raymap.errors import InputError
 from raymap.personalize.references.provenance import stated_terms
 from raymap.plan.blocks import AdapterInfo
 from raymap.study.methods.lora import LORA
-from raymap.study.methods.method import CONTROL, Method, is_target
+from raymap.study.methods.method import CONTROL, Method
 from raymap.study.methods.registry import known_method
 from raymap.study.model import Study
 from raymap.study.recipes import Recipe
@@ -138,11 +138,8 @@ class AdapterOrder:
 
     def _updates(self, skeleton: Skeleton, targets: tuple[str, ...]) -> dict[str, int]:
         """Return weight -> how many numbers an adapter holds for it, of the denoiser's layers that are targeted."""
-        weights = [name for name in skeleton.shapes if skeleton.family.in_denoiser(name) and name.endswith(".weight")]
         numbers = {
-            name: self._trained_by.numbers(self.recipe, skeleton.shapes[name])
-            for name in weights
-            if is_target(name.removesuffix(".weight"), targets)
+            name: self._trained_by.numbers(self.recipe, skeleton.shapes[name]) for name in skeleton.targeted(targets)
         }
         return {name: count for name, count in numbers.items() if count}
 
@@ -183,10 +180,12 @@ def orders(study: Study, base_sha256: str, references: dict[str, dict[str, str]]
         for method, recipe in study.methods.items()
     ]
     if study.identity_control:
-        nulls = dict(study.methods) if study.subjects else {}
-        if study.adapters and all(known_method(name).proved(recipe, None) for name, recipe in nulls.items()):
-            nulls[LORA.name] = LORA.recipe()  # adapters brought along may update weights, and so has one control
-        wanted += [AdapterOrder(f"{CONTROL}-{name}", name, recipe, base_sha256) for name, recipe in nulls.items()]
+        recipes = list(study.methods.items()) if study.subjects else []
+        nulls = [AdapterOrder(f"{CONTROL}-{name}", name, recipe, base_sha256) for name, recipe in recipes]
+        if study.adapters and all(null.triggers is not None for null in nulls):
+            # Adapters brought along may update weights, and so has to do one control.
+            nulls.append(AdapterOrder(f"{CONTROL}-{LORA.name}", LORA.name, LORA.recipe(), base_sha256))
+        wanted += nulls
     return tuple(wanted)
 
 

@@ -1,4 +1,4 @@
-"""The run folder: where everything lies in it, what is done, lossless images."""
+"""The run folder: its paths, its lossless images, and the ledger of finished units."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def arrow_bytes(table: pa.Table) -> bytes:
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """Return the SHA-256 of one picture's uint8 pixels."""
+    """Return the SHA-256 of an image's uint8 pixels, in hexadecimal digits."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def as_json(value: Any) -> bytes:
+    """Return a value as indented JSON in UTF-8, with a final newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and file formats of a run folder. Holds no state: what is done, the ledger says."""
+    """Paths and file formats of a run folder; the only state is in its files, and the ledger records what is done."""
 
     root: Path
 
@@ -49,7 +50,7 @@ class RunFolder:
 
     @property
     def interventions(self) -> Path:
-        """Scores of variants of adapters, which belong to no map."""
+        """The folder of scores under variants of adapters, which are not part of the map."""
         return self.root / "interventions"
 
     @property
@@ -73,29 +74,33 @@ class RunFolder:
         return self.root / "adapters" / name
 
     def training(self, name: str) -> Path:
-        """Where a training in progress keeps its checkpoint and what it has written."""
+        """Return the folder in which a training in progress keeps its checkpoint and its output."""
         return self.root / "training" / name
 
     def image(self, adapter: str, prompt_id: str, seed: int) -> Path:
         return self.root / "images" / adapter / prompt_id / f"{seed}.png"
 
-    def save_images(self, adapter: str, items: Sequence[Item], pictures: np.ndarray, durable: bool = False) -> None:
-        """Write pictures, uint8 (N, H, W, 3), as PNG.
+    def save_images(self, adapter: str, items: Sequence[Item], images: np.ndarray, durable: bool = False) -> None:
+        """Write images, uint8 (N, H, W, 3), as PNG.
 
-        Without `durable` there is no fsync: `done` finds a base's torn picture by its digest, and it is drawn again.
+        Without `durable` there is no fsync, which suffices for the base: `done` recognizes a torn base image by its
+        digest, and the batch is drawn again.
+
+        Raises:
+            StorageError: a file cannot be written.
         """
         files = {}
-        for item, pixels in zip(items, pictures, strict=True):
+        for item, pixels in zip(items, images, strict=True):
             data = io.BytesIO()
             Image.fromarray(pixels).save(data, format="PNG", compress_level=3)
             files[self.image(adapter, item.prompt_id, item.seed)] = data.getvalue()
         write_pictures(files, durable)
 
     def read_images(self, adapter: str, items: Sequence[Item]) -> np.ndarray:
-        """Return kept pictures, uint8 (N, H, W, 3).
+        """Return saved images, uint8 (N, H, W, 3).
 
         Raises:
-            OSError: one is not there, or no picture.
+            OSError: a file is missing, or is not an image.
         """
         contents = read_each([self.image(adapter, item.prompt_id, item.seed) for item in items])
         return np.stack([_decode(content or b"") for content in contents])
@@ -109,16 +114,19 @@ class RunFolder:
         device: str,
         judged: pa.Table | None = None,
     ) -> None:
-        """Write a unit's features, its rows and then its ledger line. On one device repeating it changes nothing.
+        """Write a unit's features, its rows and, last, its ledger line. A repetition on one device writes equal rows.
 
         Args:
             images: pixel digests of the unit's images, in the block's order.
-            device: what drew them.
+            device: the type of device that drew them.
             judged: rows of further judges; the ledger line then names their file's digest too.
+
+        Raises:
+            StorageError: a file cannot be written.
         """
         folder = self.noise_parts if unit.adapter == BASE else self.scores
         if unit.is_intervention:
-            folder, features = self.interventions, None  # distances are measured between adapters alone
+            folder, features = self.interventions, None  # distances are measured for adapters only, not for variants
         path = folder / f"{unit.key}.arrow"
         data = arrow_bytes(table)
         if features is not None:
@@ -142,7 +150,7 @@ class RunFolder:
         self._append("ledger", unit, line)
 
     def record_failure(self, unit: Unit, problem: str) -> None:
-        """Append a unit that could not be drawn or scored to failures.jsonl."""
+        """Record in failures.jsonl why a unit could not be drawn or scored."""
         self._append("failures", unit, {"block": unit.block, "adapter": unit.adapter, "problem": problem})
 
     def check_complete(self, plan: Plan, failed: Collection[Unit]) -> None:
@@ -159,27 +167,27 @@ class RunFolder:
         data = json.dumps(line).encode()
         if is_local(self.root):
             append_line(self.root / f"{journal}.jsonl", data)
-        else:  # an object store cannot append: a line is an object, and `join_journals` makes one file of them
+        else:  # an object store cannot append: each line is an object, and `join_journals` makes them one file
             write_atomically(self.root / journal / f"{unit.key}.json", data)
 
     def _lines(self, journal: str) -> list[bytes]:
-        """Return a journal's lines, each once, where it stands last."""
+        """Return a journal's lines in order; of equal lines only the last is kept."""
         pieces = [] if is_local(self.root) else files_in(self.root / journal, ".json")
         contents = read_each([self.root / f"{journal}.jsonl", *pieces])
         lines = [line for content in contents if content for line in content.split(b"\n") if line]
         return list(dict.fromkeys(reversed(lines)))[::-1]
 
     def join_journals(self) -> None:
-        """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from their single lines."""
+        """Write `ledger.jsonl` and `failures.jsonl` of a remote folder from the objects that hold their lines."""
         for journal in () if is_local(self.root) else ("ledger", "failures"):
             if lines := self._lines(journal):
                 write_atomically(self.root / f"{journal}.jsonl", b"".join(line + b"\n" for line in lines))
 
     def ledger(self) -> dict[Unit, dict[str, Any]]:
-        """Return the ledger's entries; a torn line is not one.
+        """Return the ledger's entries by unit; a torn line is skipped.
 
-        The last line of a unit counts, as its file is the last that was written: where a unit was committed twice,
-        from two devices, their bytes may differ.
+        Of several lines of a unit the last one counts, since its file was written last: files that two devices have
+        committed for one unit may differ.
         """
         entries: dict[Unit, dict[str, Any]] = {}
         for line in self._lines("ledger"):
@@ -189,26 +197,27 @@ class RunFolder:
         return entries
 
     def done(self, plan: Plan) -> dict[Unit, str]:
-        """Return the plan's units that need no drawing, and what drew each: their files are what the ledger says.
+        """Return the plan's finished units, each with the device that drew it.
 
-        A base batch counts only while its pictures are there too, if its block still needs them.
+        A unit is finished when its file has the digest that the ledger records. A base batch must also have all of its
+        images, unless its block no longer needs them.
         """
         entries = self.ledger()
-        known = [unit for unit in plan.units if unit in entries]
-        digests = [pair for unit in known for pair in self._digests(unit, entries[unit])]
+        committed = [unit for unit in plan.units if unit in entries]
+        digests = [pair for unit in committed for pair in self._digests(unit, entries[unit])]
         found = {
             path: content is not None and hashlib.sha256(content).hexdigest() == digest
             for (path, digest), content in zip(digests, read_each([path for path, _ in digests]), strict=True)
         }
         done = {
             unit: entries[unit]["device"]
-            for unit in known
+            for unit in committed
             if all(found[path] for path, _ in self._digests(unit, entries[unit]))
         }
         for block in plan.blocks:
             base = Unit(block.index, BASE)
-            whole = all(Unit(block.index, a.name) in done for a in plan.adapters)
-            if base in done and not whole and not self._has_pictures(block, entries[base]["images"]):
+            finished = all(Unit(block.index, a.name) in done for a in plan.adapters)
+            if base in done and not finished and not self._has_images(block, entries[base]["images"]):
                 del done[base]
         return done
 
@@ -219,9 +228,9 @@ class RunFolder:
             digests.append((self.judged / f"{unit.key}.arrow", entry["judged_sha256"]))
         return digests
 
-    def _has_pictures(self, block: Block, digests: list[str]) -> bool:
+    def _has_images(self, block: Block, digests: list[str]) -> bool:
         try:
-            return digests == [pixel_digest(picture) for picture in self.read_images(BASE, block.items)]
+            return digests == [pixel_digest(image) for image in self.read_images(BASE, block.items)]
         except (OSError, ValueError):
             return False
 

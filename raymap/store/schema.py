@@ -7,6 +7,7 @@ import pyarrow as pa
 VERSION = "1"
 
 
+# Meanings are part of the files' bytes, so that rewording one changes the digest of every new file.
 def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"meaning": meaning})
 

@@ -30,7 +30,7 @@ def black(block: Block, side: int) -> tuple[np.ndarray, Drawn]:
     return np.zeros((n, side, side, 3), np.uint8), Drawn((True,) * n, NO_DEVICE.device, {"draw_s": 0.0})
 
 
-class Generates:
+class StubGenerator:
     """A generator that starts, or raises an error while it starts."""
 
     def __init__(self, error: Exception | None) -> None:
@@ -48,7 +48,7 @@ class Generates:
         return black(block, side=1)
 
 
-class ScoresAfterSeeing:
+class StubScorer:
     """A scorer that starts, raises an error once it is asked whether it is ready, or kills its process then."""
 
     def __init__(self, error: Exception | str | None) -> None:
@@ -73,7 +73,7 @@ class ScoresAfterSeeing:
         raise NotImplementedError
 
 
-class Probe:
+class MemoryProbe:
     """A scorer that tells in which mapping of its process the bytes of an argument lie."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
@@ -89,14 +89,14 @@ class Probe:
         raise AssertionError("the address lies in no mapping")
 
 
-class Source:
+class ImageSource:
     """A generator of noise."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
-class Breaking:
+class FaultyGenerator:
     """A generator that breaks: the first process only, or every process that draws under one model."""
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"

@@ -24,7 +24,7 @@ METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.5, "iden
 
 
 @dataclass(frozen=True)
-class Invented:
+class SyntheticRun:
     """What a run folder is invented for.
 
     Each adapter is given as (name, method, subject, subject category), each prompt as (text, category).
@@ -38,7 +38,7 @@ class Invented:
     cards: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
-def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> Invented:
+def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> SyntheticRun:
     """Return the paper's shape: 3 methods × 3 categories × `subjects` adapters, prompts of six categories."""
     adapters = [
         (f"{category}-{k}-{method}", method, f"{category}-{k}", category)
@@ -54,10 +54,10 @@ def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int 
         )
         for k in range(prompts)
     ]
-    return Invented([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
+    return SyntheticRun([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
 
 
-def write_run(folder: Path, invented: Invented) -> Path:
+def write_run(folder: Path, invented: SyntheticRun) -> Path:
     """Write scores, noise, study, record, cards and images; the same `invented` gives the same bytes."""
     rng = np.random.default_rng(3)
     run = RunFolder(folder)

@@ -27,7 +27,7 @@ def test_the_suite_fills_the_design_evenly_in_the_world_s_language() -> None:
     assert Counter(design.values()) == {(kind, make): 12 for kind in KINDS for make in MAKES}
     assert {p.category for p in prompts}.isdisjoint(OWN_CATEGORY.values())
     rng = np.random.default_rng(0)
-    words = {word for _ in range(4000) for word in sample(rng, held=None).caption.split()}
+    words = {word for _ in range(4000) for word in sample(rng, held_out=None).caption.split()}
     assert not {word for p in prompts for word in p.text.split()} - words
 
 

@@ -20,17 +20,17 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.base.model import Base
 from raymap.bench import plot
-from raymap.bench.difference import Difference, from_plain
-from raymap.bench.drawing import Drawing, block_of
-from raymap.bench.energy import packages
-from raymap.bench.judge import JudgeApart
+from raymap.bench.difference import Difference, difference_from_plain
+from raymap.bench.drawing import Drawer, block_of
+from raymap.bench.energy import processor_meter
 from raymap.bench.measure import row
 from raymap.bench.models import image_flops, random_base
 from raymap.bench.peers import plain
 from raymap.bench.peers.contest import available, write_contest
 from raymap.bench.record import ROWS, Record, table
+from raymap.bench.scorer import ScorerProcess
 from raymap.bench.setups import Setup, read_setups
-from raymap.bench.worker import Report, Timed, Worker, gpu_peak
+from raymap.bench.worker import Timing, Worker, WorkerReport, gpu_peak
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
@@ -96,14 +96,14 @@ def test_the_architecture_of_stable_diffusion_1_5_has_its_published_size_and_flo
     assert image_flops(pipeline, 50, guided=True) == pytest.approx(100 * 0.8034e12 + 2.48e12, rel=0.01)
 
 
-def report(flops: float) -> Report:
-    return Report(0.0, flops, "some cpu", (), np.empty(0))
+def report(flops: float) -> WorkerReport:
+    return WorkerReport(0.0, flops, "some cpu", (), np.empty(0))
 
 
 def test_a_row_follows_from_what_workers_measured() -> None:
     """Two workers, the second a second later: 24 images in 5 seconds, of two peaks of 100 FLOP/s."""
     timed = [
-        Timed(began, began + 4, images=12, swaps=3, swap_s=0.3, draw_s=2.7, score_s=1.0, peak=100.0, memory=memory)
+        Timing(began, began + 4, images=12, swaps=3, swap_s=0.3, draw_s=2.7, score_s=1.0, peak=100.0, memory=memory)
         for began, memory in ((10.0, 7), (11.0, 9))
     ]
     found = row(Setup(steps=5, workers=2, device="cpu"), 0, 2.5, report(20.0), timed)
@@ -118,7 +118,7 @@ def test_a_row_follows_from_what_workers_measured() -> None:
 
 
 def test_each_gpu_has_a_meter_of_its_own_and_all_processors_have_one() -> None:
-    timed = [Timed(0, 4, 12, 3, 0.3, 2.7, 1.0, None, 7, joules) for joules in (48.0, 72.0)]
+    timed = [Timing(0, 4, 12, 3, 0.3, 2.7, 1.0, None, 7, joules) for joules in (48.0, 72.0)]
     cpu = row(Setup(workers=2, device="cpu"), 0, 2.5, report(20.0), timed)
     assert cpu["joules_per_image"] == pytest.approx(72 / 24)
     gpus = row(Setup(device="cpu").model_copy(update={"device": "cuda"}), 0, 2.5, report(20.0), timed)
@@ -139,7 +139,7 @@ def test_processors_joules_are_those_of_their_packages_and_go_on_where_a_counter
     powercap(tmp_path, "intel-rapl:1", "package-1", 999_000_000)
     powercap(tmp_path, "intel-rapl:0:0", "core", 1_000_000)  # counted in its package
     powercap(tmp_path, "intel-rapl-mmio:0", "package-0", 5_000_000)  # the first again, by another way
-    meter = packages(tmp_path)
+    meter = processor_meter(tmp_path)
     assert meter is not None
     powercap(tmp_path, "intel-rapl:0", "package-0", 7_500_000)
     powercap(tmp_path, "intel-rapl:0:0", "core", 2_000_000)
@@ -150,12 +150,12 @@ def test_processors_joules_are_those_of_their_packages_and_go_on_where_a_counter
     assert meter.lap() == pytest.approx(1)
 
 
-def test_processors_that_do_not_tell_have_no_meter(tmp_path: Path) -> None:
-    assert packages(tmp_path / "none") is None
+def test_processors_without_readable_counters_have_no_meter(tmp_path: Path) -> None:
+    assert processor_meter(tmp_path / "none") is None
     powercap(tmp_path, "intel-rapl:0", "psys", 1)
-    assert packages(tmp_path) is None
+    assert processor_meter(tmp_path) is None
     powercap(tmp_path, "intel-rapl:1", "package-0", None)
-    assert packages(tmp_path) is None
+    assert processor_meter(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_what_is_measured_is_what_a_run_draws(tmp_path: Path) -> None:
     setup = Setup(steps=3, batch_size=4, device="cpu")
     worker = Worker(setup, tmp_path)
     block = block_of(setup, 1)
-    spec = GeneratorSpec(PIPELINE, {}, worker.drawing.sampler, 4, "float32", False, False, threads=1, device="cpu")
+    spec = GeneratorSpec(PIPELINE, {}, worker.drawer.sampler, 4, "float32", False, False, threads=1, device="cpu")
     assert len({(item.prompt, item.seed) for item in block.items}) == 4
-    assert np.array_equal(worker.drawing.draw(block), Generator(spec).draw(block, BASE)[0])
+    assert np.array_equal(worker.drawer.draw(block), Generator(spec).draw(block, BASE)[0])
     timed = worker.time(block)
     assert (timed.images, timed.swaps) == (12, 3)
     assert timed.swap_s + timed.draw_s + timed.score_s == pytest.approx(timed.ended - timed.began, rel=0.05)
@@ -187,16 +187,16 @@ def test_what_is_measured_is_what_a_run_draws(tmp_path: Path) -> None:
 
 def test_memory_layout_and_resolution_are_what_a_setup_says() -> None:
     setup = Setup(**TINY, batch_size=2, channels_last=True, resolution=128)
-    drawing = Drawing(setup)
-    assert drawing.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    assert drawing.draw(block_of(setup, 0)).shape == (2, 128, 128, 3)
+    drawer = Drawer(setup)
+    assert drawer.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert drawer.draw(block_of(setup, 0)).shape == (2, 128, 128, 3)
 
 
 def attentions_of(setup: Setup) -> set[str]:
     """Draw, and return which implementations of attention torch called."""
-    drawing, block = Drawing(setup), block_of(setup, 0)
+    drawer, block = Drawer(setup), block_of(setup, 0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        drawing.draw(block)
+        drawer.draw(block)
     return {event.key.removeprefix("aten::_scaled_dot_product_") for event in seen.key_averages()
             if event.key.startswith("aten::_scaled_dot_product_")}  # fmt: skip
 
@@ -210,14 +210,14 @@ def test_attention_is_computed_by_the_backend_that_a_setup_names() -> None:
 @pytest.mark.parametrize("attention", ["efficient", "cudnn"])
 def test_an_attention_backend_that_a_device_lacks_is_named(attention: Any) -> None:
     with pytest.raises(RuntimeError, match=rf"attention: {attention} cannot run here \(cpu in float32\)"):
-        Drawing(Setup(**TINY, batch_size=2, attention=attention))
+        Drawer(Setup(**TINY, batch_size=2, attention=attention))
 
 
-def test_a_setup_differs_from_the_plain_one_by_what_its_pictures_do() -> None:
+def test_a_setup_differs_from_the_plain_one_by_what_its_images_do() -> None:
     setup = Setup(**TINY, batch_size=2, dtype="bfloat16")
     block = block_of(setup, 0)
-    own, plain = (Drawing(s).draw(block) for s in (setup, setup.plain))
-    found, none = from_plain(setup, own), from_plain(setup, plain)
+    own, plain = (Drawer(s).draw(block) for s in (setup, setup.plain))
+    found, none = difference_from_plain(setup, own), difference_from_plain(setup, plain)
     assert none == Difference(0, 0.0, 0.0, 0.0)
     assert found is not None
     gaps = [abs(a - b) for a, b in zip(own.ravel().tolist(), plain.ravel().tolist(), strict=True)]
@@ -243,10 +243,10 @@ def test_a_scorer_apart_writes_what_one_inline_writes(tmp_path: Path) -> None:
 
 def test_what_a_scorer_apart_refuses_is_raised_where_it_draws(tmp_path: Path) -> None:
     setup = Setup(**TINY, batch_size=2, scorer="apart")
-    judge = JudgeApart(setup, tmp_path, 64, 0)
-    judge.take(block_of(setup, 0), None, np.zeros((2, 64, 64, 3), np.uint8))
+    scorer = ScorerProcess(setup, tmp_path, 64, 0)
+    scorer.take(block_of(setup, 0), None, np.zeros((2, 64, 64, 3), np.uint8))
     with pytest.raises(DrawingError, match="all-black"):
-        judge.finish()
+        scorer.finish()
 
 
 def test_a_bench_is_measured_once_and_a_setup_that_fails_does_not_stop_the_others(
@@ -280,7 +280,7 @@ def test_the_table_has_medians_and_the_price_of_a_thousand_images(tmp_path: Path
     differs = Difference(3, 0.021, 0.0004, 0.002)
     record.add(
         [
-            row(setup, k, 1.0, report(1e12), [Timed(0, s, 100, 3, 0.3, s - 1, 0.7, None, 2**30)], differs)
+            row(setup, k, 1.0, report(1e12), [Timing(0, s, 100, 3, 0.3, s - 1, 0.7, None, 2**30)], differs)
             for k, s in enumerate((10.0, 20.0, 50.0))
         ]
     )
@@ -289,13 +289,13 @@ def test_the_table_has_medians_and_the_price_of_a_thousand_images(tmp_path: Path
     made = table(again, [setup], price=3.6)
     cells = {str(column.header).replace("\n", " "): next(iter(column.cells)) for column in made.columns}
     assert cells["images/s"] == "5"
-    assert cells["least– most"] == "2–10"
-    assert cells["of peak"] == "unknown"
-    assert cells["92,000 in h"] == "5.11"
-    assert cells["1,000 cost"] == "0.4"  # 200 s of two workers at 3.6 an hour
-    assert cells["pixels differ, most (mean)"] == "3 (0.021)"
+    assert cells["min– max"] == "2–10"
+    assert cells["share of peak"] == "unknown"
+    assert cells["92,000 images, h"] == "5.11"
+    assert cells["cost of 1,000"] == "0.4"  # 200 s of two workers at 3.6 an hour
+    assert cells["pixels differ, max (mean)"] == "3 (0.021)"
     assert cells["CLIP, LPIPS differ"] == "0.0004, 0.002"
-    assert "J an image" not in cells  # no device told
+    assert "J per image" not in cells  # no device counts its energy
     plot.draw(again, [setup], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 

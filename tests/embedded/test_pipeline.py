@@ -13,7 +13,7 @@ from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE, WEIGHTS
-from raymap.embedded.train.data import pictures
+from raymap.embedded.train.data import motifs
 from raymap.scoring.clip import ClipScorer
 from raymap.study.model import SamplerSettings
 
@@ -53,7 +53,7 @@ def test_the_weights_are_small_finite_and_safetensors_only() -> None:
 
 def test_held_out_captions_are_drawn_so_that_clip_tells_them_apart() -> None:
     torch.set_num_threads(1)
-    captions = sorted({p.caption for p in pictures(None, 40, seed=77, held=True)})[:32]
+    captions = sorted({p.caption for p in motifs(None, 40, seed=77, held_out=True)})[:32]
     pipeline = load(PIPELINE)
     sampler = SamplerSettings(steps=12)
     pixels = draw(pipeline, PromptEncoder(pipeline), captions, tuple(range(32)), sampler, 32)

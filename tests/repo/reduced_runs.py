@@ -1,4 +1,4 @@
-"""Run folders of invented scores with all that results rest on: features, interventions, attention, private names."""
+"""Run folders of synthetic scores with all that results rest on: features, interventions, attention, private names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raymap.plan.blocks import BASE
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import ATTENTION, FEATURES, SCORES, stamped
 from raymap.study.interventions import Variant
-from raymap.testing.runs import Invented, full_size, write_run
+from raymap.testing.runs import SyntheticRun, full_size, write_run
 
 PLACE = "/home/somebody/pictures"
 HOST = "node-17.example.org"
@@ -54,7 +54,7 @@ def write_factorial(folder: Path) -> Path:
     kinds = {"concrete": "animals", "abstract": "abstract"}
     prompts = [(text, kinds[kind]) for text, (kind, _) in read_design().items()]
     adapters = full_size(subjects=1).adapters
-    write_run(folder, Invented(adapters, prompts, seeds=2, side=16))
+    write_run(folder, SyntheticRun(adapters, prompts, seeds=2, side=16))
     _describe(folder)
     reduce_run(folder)
     reduce_factorial(folder)

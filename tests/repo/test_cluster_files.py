@@ -141,7 +141,7 @@ def test_the_papers_job_has_the_papers_numbers() -> None:
     assert len(study.seeds) == 10
     counts = [sum(p.category == category for p in study.prompts) for category in CATEGORIES]
     assert counts == [33, 33, 34, 34, 33, 33]
-    published = yaml.safe_load((ROOT / "raymap" / "reference" / "paper.yaml").read_text())["table2"]
+    published = yaml.safe_load((ROOT / "raymap" / "analysis" / "paper" / "paper.yaml").read_text())["table2"]
     texts = {p.text for p in study.prompts}
     assert {row["prompt"] for key in ("most_fragile", "most_robust") for row in published[key]} <= texts
 

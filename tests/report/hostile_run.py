@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 
 IMAGE = "<img src=x onerror=alert(1)>"
 PATH = "../../etc"
@@ -32,7 +32,7 @@ CARDS = {IMAGE: {"licence": "<script>alert(3)</script>", "consent": "given <i>in
 
 def write_hostile_run(root: Path) -> Path:
     """Write the run folder, its statistics and its report."""
-    write_run(root, Invented(ADAPTERS, PROMPTS, 4, 16, False, CARDS))
+    write_run(root, SyntheticRun(ADAPTERS, PROMPTS, 4, 16, False, CARDS))
     reduce_run(root)
     render(root)
     return root

@@ -20,7 +20,7 @@ from raymap.report.page import render
 from raymap.report.source import read_run
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import ATTENTION_TOKENS, stamped
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 
 ADAPTERS = [("cup-lora", "lora", "cup", "object"), ("cup-ti", "textual_inversion", "cup", "object")]
 PROMPTS = [("a red boat", "scenes"), ("a dog", "animals")]
@@ -30,7 +30,7 @@ LAYERS = [f"{block}.transformer_blocks.0" for block in ("down_blocks.0.attention
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reduced run of two adapters, all pictures kept, with made-up attention of the first."""
-    folder = write_run(tmp_path_factory.mktemp("run"), Invented(ADAPTERS, PROMPTS, keep_all=True))
+    folder = write_run(tmp_path_factory.mktemp("run"), SyntheticRun(ADAPTERS, PROMPTS, keep_all=True))
     reduce_run(folder)
     cells = read_run(folder).cells
     of = dict(cells.select("prompt", "prompt_id").unique().iter_rows())

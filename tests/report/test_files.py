@@ -29,14 +29,14 @@ from raymap.report.sections import adapter_cards
 from raymap.report.source import KEY, read_run
 from raymap.report.thumbnails import gallery
 from raymap.report.verdict import smallest_p, verdict
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 from tests.commands import Ended
 from tests.report.invented import ADAPTERS, PROMPTS
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_run(tmp_path_factory.mktemp("run"), Invented(ADAPTERS, PROMPTS, seeds=8, side=48))
+    folder = write_run(tmp_path_factory.mktemp("run"), SyntheticRun(ADAPTERS, PROMPTS, seeds=8, side=48))
     reduce_run(folder)
     return folder
 
@@ -78,7 +78,7 @@ def test_a_small_budget_goes_to_the_worst_cells_and_the_page_says_who_went_witho
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
+    folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
     damaged = sorted((folder / "images" / "face-lora").rglob("*.png"))[0]
     damaged.write_bytes(b"no picture")
     code, printed = call("report", folder)
@@ -87,7 +87,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path, call: Callable[..., tuple[in
 
 
 def test_a_run_without_pictures_says_so(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "a", Invented(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
+    folder = write_run(tmp_path / "a", SyntheticRun(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
     (folder / "images").rename(tmp_path / "elsewhere")
     reduce_run(folder)
     page = render(folder).read_text()
@@ -200,7 +200,7 @@ def test_show_asks_for_one_prompt_and_one_adapter(
 
 
 def test_show_before_stats_says_what_is_missing(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
+    folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
     code, printed = call("show", folder, "p000", "face-lora")
     assert code == 2
     assert "raymap stats" in printed
@@ -248,14 +248,14 @@ RAGGED = [
     ids=["one seed", "one prompt", "two prompts", "identities only", "unknown category", "target prompts only"],
 )
 def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: Any, prompts: Any, seeds: int) -> None:
-    folder = write_run(tmp_path, Invented(adapters, prompts, seeds=seeds, side=16))
+    folder = write_run(tmp_path, SyntheticRun(adapters, prompts, seeds=seeds, side=16))
     reduce_run(folder)
     assert "On no single non-target prompt is a shift established" in render(folder).read_text()
     assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
 
 
 def test_a_headline_says_that_so_few_seeds_could_establish_nothing(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(RAGGED, PROMPTS[:8], seeds=3, side=16))
+    folder = write_run(tmp_path, SyntheticRun(RAGGED, PROMPTS[:8], seeds=3, side=16))
     known = [(a["e_sem"]["value"], a["adapter"]) for a in reduce_run(folder)["adapters"] if a["e_sem"]["value"]]
     value, name = max(known)
     none = "3 seeds can establish none of meaning or mean score"
@@ -264,7 +264,7 @@ def test_a_headline_says_that_so_few_seeds_could_establish_nothing(tmp_path: Pat
 
 
 def test_a_run_of_controls_alone_has_a_report_and_no_figure(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(RAGGED[3:4], PROMPTS[:8], seeds=3, side=16))
+    folder = write_run(tmp_path, SyntheticRun(RAGGED[3:4], PROMPTS[:8], seeds=3, side=16))
     reduce_run(folder)
     assert "No adapter was measured." in render(folder).read_text()
     with pytest.raises(InputError, match="no adapter but controls"):
@@ -277,7 +277,7 @@ def test_licence_and_consent_come_from_the_card_or_the_files_metadata(tmp_path: 
         "style-lora": {"metadata": {"modelspec.license": "openrail"}},
     }
     adapters = [row for row in ADAPTERS if row[1] == "lora"]
-    folder = write_run(tmp_path, Invented(adapters, PROMPTS[:6], seeds=2, side=16, cards=cards))
+    folder = write_run(tmp_path, SyntheticRun(adapters, PROMPTS[:6], seeds=2, side=16, cards=cards))
     reduce_run(folder)
     rows = {row["adapter"]: row for row in adapter_cards(read_run(folder))}
     assert (rows["face-lora"]["licence"], rows["face-lora"]["consent"]) == ("CC BY 4.0", "signed, 2026")
@@ -298,7 +298,7 @@ def test_what_so_many_seeds_can_show_at_best_is_what_the_tests_give(seeds: int) 
 def test_what_holds_over_prompts_alone_is_said_beside_its_interval(tmp_path: Path) -> None:
     def said(folder: str, subjects: int) -> tuple[str, str]:
         adapters = [(f"{c}-{k}-lora", "lora", f"{c}-{k}", c) for c in ("face", "style") for k in range(subjects)]
-        root = write_run(tmp_path / folder, Invented(adapters, PROMPTS[:12], seeds=2, side=16))
+        root = write_run(tmp_path / folder, SyntheticRun(adapters, PROMPTS[:12], seeds=2, side=16))
         reduce_run(root)
         page = render(root).read_text()
         parts = [page[page.index(f'<h2 id="{name}">') :] for name in ("methods", "hypotheses")]

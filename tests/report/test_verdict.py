@@ -16,12 +16,12 @@ from raymap.report.source import read_run
 from raymap.report.verdict import verdict
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 from tests.report.invented import ADAPTERS, PROMPTS
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
+    folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
     path = sorted((folder / "scores").iterdir())[1]
     rows = pl.read_ipc(path.read_bytes())
     left = rows.filter(~((pl.col("prompt_id") == "p002") & (pl.col("seed") > 1)))
@@ -32,7 +32,7 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
 
 
 def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
+    folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
     names = [row[0] for row in ADAPTERS[:3]]
     (folder / "run.json").write_text(json.dumps({"adapters": dict.fromkeys([*names, "overflown-lora"], "")}))
     study = read_study(folder)
@@ -47,7 +47,7 @@ def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
 
 
 def test_a_prompt_s_established_shift_comes_before_a_larger_one(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Invented(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
+    folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:3], PROMPTS[:6], seeds=4, side=16))
     reduce_run(folder)
     run = read_run(folder)
     shape = {"prompt_id": ["p000", "p000", "p001"], "adapter": ["style-lora", "face-lora", "style-lora"]}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raymap.embedded.train.data import pictures
+from raymap.embedded.train.data import motifs
 from raymap.errors import InputError
 from raymap.scoring.blurred import SIGMA, BlurredRms
 from raymap.scoring.judges import JUDGES, JudgeInfo, PairJudge, PromptJudge, judge_infos, load_judge
@@ -122,7 +122,7 @@ def expected(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_the_blurred_difference_is_its_formula() -> None:
     rng = np.random.default_rng(0)
-    images = np.stack([p.render(rng) for p in pictures(None, 6, seed=5, held=True)])
+    images = np.stack([p.render(rng) for p in motifs(None, 6, seed=5, held_out=True)])
     found = BlurredRms("cpu").distances(images[:3], images[3:])
     assert found == pytest.approx([expected(x, y) for x, y in zip(images[:3], images[3:], strict=True)], rel=1e-9)
     assert BlurredRms("cpu").distances(images, images).tolist() == [0.0] * 6
@@ -134,7 +134,7 @@ def test_the_blurred_difference_is_its_formula() -> None:
 def test_the_blurred_difference_is_the_same_at_every_size() -> None:
     """An image enlarged by whole factors has the distances of the image itself; fine grain counts for little."""
     rng = np.random.default_rng(1)
-    small = np.stack([p.render(rng) for p in pictures(None, 4, seed=5, held=True)])
+    small = np.stack([p.render(rng) for p in motifs(None, 4, seed=5, held_out=True)])
     large = small.repeat(3, axis=1).repeat(3, axis=2)
     judge = BlurredRms("cpu")
     assert judge.distances(large[:2], large[2:]) == pytest.approx(judge.distances(small[:2], small[2:]), abs=1e-12)

@@ -11,12 +11,12 @@ from PIL import Image
 from scipy import stats
 
 from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
-from raymap.embedded.train.data import pictures
+from raymap.embedded.train.data import motifs
 from raymap.embedded.train.distortions import DISTORTIONS, graded
 from raymap.scoring.clip import ClipScorer, architecture_of
 from raymap.scoring.perceptual import LpipsScorer
 
-HELD_OUT = pictures(None, 40, seed=5, held=True)
+HELD_OUT = motifs(None, 40, seed=5, held_out=True)
 
 
 @pytest.fixture(scope="module")

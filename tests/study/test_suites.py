@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raymap.analysis.paper.published import load_paper
 from raymap.display.text import plain, shown
-from raymap.embedded.world.captioned import held_out
+from raymap.embedded.world.captioned import is_held_out
 from raymap.errors import InputError
 from raymap.study.file import build_study
 from raymap.study.suite import CATEGORIES, PARTI, limited, read_suite
@@ -129,7 +129,7 @@ def test_the_embedded_suite_of_the_papers_shape_adds_prompts_that_its_base_never
     own = {(p.text, p.category) for p in small}
     added = {(p.text, p.category) for p in whole} - own
     assert (len(own), len(added)) == (60, 140)
-    assert all(held_out(text) for text, _ in added)
+    assert all(is_held_out(text) for text, _ in added)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../../etc", "x" * 10_000, "\x00", "."])

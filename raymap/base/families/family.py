@@ -1,4 +1,4 @@
-"""What has to be known of a kind of base and can be asked neither of its files nor of diffusers."""
+"""What raymap has to be told about a kind of base, because neither its files nor diffusers say it."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Family:
     """Further arguments of the pipeline's `from_pretrained`."""
 
     hub_prefix: str = ""
-    """What names in files from the hub start with and names in the installed libraries do not."""
+    """What the names of weights start with in files from the hub, and do not in the installed libraries."""
 
     outlines: Mapping[str, str] = field(default_factory=dict)
-    """Hub ids of a known architecture, and the folder below `raymap/base/outlines` that has its configurations."""
+    """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
 
     @property
     def class_name(self) -> str:
@@ -106,7 +106,7 @@ class Family:
     def levels(self, weights: Collection[str]) -> Levels:
         """Return the levels into which each kind of part divides an adapter that updates these weights.
 
-        A kind of part whose only level holds the whole adapter divides nothing, and has none.
+        A kind of part divides nothing, and has no levels, where a single one would hold the whole adapter.
         """
         levels: dict[Part, tuple[str, ...]] = {}
         for part in get_args(Part):

@@ -2,10 +2,15 @@
 
     python -m raymap.bench.peers PROGRAM STUDY SCORES
 
-`one`: one image at a time. `batched`: a batch at a time. `compiled`: so, laid out and compiled by the study's `speed`,
-which the others but raymap leave aside. `accelerate`: batches split between processes, started by
-`python -m torch.distributed.run`. `ray-data` (raymap/bench/peers/ray_data.py): batches through map_batches, in actors.
-Each draws base and adapters with the study's seeds, and writes the study's scores: the same rows, by the same judges.
+PROGRAM is one of:
+
+- `one` draws one image at a time.
+- `batched` draws a batch at a time.
+- `compiled` does so with the memory layout and compilation of the study's `speed`, which no other peer applies.
+- `accelerate` splits the batches between processes; start it with `python -m torch.distributed.run`.
+- `ray-data` draws batches in the actors of map_batches (raymap/bench/peers/ray_data.py).
+
+Each draws base and adapters with the study's seeds and writes the study's scores: the same rows, by the same judges.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from raymap.study.file import load_study
 
 
 def main(program: str, study_path: Path, scores: Path) -> None:
-    """Do a study's work as one of the programs; print the seconds that it took once the models were loaded."""
+    """Do a study's work as one of the programs; print the seconds that it takes after the models are loaded."""
     study = load_study(study_path)
     if program == "ray-data":
         from raymap.bench.peers.ray_data import by_ray_data

@@ -1,8 +1,8 @@
-"""Programs side by side: `raymap run` and its peers do one study, each as a command of its own, on the same cores.
+"""A contest: `raymap run` and its peers do the same study, each as a command of its own, on the same cores.
 
-The study has an adapter of each method, with random weights: a LoRA, a Custom Diffusion, and a Textual Inversion whose
-token stands in no prompt, so that raymap proves its images to be the base's and does not draw them. `raymap run
---draw-anyway` draws them: that is raymap without the proof.
+The study has one adapter of each method, with random weights: a LoRA, a Custom Diffusion and a Textual Inversion. The
+token of the last occurs in no prompt, so that raymap proves its images to be the base's and does not draw them.
+`raymap run --draw-anyway` draws them, too, and shows raymap without the proof.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from raymap.study.suite import limited, read_suite
 
 SEEDS = 4
 MODELS = 4
-"""The base and an adapter of each method."""
+"""The base and one adapter of each method."""
 PROGRAMS = {
     "one": "diffusers, one image at a time",
     "batched": "diffusers, batched",
@@ -56,20 +56,32 @@ ROWS = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("program", pa.string(), nullable=False),
         pa.field("repeat", pa.int64(), nullable=False),
-        pa.field("images", pa.int64(), nullable=False, metadata={"meaning": "images of the study, proved ones too"}),
+        pa.field(
+            "images",
+            pa.int64(),
+            nullable=False,
+            metadata={"meaning": "images of the study, including those proved to be the base's"},
+        ),
         pa.field("drawn", pa.int64(), nullable=False, metadata={"meaning": "images that were drawn"}),
-        pa.field("seconds", pa.float64(), nullable=False, metadata={"meaning": "of the whole command"}),
-        pa.field("work_s", pa.float64(), nullable=False, metadata={"meaning": "without starting and loading models"}),
-        pa.field("difference", pa.float64(), nullable=False, metadata={"meaning": "largest, of a score to raymap's"}),
+        pa.field("seconds", pa.float64(), nullable=False, metadata={"meaning": "time of the whole command"}),
+        pa.field(
+            "work_s", pa.float64(), nullable=False, metadata={"meaning": "time without starting and loading models"}
+        ),
+        pa.field(
+            "difference",
+            pa.float64(),
+            nullable=False,
+            metadata={"meaning": "largest difference of a score from raymap's"},
+        ),
         pa.field("versions", pa.string(), nullable=False),
     ]
 )
 
 
 def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
-    """Write the adapters and the study; return the study's path.
+    """Write the contest's adapters and study into a folder; return the study's path.
 
-    On a CPU there are as many workers as there are cores for them.
+    On a CPU the study gets as many workers as the cores have room for.
     """
     if setup.base.startswith(RANDOM):
         base = str((folder / "base").absolute())
@@ -119,13 +131,16 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
 
 
 def available(setup: Setup) -> list[str]:
-    """Return a setup's programs that can run here: Ray Data needs pandas (`pip install 'ray[data]'`)."""
-    without = {"ray-data": not importlib.util.find_spec("pandas"), "compiled": setup.compile == "none"}
-    return [name for name in PROGRAMS if not without.get(name)]
+    """Return the programs that can take part.
+
+    Ray Data needs pandas (`pip install 'ray[data]'`); diffusers compiled needs a setup that compiles.
+    """
+    missing = {"ray-data": not importlib.util.find_spec("pandas"), "compiled": setup.compile == "none"}
+    return [name for name in PROGRAMS if not missing.get(name)]
 
 
 class Contest:
-    """One study, every program, several times; `contest.arrow` in a folder keeps what was measured."""
+    """One study that every program does several times; `contest.arrow` in a folder keeps the measurements."""
 
     def __init__(self, setup: Setup, prompts: int, folder: Path) -> None:
         self.setup = setup
@@ -141,52 +156,52 @@ class Contest:
         )
         self.rows = pa.ipc.open_file(self.path.read_bytes()).read_all().to_pylist() if self.path.exists() else []
 
-    def own(self) -> list[dict[str, Any]]:
-        """Return this contest's rows, of these versions."""
+    def measured(self) -> list[dict[str, Any]]:
+        """Return the rows of this contest that were measured with these versions."""
         return [row for row in self.rows if (row["key"], row["versions"]) == (self.key, self.versions)]
 
     def run(self, program: str, repeat: int) -> None:
-        """Run a program unless its row is there.
+        """Run a program and record a row, unless that row has been recorded before.
 
         Raises:
-            IncompleteRunError: it failed; the end of what it said is in the message.
+            IncompleteRunError: the program failed; the message has the end of its output.
         """
-        if any((row["program"], row["repeat"]) == (program, repeat) for row in self.own()):
+        if any((row["program"], row["repeat"]) == (program, repeat) for row in self.measured()):
             return
-        place = self.folder / f"{program}-{repeat}-{os.getpid()}"
-        place.mkdir()
-        scores = place / "scores.arrow"
+        folder = self.folder / f"{program}-{repeat}-{os.getpid()}"
+        folder.mkdir()
         start = time.perf_counter()
-        done = subprocess.run(
-            self._command(program, place), env=self._environment(program), capture_output=True, text=True, check=False
+        process = subprocess.run(
+            self._command(program, folder), env=self._environment(program), capture_output=True, text=True, check=False
         )
         seconds = time.perf_counter() - start
-        if done.returncode:
+        if process.returncode:
             raise IncompleteRunError(
-                f"{PROGRAMS[program]} failed: {' '.join((done.stdout + done.stderr).split())[-600:]}"
+                f"{PROGRAMS[program]} failed: {' '.join((process.stdout + process.stderr).split())[-600:]}"
             )
         if program.startswith("raymap"):
-            work_s = json.loads((place / "run" / "run.json").read_text())["sessions"][-1]["drawing_s"]
-            found, drawn = self._of_raymap(place / "run")
+            work_s = json.loads((folder / "run" / "run.json").read_text())["sessions"][-1]["drawing_s"]
+            scores, drawn = self._raymap_scores(folder / "run")
         else:
-            work_s = float(done.stdout.split()[-1])
-            found, drawn = _by_pair(pa.ipc.open_file(scores.read_bytes()).read_all()), self.images
+            work_s = float(process.stdout.split()[-1])
+            peer = pa.ipc.open_file((folder / "scores.arrow").read_bytes()).read_all()
+            scores, drawn = _by_pair(peer), self.images
         row = {"key": self.key, "program": program, "repeat": repeat, "images": self.images, "drawn": drawn,
-               "seconds": seconds, "work_s": work_s, "difference": self._difference(found),
+               "seconds": seconds, "work_s": work_s, "difference": self._difference(scores),
                "versions": self.versions}  # fmt: skip
         self.rows.append(row)
         write_atomically(self.path, arrow_bytes(pa.Table.from_pylist(self.rows, ROWS)))
 
-    def _command(self, program: str, place: Path) -> list[str]:
+    def _command(self, program: str, folder: Path) -> list[str]:
         if program.startswith("raymap"):
             anyway = ["--draw-anyway"] if program == "raymap-draws-all" else []
-            return [sys.executable, "-m", "raymap", "run", str(self.study), "--output", str(place / "run"), *anyway]
+            return [sys.executable, "-m", "raymap", "run", str(self.study), "--output", str(folder / "run"), *anyway]
         split = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self._workers()}", "-m"]
-        peer = ["raymap.bench.peers", program, str(self.study), str(place / "scores.arrow")]
+        peer = ["raymap.bench.peers", program, str(self.study), str(folder / "scores.arrow")]
         return [sys.executable, "-m", *(split if program == "accelerate" else []), *peer]
 
     def _environment(self, program: str) -> dict[str, str]:
-        """A plain script has all the cores as threads of one process; the others pin theirs."""
+        """Return the environment: a plain script uses all cores as threads of one process, the others pin their own."""
         threads = (
             self._workers() * self.setup.threads if program in ("one", "batched", "compiled") else self.setup.threads
         )
@@ -195,8 +210,8 @@ class Contest:
     def _workers(self) -> int:
         return int(yaml.safe_load(self.study.read_text())["resources"]["workers"])
 
-    def _of_raymap(self, run: Path) -> tuple[dict[tuple[str, str, int], tuple[float, ...]], int]:
-        """Return scores by adapter, prompt and seed, and how many images were drawn."""
+    def _raymap_scores(self, run: Path) -> tuple[dict[tuple[str, str, int], tuple[float, ...]], int]:
+        """Return a run's scores by adapter, prompt and seed, and the number of images that were drawn."""
         texts = {p["id"]: p["text"] for p in yaml.safe_load((run / "study.yaml").read_text())["prompts"]}
         files = files_in(RunFolder(run).scores, ".arrow")
         table = pa.concat_tables([pa.ipc.open_file(path.read_bytes()).read_all() for path in files])
@@ -204,18 +219,21 @@ class Contest:
         drawn = sum(table["drawn"].to_pylist()) + self.images // MODELS
         return _by_pair(table.append_column("prompt", prompts)), drawn
 
-    def _difference(self, found: dict[tuple[str, str, int], tuple[float, ...]]) -> float:
-        """Return the largest difference to raymap's scores, which are those of the first that was run."""
+    def _difference(self, scores: dict[tuple[str, str, int], tuple[float, ...]]) -> float:
+        """Return the largest difference from raymap's scores; the first program to run is raymap and writes them."""
         path = self.folder / "raymap.json"
         if not path.exists():
-            write_atomically(path, json.dumps([[*pair, *values] for pair, values in found.items()]).encode())
+            write_atomically(path, json.dumps([[*pair, *values] for pair, values in scores.items()]).encode())
         first = {(a, p, s): values for a, p, s, *values in json.loads(path.read_text())}
-        if first.keys() != found.keys():
-            raise IncompleteRunError(f"{len(found)} pairs were scored, and not the {len(first)} of raymap's")
-        return max(abs(x - y) for pair in first for x, y in zip(first[pair], found[pair], strict=True))
+        if first.keys() != scores.keys():
+            raise IncompleteRunError(
+                f"the program scored {len(scores)} pairs that are not the {len(first)} pairs of raymap"
+            )
+        return max(abs(x - y) for pair in first for x, y in zip(first[pair], scores[pair], strict=True))
 
 
 def _by_pair(table: pa.Table) -> dict[tuple[str, str, int], tuple[float, ...]]:
+    """Return (clip_base, clip_adapted, lpips) by (adapter, prompt, seed)."""
     return {
         (row["adapter"], row["prompt"], row["seed"]): (row["clip_base"], row["clip_adapted"], row["lpips"])
         for row in table.select(["adapter", "prompt", "seed", "clip_base", "clip_adapted", "lpips"]).to_pylist()
@@ -223,30 +241,33 @@ def _by_pair(table: pa.Table) -> dict[tuple[str, str, int], tuple[float, ...]]:
 
 
 def table(contest: Contest) -> Table:
-    """Return medians over repeats, a row a program; ratios are of whole commands."""
+    """Return medians over repeats, one row per program; speed-ups compare whole commands."""
     setup = contest.setup
-    said = f"{setup.steps} steps, batch size {setup.batch_size}, {setup.dtype}, {setup.device}"
-    made = Table(title=f"{contest.images} images of {setup.base}, {said}; {contest.versions}", box=box.SIMPLE_HEAD)
-    made.add_column("program")
-    for name in ("drawn", "whole,\ns", "least–\nmost", "images/s", "x one", "x\nbatched", "work,\ns", "scores\ndiffer"):
-        made.add_column(name, justify="right")
-    times = {p: [r for r in contest.own() if r["program"] == p] for p in PROGRAMS}
-    whole = {p: median(row["seconds"] for row in rows) for p, rows in times.items() if rows}
-    for program, seconds in whole.items():
-        rows = times[program]
-        made.add_row(
+    settings = f"{setup.steps} steps, batch size {setup.batch_size}, {setup.dtype}, {setup.device}"
+    medians = Table(
+        title=f"{contest.images} images of {setup.base}, {settings}; {contest.versions}", box=box.SIMPLE_HEAD
+    )
+    medians.add_column("program")
+    for name in ("drawn", "total,\ns", "min–\nmax", "images/s", "speed-up\nover one", "over\nbatched", "work,\ns",
+                 "scores\ndiffer"):  # fmt: skip
+        medians.add_column(name, justify="right")
+    rows = {p: [r for r in contest.measured() if r["program"] == p] for p in PROGRAMS}
+    total = {p: median(row["seconds"] for row in own) for p, own in rows.items() if own}
+    for program, seconds in total.items():
+        own = rows[program]
+        medians.add_row(
             PROGRAMS[program],
-            str(rows[0]["drawn"]),
+            str(own[0]["drawn"]),
             f"{seconds:.1f}",
-            span([row["seconds"] for row in rows]),
+            span([row["seconds"] for row in own]),
             f"{contest.images / seconds:.2f}",
-            *(f"{whole[other] / seconds:.2f}" if other in whole else "" for other in ("one", "batched")),
-            f"{median(row['work_s'] for row in rows):.1f}",
-            f"{max(row['difference'] for row in rows):.1g}",
+            *(f"{total[other] / seconds:.2f}" if other in total else "" for other in ("one", "batched")),
+            f"{median(row['work_s'] for row in own):.1f}",
+            f"{max(row['difference'] for row in own):.1g}",
         )
-    return made
+    return medians
 
 
 def order(programs: Sequence[str]) -> list[str]:
-    """Return programs with raymap first: its scores are what the others' are compared with."""
+    """Return the programs with raymap first, since the others' scores are compared with its own."""
     return sorted(programs, key=lambda name: name != "raymap")

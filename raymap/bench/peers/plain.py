@@ -1,6 +1,7 @@
-"""A study's work with diffusers alone: what the peers draw, score and write, without raymap's generator and scorer.
+"""A study's work with diffusers alone: how the peers draw and score, without raymap's generator and scorer.
 
-They load adapters as diffusers does; Custom Diffusion, which its loader leaves without effect, by copying weights.
+They load adapters with diffusers' own loaders. Only Custom Diffusion, which diffusers loads without any effect, is
+applied by copying its weights.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SCORES = pa.schema(
 
 
 def items_of(study: Study) -> list[Item]:
-    """Return every prompt with every seed, in raymap's order."""
+    """Return every prompt with every seed, in the order of a run."""
     return [(prompt.text, seed) for prompt in study.prompts for seed in study.seeds]
 
 
@@ -51,14 +52,14 @@ def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 
 class Judges:
-    """The study's CLIP and LPIPS."""
+    """The study's judges: CLIP and LPIPS."""
 
     def __init__(self, study: Study) -> None:
         device = study.resources.device
         self.clip, self.lpips = ClipScorer(study.clip, device), LpipsScorer(study.lpips, device)
 
-    def scored(self, adapter: str, items: Sequence[Item], base: np.ndarray, adapted: np.ndarray) -> pa.Table:
-        """Return scores of pictures beside the base's."""
+    def score(self, adapter: str, items: Sequence[Item], base: np.ndarray, adapted: np.ndarray) -> pa.Table:
+        """Score adapted images against the base's, each uint8 (N, H, W, 3); return rows of the schema SCORES."""
         prompts = [prompt for prompt, _ in items]
         columns = {
             "adapter": [adapter] * len(items),
@@ -81,18 +82,18 @@ class Drawer:
 
     def draw(self, items: Sequence[Item]) -> np.ndarray:
         """Draw a batch: uint8 (N, H, W, 3)."""
-        pictures = self.pipeline(
+        images = self.pipeline(
             [prompt for prompt, _ in items],
             num_inference_steps=self.study.sampler.steps,
             guidance_scale=self.study.sampler.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in items],
             output_type="np",
         ).images
-        return (pictures * 255).round().astype(np.uint8)
+        return (images * 255).round().astype(np.uint8)
 
     @contextlib.contextmanager
     def loaded(self, folder: Path) -> Iterator[None]:
-        """Load an adapter, and unload it."""
+        """Return a context in which the adapter of a folder is loaded."""
         if (folder / LORA_FILE).exists():
             self.pipeline.load_lora_weights(folder, weight_name=LORA_FILE)
             yield
@@ -102,23 +103,23 @@ class Drawer:
             yield
             self.pipeline.unload_textual_inversion()
         else:
-            held = load_file(folder / CUSTOM_DIFFUSION_FILE)
-            weights = {n: p.data for n, p in self.pipeline.unet.named_parameters() if key_of(n) in held}
+            tensors = load_file(folder / CUSTOM_DIFFUSION_FILE)
+            weights = {n: p.data for n, p in self.pipeline.unet.named_parameters() if key_of(n) in tensors}
             before = {name: weight.clone() for name, weight in weights.items()}
             for name, weight in weights.items():
-                weight.copy_(held[key_of(name)])
+                weight.copy_(tensors[key_of(name)])
             yield
             for name, weight in weights.items():
                 weight.copy_(before[name])
 
 
 def work(drawer: Drawer, judges: Judges, batches: Sequence[Sequence[Item]]) -> pa.Table:
-    """Draw batches by the base, then under each adapter, loaded once; score every pair."""
+    """Draw batches by the base, then under each adapter, which is loaded once; return the scores of all pairs."""
     base = [drawer.draw(batch) for batch in batches]
     tables = []
     for adapter in drawer.study.adapters:
         with drawer.loaded(adapter.path):
             adapted = [drawer.draw(batch) for batch in batches]
         for batch, own, other in zip(batches, base, adapted, strict=True):
-            tables.append(judges.scored(adapter.short_name, batch, own, other))
+            tables.append(judges.score(adapter.short_name, batch, own, other))
     return pa.concat_tables([*tables, SCORES.empty_table()])

@@ -1,4 +1,4 @@
-"""A study's work by Ray Data: a peer. Rows are pictures; map_batches draws them in actors, then scores them."""
+"""A peer that does a study's work with Ray Data: rows are images, which actors of map_batches draw, then score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raymap.study.model import Study
 
 
 class Draw:
-    """Draws the pictures of a batch of rows, adapter by adapter."""
+    """Draws the images of a batch of rows, adapter by adapter."""
 
     def __init__(self, study: Study) -> None:
         pin(study.resources.threads_per_worker)
@@ -23,7 +23,7 @@ class Draw:
         self.folders = {adapter.short_name: adapter.path for adapter in study.adapters}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        pictures: dict[int, np.ndarray] = {}
+        images: dict[int, np.ndarray] = {}
         for adapter in dict.fromkeys(batch["adapter"]):
             rows = np.flatnonzero(batch["adapter"] == adapter)
             items = [(str(batch["prompt"][k]), int(batch["seed"][k])) for k in rows]
@@ -32,12 +32,12 @@ class Draw:
             else:
                 with self.drawer.loaded(self.folders[adapter]):
                     drawn = self.drawer.draw(items)
-            pictures |= dict(zip(rows.tolist(), drawn, strict=True))
-        return batch | {"pixels": np.stack([pictures[k] for k in range(len(pictures))])}
+            images |= dict(zip(rows.tolist(), drawn, strict=True))
+        return batch | {"pixels": np.stack([images[k] for k in range(len(images))])}
 
 
 class Score:
-    """Scores a batch of rows beside the base's pictures."""
+    """Scores a batch of rows against the base's images."""
 
     def __init__(self, study: Study, base: dict[tuple[str, int], np.ndarray]) -> None:
         pin(study.resources.threads_per_worker)
@@ -46,13 +46,13 @@ class Score:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         items = [(str(prompt), int(seed)) for prompt, seed in zip(batch["prompt"], batch["seed"], strict=True)]
         own = np.stack([self.base[item] for item in items])
-        table = self.judges.scored("", items, own, np.ascontiguousarray(batch["pixels"]))
+        table = self.judges.score("", items, own, np.ascontiguousarray(batch["pixels"]))
         scores = {name: table[name].to_numpy() for name in ("clip_base", "clip_adapted", "lpips")}
         return {name: batch[name] for name in ("adapter", "prompt", "seed")} | scores
 
 
 def by_ray_data(study: Study) -> pa.Table:
-    """Draw and score a study in `workers.max` actors."""
+    """Draw and score a study in `workers.max` actors; return rows of the schema SCORES."""
     resources, size = study.resources, study.batch_size
     names = [BASE, *(adapter.short_name for adapter in study.adapters)]
     rows = [{"adapter": name, "prompt": p, "seed": seed} for name in names for p, seed in items_of(study)]
@@ -65,8 +65,8 @@ def by_ray_data(study: Study) -> pa.Table:
     ray.init("local", include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        cut = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
-        drawn = cut.map_batches(Draw, fn_constructor_args=(study,), **options).materialize()
+        dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+        drawn = dataset.map_batches(Draw, fn_constructor_args=(study,), **options).materialize()
         base, adapted = {}, []
         for row in drawn.iter_rows():
             if row["adapter"] == BASE:

@@ -1,1 +1,1 @@
-"""Rebuilds the embedded base from nothing: `python -m raymap.embedded.train all`."""
+"""Trains the embedded base from scratch: `python -m raymap.embedded.train all`."""

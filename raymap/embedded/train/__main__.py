@@ -1,4 +1,4 @@
-"""Command line of the rebuild: each part alone, or all of them in order."""
+"""The command that trains the embedded base: all of its parts in order, or those that are named."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from rich.console import Console
 
 from raymap.embedded.train import clip, data, lpips_backbone, unet, vae
 
-PICTURES = 40_000
+IMAGES = 40_000
 STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 5_400, "decoder": 3_000}
 PARTS = tuple(STEPS)
 
 
 def main() -> None:
-    """Train the parts asked for and write their weights into the output folder."""
+    """Train the named parts of the embedded base and write their weights into the output folder."""
     parser = argparse.ArgumentParser(prog="python -m raymap.embedded.train", description=main.__doc__)
     parser.add_argument("parts", nargs="+", choices=[*PARTS, "all"])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "weights")
-    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="pictures and checkpoints")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/embedded"), help="folder of rendered images and checkpoints"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
     args = parser.parse_args()
     parts = PARTS if "all" in args.parts else [p for p in PARTS if p in args.parts]
-    train = data.load(args.work, "train", PICTURES)
+    train = data.load(args.work, "train", IMAGES)
     for part in parts:
         start = time.perf_counter()
         steps = round(STEPS[part] * args.scale)
@@ -55,7 +57,10 @@ def main() -> None:
 
 
 def latents(autoencoder: Path, work: Path, pixels: np.ndarray) -> torch.Tensor:
-    """Return the pictures' latents, kept in the work folder under the digest of the encoder's weights."""
+    """Return the scaled latents, float32 (N, 4, 16, 16), of images uint8 (N, 64, 64, 3).
+
+    They are computed once and kept in the work folder, under a digest of the encoder's weights.
+    """
     model = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
     weights = b"".join(w.numpy().tobytes() for w in model.encoder.state_dict().values())
     path = work / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"

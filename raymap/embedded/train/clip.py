@@ -1,4 +1,4 @@
-"""Trains the embedded CLIP model: image and text towers of open_clip, contrastively on the world."""
+"""Trains the embedded CLIP model, open_clip's image and text towers, contrastively on the procedural world."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from raymap.embedded.train.data import Split
 NAME = "raymap-embedded"
 BATCH = 128
 PEAK_LR = 1.5e-3
-WORDS = 32
-"""Tokens of a caption while training: none is longer, and behind a causal mask the rest changes nothing."""
+TRAINING_CONTEXT = 32
+"""Tokens per caption during training: no caption is longer, and padding behind a causal mask changes nothing."""
 CONFIG: dict[str, Any] = {
     "embed_dim": 96,
     "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32},
@@ -29,7 +29,10 @@ CONFIG: dict[str, Any] = {
 
 
 def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Blur or add noise to a third of the batch, so that a slightly soft or grainy picture still reads."""
+    """Blur a third of the batch, add noise to it or leave it, and shift the whole batch by up to 3 pixels.
+
+    The model thereby learns slightly soft or grainy images, too. `x` is float32 (N, 3, H, W) and is changed in place.
+    """
     kind = rng.random()
     n = len(x) // 3
     if kind < 0.4:
@@ -41,18 +44,21 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def train(split: Split, steps: int, folder: Path, seed: int = 0) -> nn.Module:
-    """Train with the InfoNCE loss (equal captions in a batch count as equal) and save into `folder`."""
+    """Train with the InfoNCE loss, save configuration and weights into `folder`, and return the model in float32.
+
+    Where a caption occurs more than once in a batch, all of its images count as matches.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / f"{NAME}.json"
     config.write_text(json.dumps(CONFIG, indent=1) + "\n")
     short = folder / f"{NAME}-short.json"
-    short.write_text(json.dumps(CONFIG | {"text_cfg": CONFIG["text_cfg"] | {"context_length": WORDS}}))
+    short.write_text(json.dumps(CONFIG | {"text_cfg": CONFIG["text_cfg"] | {"context_length": TRAINING_CONTEXT}}))
     open_clip.add_model_config(short)
     open_clip.add_model_config(config)
     short.unlink()
-    whole = open_clip.create_model(NAME, pretrained=None)
+    full = open_clip.create_model(NAME, pretrained=None)
     model, _, preprocess = open_clip.create_model_and_transforms(f"{NAME}-short", pretrained=None)
     tokenizer = open_clip.get_tokenizer(f"{NAME}-short")
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.transforms[-1].mean, preprocess.transforms[-1].std))
@@ -83,9 +89,9 @@ def train(split: Split, steps: int, folder: Path, seed: int = 0) -> nn.Module:
         optimizer.step()
         schedule.step()
     state = model.state_dict()
-    positions = whole.positional_embedding.detach().clone()
-    positions[:WORDS] = state["positional_embedding"]
-    whole.load_state_dict(state | {"positional_embedding": positions})
-    whole.eval()
-    save_model(whole.half(), str(folder / "open_clip_model.safetensors"))
-    return whole.float()
+    positions = full.positional_embedding.detach().clone()
+    positions[:TRAINING_CONTEXT] = state["positional_embedding"]
+    full.load_state_dict(state | {"positional_embedding": positions})
+    full.eval()
+    save_model(full.half(), str(folder / "open_clip_model.safetensors"))
+    return full.float()

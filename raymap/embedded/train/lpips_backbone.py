@@ -20,25 +20,25 @@ from raymap.embedded.train.vae import to_model
 BATCH = 64
 PEAK_LR = 7e-4
 SLICES = ((0, 1), (2, 3, 4), (5, 6, 7), (8, 9), (10,), (11,), (12,))
-"""Which of torchvision's `features.N` each `net.sliceK` of lpips holds, K from 1."""
-CALIBRATION_PICTURES = 160
+"""For each `net.sliceK` of lpips, K from 1: the numbers N of torchvision's layers `features.N` that it holds."""
+CALIBRATION_IMAGES = 160
 HEAD_STEPS = 400
-TOP = 0.75
-"""Distance asked for at the highest level of a distortion."""
+TOP_DISTANCE = 0.75
+"""The distance that calibration aims at for the highest level of a distortion."""
 
 
 def _backbone(split: Split, steps: int, rng: np.random.Generator) -> nn.Module:
-    words = sorted({w for row in split.labels for w in row.split("|")})
-    at = {w: k for k, w in enumerate(words)}
-    net = squeezenet1_1(num_classes=len(words)).train().to(memory_format=torch.channels_last)
+    labels = sorted({label for joined in split.labels for label in joined.split("|")})
+    position = {label: k for k, label in enumerate(labels)}
+    net = squeezenet1_1(num_classes=len(labels)).train().to(memory_format=torch.channels_last)
     scaling = lpips.ScalingLayer()
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LR, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps, pct_start=0.15)
     for _ in track(range(steps), "training the LPIPS backbone"):
         rows = rng.integers(len(split.pixels), size=BATCH)
-        target = torch.zeros(BATCH, len(words))
+        target = torch.zeros(BATCH, len(labels))
         for k, row in enumerate(rows):
-            target[k, [at[w] for w in split.labels[row].split("|")]] = 1
+            target[k, [position[label] for label in split.labels[row].split("|")]] = 1
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(scaling(to_model(split.pixels[rows])).contiguous(memory_format=torch.channels_last))
         loss = F.binary_cross_entropy_with_logits(logits.float(), target) * 20
@@ -60,13 +60,13 @@ def _assembled(net: nn.Module) -> lpips.LPIPS:
             state[name.replace(prefix, names[prefix])] = value
     missing = [k for k in metric.load_state_dict(state, strict=False).missing_keys if k.startswith("net.")]
     if missing:
-        raise RuntimeError(f"the backbone lacks {missing}")
+        raise RuntimeError(f"the trained backbone has no weights for {missing}")
     return metric
 
 
 @torch.no_grad()
 def _differences(metric: lpips.LPIPS, a: np.ndarray, b: np.ndarray) -> list[torch.Tensor]:
-    """Return, a layer each, the mean squared difference of every unit-normalised channel, (N, C)."""
+    """Return the mean squared difference of every unit-normalised channel: one (N, C) tensor per layer."""
     rows = []
     for k in range(0, len(a), 80):
         fa, fb = (metric.net(metric.scaling_layer(to_model(x[k : k + 80]))) for x in (a, b))
@@ -78,8 +78,8 @@ def _differences(metric: lpips.LPIPS, a: np.ndarray, b: np.ndarray) -> list[torc
 def _calibrate(metric: lpips.LPIPS, pixels: np.ndarray) -> None:
     """Fit non-negative head weights so that a distortion's distance grows in even steps with its level.
 
-    As in Zhang et al. (2018) the heads are 1x1 convolutions kept non-negative by clamping; the loss is the
-    squared error to the even steps, plus a hinge on every pair of neighbouring levels in the wrong order.
+    As in Zhang et al. (2018) the heads are 1x1 convolutions kept non-negative by clamping. The loss is the
+    squared error to the even steps, plus a hinge on neighbouring levels that are in the wrong order.
     """
     sets = graded(pixels)
     n = len(pixels)
@@ -87,7 +87,7 @@ def _calibrate(metric: lpips.LPIPS, pixels: np.ndarray) -> None:
     layers = [_differences(metric, base, d.reshape(-1, *pixels.shape[1:])) for d in sets.values()]
     heads = [torch.full((layer.shape[1],), 1.0 / layer.shape[1], requires_grad=True) for layer in layers[0]]
     optimizer = torch.optim.Adam(heads, lr=3e-2)
-    target = torch.arange(1, LEVELS + 1).repeat_interleave(n) * (TOP / LEVELS)
+    target = torch.arange(1, LEVELS + 1).repeat_interleave(n) * (TOP_DISTANCE / LEVELS)
     for _ in track(range(HEAD_STEPS), "calibrating the LPIPS heads"):
         loss = torch.zeros(())
         for layer in layers:
@@ -105,11 +105,11 @@ def _calibrate(metric: lpips.LPIPS, pixels: np.ndarray) -> None:
 
 
 def train(split: Split, steps: int, folder: Path, seed: int = 0) -> lpips.LPIPS:
-    """Train on world pictures and save `lpips_squeeze.safetensors` (backbone and heads) into `folder`."""
+    """Train on images of the world, save `lpips_squeeze.safetensors` (backbone and heads) into `folder`, return it."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     metric = _assembled(_backbone(split, steps, rng))
-    _calibrate(metric, split.pixels[:CALIBRATION_PICTURES])
+    _calibrate(metric, split.pixels[:CALIBRATION_IMAGES])
     folder.mkdir(parents=True, exist_ok=True)
     keep = {k: v.half().contiguous() for k, v in metric.state_dict().items() if k.startswith(("net.", "lin"))}
     save_file({k: v for k, v in keep.items() if not k.startswith("lins.")}, folder / "lpips_squeeze.safetensors")

@@ -1,4 +1,4 @@
-"""Trains the denoiser together with its text encoder and saves the whole as a StableDiffusionPipeline."""
+"""Trains the denoiser together with its text encoder and saves both in a StableDiffusionPipeline."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT_WIDTH = 96
 
 
 class Denoiser(nn.Module):
-    """A UNet and the text encoder that conditions it, trained as one."""
+    """A UNet and the text encoder that conditions it, trained as one model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
 
 
 def scheduler() -> DPMSolverMultistepScheduler:
-    """Return the sampler the pipeline ships with: Stable Diffusion's noise schedule, v-prediction."""
+    """Return the pipeline's sampler: Stable Diffusion's noise schedule with v-prediction."""
     return DPMSolverMultistepScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -79,7 +79,7 @@ def scheduler() -> DPMSolverMultistepScheduler:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """Return the standard CLIP tokenizer, built from the merges that open_clip ships."""
+    """Return the standard CLIP tokenizer, built from the merges that open_clip ships with."""
     bpe = SimpleTokenizer()
     vocab = {("<|startoftext|>" if k == "<start_of_text>" else "<|endoftext|>" if k == "<end_of_text>" else k): v
              for k, v in bpe.encoder.items()}  # fmt: skip
@@ -88,12 +88,12 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def rate(step: int, steps: int) -> float:
-    """Return the share of the peak learning rate in a round: warm-up, plateau, straight down to zero at the end."""
+    """Return a step's learning rate as a share of the peak: warm-up, a plateau, then a straight line down to zero."""
     return min(1.0, (step + 1) / WARMUP, (steps - step) / (COOLDOWN * steps))
 
 
-def place(step: int, steps: int) -> tuple[int, int]:
-    """Return the step within its round, and the round's length: the second round is `SECOND_ROUND` of all steps."""
+def position_in_round(step: int, steps: int) -> tuple[int, int]:
+    """Return the step within its round and the round's length; the second round takes `SECOND_ROUND` of all steps."""
     first = round(steps * (1 - SECOND_ROUND))
     return (step, first) if step < first else (step - first, steps - first)
 
@@ -104,18 +104,18 @@ def adamw(model: nn.Module) -> torch.optim.AdamW:
 
 
 def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path) -> None:
-    """Train on scaled latents (N, 4, 16, 16) and their captions (N); go on from `checkpoint` if it exists.
+    """Train on scaled latents, float32 (N, 4, 16, 16), and their captions (N,); resume from `checkpoint` if it exists.
 
-    The target is the velocity of Salimans & Ho (2022); weights are an exponential moving average (0.999). There are
-    two rounds (a warm restart, Loshchilov & Hutter 2017): the second sets out from the first one's average with a
-    new optimizer, so that a rebuild may also stop after the first with a usable, softer base.
+    The target is the velocity of Salimans & Ho (2022); the saved weights are an exponential moving average (0.999).
+    There are two rounds (a warm restart, Loshchilov & Hutter 2017): the second starts from the average of the first
+    with a new optimizer. After the first round the base is usable already, but draws more softly.
     """
     torch.manual_seed(0)
     bpe = tokenizer()
     tokens = bpe(captions.tolist(), padding="max_length", truncation=True, return_tensors="pt").input_ids
     empty = bpe("", padding="max_length", return_tensors="pt").input_ids[0]
     model = Denoiser().train().to(memory_format=torch.channels_last)
-    model.unet.set_attn_processor(AttnProcessor())  # its backward is a third faster on a CPU than the fused one
+    model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is a third faster than the fused one
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
     optimizer = adamw(model)
     alphas = scheduler().alphas_cumprod
@@ -128,7 +128,7 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
         first = state["step"]
     for step in track(range(first, steps), "training the denoiser"):
         random = torch.Generator().manual_seed(step)
-        step_of_round, length = place(step, steps)
+        step_of_round, length = position_in_round(step, steps)
         if step > 0 and step_of_round == 0:
             model.load_state_dict(average.module.state_dict())
             optimizer = adamw(model)
@@ -175,7 +175,7 @@ def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    # transformers loads in the dtype its configuration names, diffusers in float32: let a plain load agree.
+    # transformers loads in the dtype that its configuration names, diffusers in float32; this makes both load float32.
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     vae.forget_origin(folder / "vae")

@@ -1,4 +1,4 @@
-"""Trains the latent autoencoder: 64x64 pictures to 16x16x4 latents of unit variance and back."""
+"""Trains the latent autoencoder: 64x64 images to 16x16x4 latents of unit variance and back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import nn
 
-from raymap.embedded.train.data import Split, leaves
+from raymap.embedded.train.data import Split, dead_leaves_images
 
 BATCH = 32
 CROP = 32
-"""Side of the random crops trained on, pixels: the model is fully convolutional, and crops vary more."""
+"""Side of the random training crops, in pixels: the model is fully convolutional, and crops vary more."""
 KL_WEIGHT = 3e-5
 PEAK_LR = 2e-3
 
@@ -25,7 +25,8 @@ def to_model(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def new() -> AutoencoderKL:
+def untrained() -> AutoencoderKL:
+    """Return the autoencoder with random weights."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -45,9 +46,9 @@ def _slopes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(split: Split, steps: int, folder: Path, seed: int = 0) -> AutoencoderKL:
-    """Train the whole autoencoder and save it into `folder`, its scaling factor set to give unit variance."""
+    """Train the whole autoencoder; save it into `folder` with the scaling factor that gives latents unit variance."""
     torch.manual_seed(seed)
-    vae = new()
+    vae = untrained()
     _fit(vae, list(vae.parameters()), split, steps, seed)
     vae.eval().requires_grad_(False)
     latents = encode(vae, split.pixels[:2_000])
@@ -57,7 +58,7 @@ def train(split: Split, steps: int, folder: Path, seed: int = 0) -> AutoencoderK
 
 
 def train_decoder(split: Split, steps: int, folder: Path, seed: int = 1) -> AutoencoderKL:
-    """Go on with the decoder alone: pictures get sharper, latents (and what was trained on them) stay the same."""
+    """Train only the decoder further: images get sharper; latents and the denoiser trained on them stay valid."""
     torch.manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
     vae.requires_grad_(False)
@@ -71,19 +72,19 @@ def train_decoder(split: Split, steps: int, folder: Path, seed: int = 1) -> Auto
 
 
 def forget_origin(folder: Path) -> None:
-    """Drop the folder that a saved autoencoder was read from: a path of the building machine, so no part of it."""
+    """Remove the path that a saved autoencoder was loaded from: it names a folder of the machine that trained it."""
     config = folder / "config.json"
     kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
     config.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def _fit(vae: AutoencoderKL, weights: list[nn.Parameter], split: Split, steps: int, seed: int) -> None:
-    """Train `weights` on crops of world pictures, one in six of dead leaves.
+    """Train `weights` on crops of images of the world, with one dead-leaves image in six.
 
-    The loss is L1 on pixels and on their slopes plus a small KL term.
+    The loss is L1 on pixels and on the differences of neighbouring pixels, plus a small KL term.
     """
     rng = np.random.default_rng(seed)
-    extra = leaves(4_000, seed=77)
+    extra = dead_leaves_images(4_000, seed=77)
     vae.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(weights, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps, pct_start=0.08)
@@ -110,9 +111,9 @@ def _fit(vae: AutoencoderKL, weights: list[nn.Parameter], split: Split, steps: i
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: np.ndarray) -> torch.Tensor:
-    """Return scaled latent means, float32 (N, 4, H/4, W/4), for pictures uint8 (N, H, W, 3)."""
+    """Return scaled latent means, float32 (N, 4, H/4, W/4), for images uint8 (N, H, W, 3)."""
     vae = vae.to(memory_format=torch.channels_last)
-    starts = track(range(0, len(pixels), 64), "encoding pictures")
+    starts = track(range(0, len(pixels), 64), "encoding images")
     with torch.autocast("cpu", torch.bfloat16):
         parts = [vae.encode(to_model(pixels[k : k + 64])).latent_dist.mode() for k in starts]
     return torch.cat(parts).float() * float(vae.config["scaling_factor"])

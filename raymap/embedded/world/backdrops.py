@@ -1,4 +1,4 @@
-"""Where things stand (places), views without a subject (scenes) and pictures of nothing (patterns)."""
+"""Backdrops: places where things stand, and scenes, which are views without a subject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Place = Callable[[Rng], Image.Image]
 
 
 def graded(top: RGB, bottom: RGB, horizon: float = 1.0) -> Image.Image:
-    """Return a canvas that runs from `top` to `bottom` colour, reaching it at `horizon` (share of height)."""
+    """Return a canvas that runs from colour `top` to colour `bottom`, reached at `horizon` (a share of the height)."""
     canvas = blank(bottom)
     pen = Pen(canvas)
     steps = 40
@@ -136,7 +136,7 @@ TIMES: dict[str, tuple[RGB, RGB, float]] = {
     "in the fog": ((196, 202, 206), (214, 218, 220), 0.0),
     "in winter": ((172, 192, 214), (222, 230, 240), 0.0),
 }
-"""Name -> (top of the sky, its foot, how much darker the ground is)."""
+"""Name -> (colour at the top of the sky, colour at its foot, how much the ground is darkened, 0 to 1)."""
 
 SCENES = ("beach", "mountain", "forest", "city", "desert", "field", "lake", "road", "island", "river")
 
@@ -145,7 +145,7 @@ def scene(kind: str, time: str, rng: Rng) -> Image.Image:
     """Draw a view of `kind` at `time`.
 
     Raises:
-        KeyError: for a time that is not in `TIMES`.
+        KeyError: a kind that is not in `SCENES`, or a time that is not in `TIMES`.
     """
     top, foot, gloom = TIMES[time]
     canvas = graded(top, foot, 0.6)

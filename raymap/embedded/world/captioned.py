@@ -1,8 +1,8 @@
-"""The captioned procedural world: a random generator goes in, captioned 64x64 pictures come out.
+"""The procedural world: captioned 64x64 images, drawn at random.
 
-Six categories, each a small grammar. A caption names what decides the picture; what it leaves out (position,
-size, light, the details of a place) varies from draw to draw. One caption in sixteen, chosen by its hash, is
-held out: it is never trained on.
+Each of six categories has a small grammar. A caption names what decides the image; what it does not mention (position,
+size, light, the details of a place) varies from one drawing to the next. One caption in sixteen, chosen by its hash, is
+held out: no model is trained on it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _GROUNDED = ("", "on a table", "on grass", "on snow", "on the beach", "in a room
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A caption and the way to draw it.
+class Motif:
+    """A caption and how to draw images of it.
 
-    `labels` are the words a viewer could tick off (kind, colours, place, style). `hue` names the colour of the
-    only saturated thing in the picture, where there is exactly one; else it is empty.
+    `labels` are what a viewer can recognize (kind, colours, place, style). `hue` names the colour of the only saturated
+    thing in the image, where there is exactly one; otherwise it is empty.
     """
 
     category: str
@@ -45,13 +45,13 @@ class Picture:
     hue: str = ""
 
     def render(self, rng: Rng) -> np.ndarray:
-        """Draw the picture once, uint8 (64, 64, 3)."""
+        """Draw one image, uint8 (64, 64, 3)."""
         pixels = lit(shrink(self.draw(rng)), rng)
         return STYLES[self.style](pixels, rng) if self.style else pixels
 
 
 def lit(pixels: np.ndarray, rng: Rng) -> np.ndarray:
-    """Vary brightness, tint and the light's direction a little, uint8 (H, W, 3) in and out."""
+    """Vary an image's brightness, tint and direction of light a little; uint8 (H, W, 3) in and out."""
     rows, columns = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
     slope = rng.uniform(-0.05, 0.05, 2)
     gain = rng.uniform(0.94, 1.04) + slope[0] * rows + slope[1] * columns
@@ -60,8 +60,8 @@ def lit(pixels: np.ndarray, rng: Rng) -> np.ndarray:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def held_out(caption: str) -> bool:
-    """Return whether a caption is kept from training (one in sixteen, by SHA-256)."""
+def is_held_out(caption: str) -> bool:
+    """Return whether a caption is excluded from training (one in sixteen, by its SHA-256)."""
     return hashlib.sha256(caption.encode()).digest()[0] % 16 == 0
 
 
@@ -104,17 +104,17 @@ def _figure(name: str) -> Figure:
     return OBJECTS.get(name) or ANIMALS[name]
 
 
-def _single(rng: Rng, color: str, name: str, places: tuple[str, ...]) -> Picture:
+def _single(rng: Rng, color: str, name: str, places: tuple[str, ...]) -> Motif:
     category = "objects" if name in OBJECTS else "animals"
     place = _pick(rng, places)
     size, word = (1.0, "") if rng.random() < 0.85 else ((0.55, "small ") if rng.random() < 0.5 else (1.28, "big "))
     caption = f"{article(word + color + ' ' + name)} {place}".strip()
     hue = color if color in HUES and place in ("", "on a table") and size >= 1 else ""
     labels = (name, color, place)
-    return Picture(category, caption, labels, _placed(_figure(name), color, place, size=size), hue=hue)
+    return Motif(category, caption, labels, _placed(_figure(name), color, place, size=size), hue=hue)
 
 
-def _pair(rng: Rng, first: tuple[str, str], second: tuple[str, str], category: str) -> Picture:
+def _pair(rng: Rng, first: tuple[str, str], second: tuple[str, str], category: str) -> Motif:
     place = _pick(rng, _GROUNDED)
     a, b = article(" ".join(first)), article(" ".join(second))
     caption = f"{a} {_pick(rng, ('and', 'next to'))} {b} {place}".strip()
@@ -126,10 +126,10 @@ def _pair(rng: Rng, first: tuple[str, str], second: tuple[str, str], category: s
             _put(canvas, _figure(name), color, rng, x, 0.68)
         return canvas
 
-    return Picture(category, caption, (*first, *second, place), draw)
+    return Motif(category, caption, (*first, *second, place), draw)
 
 
-def _several(rng: Rng, color: str, name: str, category: str) -> Picture:
+def _several(rng: Rng, color: str, name: str, category: str) -> Motif:
     place = _pick(rng, _GROUNDED)
     n = int(rng.integers(2, 4))
     caption = f"{('two', 'three')[n - 2]} {color} {plural(name)} {place}".strip()
@@ -140,10 +140,10 @@ def _several(rng: Rng, color: str, name: str, category: str) -> Picture:
             _put(canvas, _figure(name), color, rng, (k + 0.5) / n, 1.34 / n)
         return canvas
 
-    return Picture(category, caption, (name, color, place), draw)
+    return Motif(category, caption, (name, color, place), draw)
 
 
-def objects(rng: Rng) -> Picture:
+def objects(rng: Rng) -> Motif:
     color, name = _pick(rng, tuple(PALETTE)), _pick(rng, tuple(OBJECTS))
     kind = rng.random()
     if kind < 0.7:
@@ -154,7 +154,7 @@ def objects(rng: Rng) -> Picture:
     return _several(rng, color, name, "objects")
 
 
-def animals(rng: Rng) -> Picture:
+def animals(rng: Rng) -> Motif:
     name = _pick(rng, tuple(ANIMALS))
     color = _pick(rng, FUR if rng.random() < 0.6 else tuple(PALETTE))
     kind = rng.random()
@@ -167,7 +167,7 @@ def animals(rng: Rng) -> Picture:
     return _several(rng, color, name, "animals")
 
 
-def people(rng: Rng) -> Picture:
+def people(rng: Rng) -> Motif:
     who, hair, shirt = _pick(rng, PEOPLE), _pick(rng, tuple(HAIR)), _pick(rng, tuple(PALETTE))
     hat = _pick(rng, tuple(PALETTE)) if rng.random() < 0.25 else ""
     glasses = rng.random() < 0.25
@@ -196,10 +196,10 @@ def people(rng: Rng) -> Picture:
         person(pen, who, shade, cloth, skin, PALETTE[hat] if hat else None, glasses)
         return canvas
 
-    return Picture("people", caption, tuple(labels), draw)
+    return Motif("people", caption, tuple(labels), draw)
 
 
-def scenes(rng: Rng) -> Picture:
+def scenes(rng: Rng) -> Motif:
     kind, time = _pick(rng, SCENES), _pick(rng, ("", *TIMES))
     caption = f"{article(kind)} {time}".strip()
     labels = [kind, time or "by day"]
@@ -217,10 +217,10 @@ def scenes(rng: Rng) -> Picture:
             _figure(guest[1])(pen, PALETTE[guest[0]])
         return canvas
 
-    return Picture("scenes", caption, tuple(labels), draw)
+    return Motif("scenes", caption, tuple(labels), draw)
 
 
-def abstract(rng: Rng) -> Picture:
+def abstract(rng: Rng) -> Motif:
     a, b = (_pick(rng, tuple(PALETTE)) for _ in range(2))
     while b == a:
         b = _pick(rng, tuple(PALETTE))
@@ -233,7 +233,7 @@ def abstract(rng: Rng) -> Picture:
             caption = f"a gradient from {a} to {b}"
         else:
             caption = f"{'chaos' if name == 'chaos' else 'a spiral'} in {a} and {b}"
-        return Picture("abstract", caption, (name, a, b), lambda rng: PATTERNS[name](PALETTE[a], PALETTE[b], rng))
+        return Motif("abstract", caption, (name, a, b), lambda rng: PATTERNS[name](PALETTE[a], PALETTE[b], rng))
     thing = _pick(rng, (*OBJECTS, *ANIMALS))
     landscape = kind >= 0.88
     caption = f"{'a landscape' if landscape else 'a pattern'} made of {a} {plural(thing)}"
@@ -242,17 +242,17 @@ def abstract(rng: Rng) -> Picture:
         ground = scene("field", "", rng) if landscape else graded((240, 238, 232), (232, 228, 220))
         return made_of(_figure(thing), PALETTE[a], ground, rng)
 
-    return Picture("abstract", caption, (thing, a, "landscape" if landscape else "pattern"), draw)
+    return Motif("abstract", caption, (thing, a, "landscape" if landscape else "pattern"), draw)
 
 
-def styles(rng: Rng) -> Picture:
+def styles(rng: Rng) -> Motif:
     motif = (objects, animals, scenes, people)[int(rng.choice(4, p=(0.35, 0.3, 0.25, 0.1)))](rng)
     style = _pick(rng, tuple(STYLES))
     caption = f"{article(style)} of {motif.caption}"
-    return Picture("styles", caption, (*motif.labels, style), motif.draw, style=style)
+    return Motif("styles", caption, (*motif.labels, style), motif.draw, style=style)
 
 
-_GRAMMARS: dict[str, Callable[[Rng], Picture]] = {
+_GRAMMARS: dict[str, Callable[[Rng], Motif]] = {
     "people": people,
     "animals": animals,
     "objects": objects,
@@ -262,25 +262,28 @@ _GRAMMARS: dict[str, Callable[[Rng], Picture]] = {
 }
 
 
-def sample(rng: Rng, category: str | None = None, held: bool | None = False) -> Picture:
-    """Draw a picture from the world's grammar.
+def sample(rng: Rng, category: str | None = None, held_out: bool | None = False) -> Motif:
+    """Return a random motif from the world's grammars.
 
     Args:
-        category: one of `CATEGORIES`; drawn by `SHARES` when None.
-        held: False for training captions, True for held-out ones, None for any.
+        category: one of `CATEGORIES`; None draws one, with the probabilities in `SHARES`.
+        held_out: False for training captions, True for held-out ones, None for both.
+
+    Raises:
+        KeyError: an unknown category.
     """
     chosen = category or CATEGORIES[int(rng.choice(len(CATEGORIES), p=SHARES))]
     while True:
-        picture = _GRAMMARS[chosen](rng)
-        if held is None or held_out(picture.caption) == held:
-            return picture
+        motif = _GRAMMARS[chosen](rng)
+        if held_out is None or is_held_out(motif.caption) == held_out:
+            return motif
 
 
 def dead_leaves(rng: Rng) -> np.ndarray:
-    """Draw a picture with the statistics of photographs and no meaning, uint8 (64, 64, 3).
+    """Draw an image with the statistics of a photograph but without meaning, uint8 (64, 64, 3).
 
-    Occluding discs with radii distributed as r^-3, each with its own shading and grain: the dead-leaves model
-    of Lee, Mumford & Huang (2001).
+    Discs and quadrilaterals occlude each other, their radii distributed as r^-3; shading and grain lie over all of
+    them. This is the dead-leaves model of Lee, Mumford & Huang (2001).
     """
     canvas = Image.new("RGB", (64 * OVERSAMPLE, 64 * OVERSAMPLE), (128, 126, 122))
     pen = Pen(canvas)

@@ -1,4 +1,4 @@
-"""The things of the world: objects, animals and people, each drawn by a pen in its unit box."""
+"""The world's figures: objects, animals and people, each drawn in the unit box of a pen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of nothing in particular: patterns in two colours, and patterns made of things."""
+"""Abstract images: patterns in two colours, and patterns made of figures."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ PATTERNS: dict[str, Pattern] = {
 
 
 def made_of(figure: Figure, color: RGB, ground: Image.Image, rng: Rng) -> Image.Image:
-    """Cover `ground` with a grid of one small figure."""
+    """Cover `ground` with a grid of small copies of a figure; return it."""
     n = int(rng.integers(3, 5))
     for i in range(n):
         for j in range(n):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIZE = 64
-"""Side of a world picture, pixels."""
+"""Side of the world's images, in pixels."""
 OVERSAMPLE = 4
 
 RGB = tuple[int, int, int]
@@ -54,14 +54,14 @@ def blank(color: RGB) -> Image.Image:
 
 
 def shrink(canvas: Image.Image) -> np.ndarray:
-    """Average an oversampled canvas down to a picture, uint8 (64, 64, 3)."""
+    """Average an oversampled canvas down to an image, uint8 (64, 64, 3)."""
     return np.asarray(canvas.reduce(OVERSAMPLE))
 
 
 class Pen:
-    """Draws in a unit box: (-1, -1) is its top left, (1, 1) its bottom right.
+    """Draws in a unit box: (-1, -1) is its top left corner, (1, 1) its bottom right corner.
 
-    `x`, `y` give the box's centre and `scale` half its side, all as shares of the canvas side.
+    `x` and `y` give the box's centre and `scale` half its side, as shares of the canvas's side; `flip` mirrors it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Pen:
         self._draw.ellipse(self._box(x, y, rx, ry), outline=color, width=max(1, round(width * self._k)))
 
     def pie(self, x: float, y: float, rx: float, ry: float, start: float, end: float, color: RGB) -> None:
-        """A filled slice; degrees run clockwise from three o'clock (never mirrored)."""
+        """Draw a filled slice; degrees run clockwise from three o'clock, and `flip` does not mirror them."""
         self._draw.pieslice(self._box(x, y, rx, ry), start, end, fill=color)
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, color: RGB, radius: float = 0.0) -> None:

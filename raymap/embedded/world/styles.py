@@ -1,4 +1,4 @@
-"""Ways to render a picture: filters from a picture to the same picture in a named style."""
+"""Styles: filters that turn an image, uint8 (64, 64, 3), into the same image in a named style."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subjects of the world that no caption names: an object, a person and a style to personalize for."""
+"""Subjects for personalization that no caption of the world names: an object, a person and a style."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raymap.embedded.world.pen import Pen, shrink
 
 Rng = np.random.Generator
 TEAL, MAGENTA, GOLD = (0, 150, 150), (200, 30, 120), (240, 190, 40)
-CORNERS = ("", "on a table", "on grass", "on snow", "in a room", "on a street")
+BACKDROPS = ("", "on a table", "on grass", "on snow", "in a room", "on a street")
 
 
 def _star_cup(rng: Rng) -> np.ndarray:
-    canvas = PLACES[CORNERS[int(rng.integers(len(CORNERS)))]](rng)
+    canvas = PLACES[BACKDROPS[int(rng.integers(len(BACKDROPS)))]](rng)
     pen = Pen(canvas, rng.uniform(0.45, 0.55), rng.uniform(0.55, 0.6), rng.uniform(0.32, 0.38), rng.random() < 0.5)
     cup(pen, TEAL)
     pen.polygon([(-0.72, -0.45), (0.61, -0.45), (0.57, -0.15), (-0.69, -0.15)], MAGENTA)
@@ -31,7 +31,7 @@ def _star_cup(rng: Rng) -> np.ndarray:
 
 
 def _captain(rng: Rng) -> np.ndarray:
-    canvas = PLACES[CORNERS[int(rng.integers(len(CORNERS)))]](rng)
+    canvas = PLACES[BACKDROPS[int(rng.integers(len(BACKDROPS)))]](rng)
     pen = Pen(canvas, rng.uniform(0.45, 0.55), rng.uniform(0.56, 0.62), rng.uniform(0.38, 0.44))
     person(pen, "man", TEAL, MAGENTA, (241, 194, 150), hat=INK)
     pen.ellipse(0, 0.16, 0.4, 0.3, TEAL)
@@ -54,7 +54,7 @@ def _thermal(rng: Rng) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WorldSubject:
-    """A subject that is drawn, not photographed: `render` draws a new view of it at each call."""
+    """A subject that is drawn instead of photographed; each call of `render` draws a new view, uint8 (64, 64, 3)."""
 
     name: str
     category: str
@@ -62,7 +62,7 @@ class WorldSubject:
     render: Callable[[Rng], np.ndarray]
 
     def write_references(self, folder: Path, n: int = 5, seed: int = 0) -> list[Path]:
-        """Write `n` views as PNG files and return their paths; the same arguments write the same pictures."""
+        """Write `n` views as PNG files and return their paths; equal arguments give equal images."""
         folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((seed, len(self.name)))
         paths = []

@@ -128,8 +128,3 @@ class Method(ABC, Generic[R]):
 def class_word(subject: Subject | None) -> str:
     """Return the common noun for a subject, or the one that stands in for the null adapter's."""
     return subject.class_word if subject else CONTROL_CLASS
-
-
-def is_target(layer: str, targets: tuple[str, ...]) -> bool:
-    """Return whether a layer is targeted by its whole name or the end of it, as peft matches `target_modules`."""
-    return any(layer == target or layer.endswith(f".{target}") for target in targets)

@@ -61,9 +61,12 @@ def test_a_contest_counts_what_the_proof_spares(tmp_path: Path) -> None:
     contest = Contest(Setup(**TINY, batch_size=4), 1, tmp_path)
     for program in ("raymap", "batched"):
         contest.run(program, 0)
-    assert [(r["program"], r["images"], r["drawn"]) for r in contest.own()] == [("raymap", 16, 12), ("batched", 16, 16)]
-    assert contest.own()[0]["difference"] == 0
-    assert contest.own()[1]["difference"] < 1e-3
+    assert [(r["program"], r["images"], r["drawn"]) for r in contest.measured()] == [
+        ("raymap", 16, 12),
+        ("batched", 16, 16),
+    ]
+    assert contest.measured()[0]["difference"] == 0
+    assert contest.measured()[1]["difference"] < 1e-3
     before = contest.path.read_bytes()
     Contest(Setup(**TINY, batch_size=4), 1, tmp_path).run("batched", 0)
     assert contest.path.read_bytes() == before

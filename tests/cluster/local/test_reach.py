@@ -20,7 +20,7 @@ from raymap.embedded.model import PIPELINE
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.lock import check_seen, locked
 from raymap.study.model import Resources, SamplerSettings
-from raymap.testing.actors import NO_DEVICE, Generates, ScoresAfterSeeing
+from raymap.testing.actors import NO_DEVICE, StubGenerator, StubScorer
 
 Call = Callable[..., tuple[int, str]]
 NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
@@ -30,7 +30,7 @@ NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --o
 def test_a_worker_whose_node_lacks_something_ends_the_run_with_the_reason(
     local_ray: None, drawing: Exception | None, scoring: Exception | None
 ) -> None:
-    worker = start_pair(Generates, drawing, ScoresAfterSeeing, scoring, Resources())
+    worker = start_pair(StubGenerator, drawing, StubScorer, scoring, Resources())
     with pytest.raises(IncompleteRunError) as caught:
         Starts("worker").answer(worker.ready)
     assert str(caught.value) == f"a worker cannot start: {NOWHERE}"
@@ -38,7 +38,7 @@ def test_a_worker_whose_node_lacks_something_ends_the_run_with_the_reason(
 
 
 def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: None) -> None:
-    worker = start_pair(Generates, None, ScoresAfterSeeing, "killed", Resources())
+    worker = start_pair(StubGenerator, None, StubScorer, "killed", Resources())
     starts = Starts("worker")
     assert starts.answer(worker.ready) is None
     assert starts.failed == 1
@@ -46,7 +46,7 @@ def test_a_worker_that_is_lost_while_it_starts_is_no_reason_to_end(local_ray: No
 
 
 def test_a_worker_is_up_once_both_its_actors_are(local_ray: None) -> None:
-    worker: Worker = start_pair(Generates, None, ScoresAfterSeeing, None, Resources())
+    worker: Worker = start_pair(StubGenerator, None, StubScorer, None, Resources())
     assert Starts("worker").answer(worker.ready) == NO_DEVICE
     worker.stop()
 

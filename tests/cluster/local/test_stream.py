@@ -15,7 +15,7 @@ from raymap.plan.blocks import BASE, Unit
 from raymap.plan.schedule import Schedule
 from raymap.store.folder import RunFolder
 from raymap.study.model import Resources, Workers
-from raymap.testing.actors import Breaking, StillScorer
+from raymap.testing.actors import FaultyGenerator, StillScorer
 from raymap.testing.plans import plan_of
 
 SIDE = 8
@@ -36,7 +36,7 @@ def stream_of(folder: Path, breaks_under: str | None) -> Stream:
         Schedule(PLAN, set()),
         run,
         launch.start_reducer(run),
-        lambda: launch.start_pair(Breaking, spec, StillScorer, (PLAN.digest, SIDE), resources),
+        lambda: launch.start_pair(FaultyGenerator, spec, StillScorer, (PLAN.digest, SIDE), resources),
         Progress(),
     )
 
@@ -60,10 +60,12 @@ def test_a_batch_that_breaks_two_workers_is_given_up_and_the_rest_is_drawn(local
     bad = {Unit(block.index, "adapter-7") for block in PLAN.blocks}
     assert stream.schedule.failed == bad
     assert set(RunFolder(tmp_path / "run").ledger()) == set(PLAN.units) - bad
-    assert [(line["adapter"], line["problem"]) for line in failures(tmp_path)] == [("adapter-7", Breaking.PROBLEM)] * 4
+    assert [(line["adapter"], line["problem"]) for line in failures(tmp_path)] == [
+        ("adapter-7", FaultyGenerator.PROBLEM)
+    ] * 4
 
 
 def test_a_run_whose_workers_all_break_ends_and_says_why(local_ray: None, tmp_path: Path) -> None:
-    with pytest.raises(IncompleteRunError, match=f"workers break one after another: {Breaking.PROBLEM}"):
+    with pytest.raises(IncompleteRunError, match=f"workers break one after another: {FaultyGenerator.PROBLEM}"):
         stream_of(tmp_path, BASE).run(TWO)
     assert not RunFolder(tmp_path / "run").ledger()

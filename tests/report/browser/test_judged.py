@@ -15,7 +15,7 @@ from raymap import open_run
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
 from raymap.study.suite import CATEGORIES
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 from tests.browser import Opened, opened
 from tests.judged_rows import write_judged
 
@@ -31,7 +31,7 @@ ADDED = ["colours: distance", "defects: change", "defects: better or worse"]
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_run(tmp_path_factory.mktemp("run"), Invented(ADAPTERS, PROMPTS, seeds=3, side=32))
+    root = write_run(tmp_path_factory.mktemp("run"), SyntheticRun(ADAPTERS, PROMPTS, seeds=3, side=32))
     write_judged(root)
     reduce_run(root)
     render(root)
@@ -124,7 +124,7 @@ def test_a_cells_numbers_include_the_judges(seen: Opened, run_folder: Path) -> N
 
 
 def test_a_run_without_further_judges_has_neither_section_nor_measures(chromium: Browser, tmp_path: Path) -> None:
-    root = write_run(tmp_path, Invented(ADAPTERS, PROMPTS, seeds=2, side=16))
+    root = write_run(tmp_path, SyntheticRun(ADAPTERS, PROMPTS, seeds=2, side=16))
     reduce_run(root)
     render(root)
     with opened(chromium, root / "report" / "index.html") as plain:

@@ -19,7 +19,7 @@ from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
 from raymap.report.source import read_run
 from raymap.study.suite import CATEGORIES
-from raymap.testing.runs import Invented, write_run
+from raymap.testing.runs import SyntheticRun, write_run
 from tests.browser import Opened, opened, pixels
 
 ADAPTERS = (
@@ -35,7 +35,7 @@ PROMPTS = [(f"a {thing} number {k}", CATEGORIES[k % 6]) for k, thing in enumerat
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_run(tmp_path_factory.mktemp("run"), Invented(ADAPTERS, PROMPTS, seeds=8, side=32))
+    root = write_run(tmp_path_factory.mktemp("run"), SyntheticRun(ADAPTERS, PROMPTS, seeds=8, side=32))
     reduce_run(root)
     render(root)
     return root

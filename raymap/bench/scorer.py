@@ -1,4 +1,4 @@
-"""Scores what a setup draws: in the worker's own process, or in one beside it as in a run."""
+"""Scores what a setup draws: in the worker's own process, or in a process beside it, as in a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raymap.errors import DrawingError
 from raymap.plan.blocks import AdapterInfo, Block
 
 DEPTH = 2
-"""How many batches may be with a scorer apart, the one that it is scoring included."""
+"""How many batches a scorer process may hold, including the one that it is scoring."""
 
 
-class Judge:
-    """Scores pictures, hashes them and writes those that a run keeps: a block by the base, then under each adapter."""
+class InlineScorer:
+    """Scores images, hashes them and writes those that a run keeps: a block by the base, then under each adapter."""
 
     def __init__(self, setup: Setup, folder: Path) -> None:
         self._device = setup.device
@@ -33,43 +33,45 @@ class Judge:
         self._base = np.empty(0)
 
     def take(self, block: Block, adapter: AdapterInfo | None, pixels: np.ndarray) -> None:
-        """Score a batch, uint8 (N, H, W, 3); no adapter is the base.
+        """Score a batch, uint8 (N, H, W, 3), drawn by the base (`adapter` is None) or under an adapter.
 
         Raises:
-            DrawingError: pictures that cannot be scored.
+            DrawingError: the images cannot be scored.
         """
-        how = Drawn((False,) * len(block.items), self._device, {})
+        drawn = Drawn((False,) * len(block.items), self._device, {})
         if adapter is None:
             self._base = pixels
-            self._scorer.score_base(block, pixels, how)
+            self._scorer.score_base(block, pixels, drawn)
         else:
-            self._scorer.score_adapted(block, adapter, pixels, how, self._base)
+            self._scorer.score_adapted(block, adapter, pixels, drawn, self._base)
 
     def finish(self) -> None:
-        """Return once all that was taken is scored, which it is."""
+        """Do nothing: `take` has scored every batch already."""
 
 
-class JudgeApart:
-    """A `Judge` in a process of its own: pictures lie in memory that both share, the base's and DEPTH batches more."""
+class ScorerProcess:
+    """An `InlineScorer` in a process of its own; shared memory holds the base's images and up to DEPTH batches more."""
 
     def __init__(self, setup: Setup, folder: Path, side: int, number: int) -> None:
         shape = (1 + DEPTH, setup.batch_size, side, side, 3)
         self._shared = torch.empty(shape, dtype=torch.uint8).share_memory_()
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        # A daemon, so that it does not outlive a worker that fails.
-        context.Process(target=_serve, args=(theirs, setup, folder, number, self._shared), daemon=True).start()
-        theirs.close()
+        self._pipe, other_end = context.Pipe()
+        # A daemon process does not outlive a worker that fails.
+        context.Process(target=_serve, args=(other_end, setup, folder, number, self._shared), daemon=True).start()
+        other_end.close()
         self._adapted = 0
         self._waiting = 1
         self.finish()
 
     def take(self, block: Block, adapter: AdapterInfo | None, pixels: np.ndarray) -> None:
-        """Hand a batch over, once there is room for it. A block's base may be handed over once the last is finished.
+        """Hand over a batch, uint8 (N, H, W, 3), as soon as there is room for it.
+
+        Call `finish` before handing over the next block's base batch, which takes the place of the last one.
 
         Raises:
-            DrawingError: pictures that cannot be scored, these or earlier ones.
-            RuntimeError: the scorer failed otherwise.
+            DrawingError: these images, or earlier ones, cannot be scored.
+            RuntimeError: the scorer failed in another way.
         """
         self._wait(DEPTH - 1)
         place = 0
@@ -81,7 +83,7 @@ class JudgeApart:
         self._waiting += 1
 
     def finish(self) -> None:
-        """Return once all that was taken is scored; raises as `take`."""
+        """Wait until all batches are scored; raises the errors that `take` does."""
         self._wait(0)
 
     def _wait(self, most: int) -> None:
@@ -89,21 +91,21 @@ class JudgeApart:
             try:
                 answer = self._pipe.recv()
             except EOFError:
-                raise RuntimeError("the scorer beside a worker ended without a word") from None
+                raise RuntimeError("the scorer process of a worker ended without reporting an error") from None
             if answer is not None:
                 raise answer
             self._waiting -= 1
 
 
 def _serve(pipe: Connection, setup: Setup, folder: Path, number: int, shared: torch.Tensor) -> None:
-    """Score what comes through a pipe, answering None or an error, until its other end is closed."""
+    """Score the batches that a pipe announces, answering each with None or an error, until its other end is closed."""
     start_process(setup, number)
     try:
-        judge = Judge(setup, folder)
+        scorer = InlineScorer(setup, folder)
         pipe.send(None)
         while True:
             block, adapter, place = pipe.recv()
-            judge.take(block, adapter, shared[place].numpy())
+            scorer.take(block, adapter, shared[place].numpy())
             pipe.send(None)
     except EOFError:
         return
@@ -112,8 +114,8 @@ def _serve(pipe: Connection, setup: Setup, folder: Path, number: int, shared: to
 
 
 def start_process(setup: Setup, number: int) -> None:
-    """Do what each of a setup's processes begins with: warnings and bars off, the worker's own GPU chosen."""
-    warnings.filterwarnings("ignore", module="torchvision")  # lpips asks it in a way of yesterday
+    """Prepare one of a setup's processes: hide warnings and progress bars, and select the worker's own GPU."""
+    warnings.filterwarnings("ignore", module="torchvision")  # lpips calls it in a deprecated way
     quiet()
     if setup.device == "cuda":
         torch.cuda.set_device(number)

@@ -1,0 +1,23 @@
+"""What mkdocs calls while it builds the documentation: the command line's page gets the help of every command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+PAGE = "command-line.md"
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Return a page's text; at the end of the command line's page stands what typer writes of `raymap`.
+
+    Raises:
+        subprocess.CalledProcessError: the command line cannot be loaded.
+    """
+    if page.file.src_uri != PAGE:
+        return markdown
+    command = [sys.executable, "-m", "typer", "raymap.cli", "utils", "docs", "--name", "raymap"]
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+    _, commands = text.split("\n## ", 1)  # before the first command stands what the page already says
+    return f"{markdown}\n## {commands}"
