@@ -1,10 +1,10 @@
-"""Images per second that the driver, shared memory and the commits can carry: actors that do no arithmetic.
+"""Measures how many images per second driver, shared memory and commits can carry, with actors that do no arithmetic.
 
-    python -m benchmarks.driver [--side 512] [--batch 32] [--images 40000] [--workers 2]
+    python -m benchmarks.driver [--side 512] [--batch 30] [--images 40000] [--workers 2]
 
-Generators hand out real uint8 batches, which Ray copies into shared memory; scorers map them, touch every page and
-return real rows; the reducer writes and syncs files and ledger lines. The first two seconds of drawing are warm-up.
-Shown are images per second and the driver's resident memory when a hundredth of the images were done and at the end.
+Generators return real uint8 batches, which Ray copies into shared memory. Scorers map them, touch every page and return
+real rows. The reducer writes and syncs files and ledger lines. The first two seconds of drawing are a warm-up. The
+output has images per second and the driver's resident memory, after a hundredth of the images and at the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WARM_S = 2.0
 
 @dataclass
 class Watch(Progress):
-    """Counts images, and the driver's memory, in place of a display; what it keeps does not grow."""
+    """Counts images and records the driver's memory, in place of a display; its own size does not grow."""
 
     total: int
     done: int = 0
@@ -58,18 +58,18 @@ class Watch(Progress):
 
     @property
     def rate(self) -> float:
-        """Images per second after warm-up."""
+        """Images per second after the warm-up."""
         begin, before = self.warm
         return (self.done - before) / (self.last - begin)
 
 
 def main() -> None:
-    """Print the rate, the driver's memory and where its time went."""
+    """Print the rate, the driver's memory and, with --profile, where its time goes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=30)
-    parser.add_argument("--images", type=int, default=40_000)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--side", type=int, default=512, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, default=30, help="images per batch")
+    parser.add_argument("--images", type=int, default=40_000, help="number of images, at least")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers")
     parser.add_argument("--profile", action="store_true", help="show where the driver's own time goes")
     args = parser.parse_args()
     plan = plan_of(args.images, args.batch)
@@ -98,7 +98,7 @@ def main() -> None:
     console.print(f"{total} images of {args.side}x{args.side} in batches of {args.batch}, {args.workers} workers:")
     console.print(f"{watch.rate:.0f} images/s after warm-up; {files} score files", highlight=False)
     console.print(
-        f"driver memory: {watch.memory['early'] / 2**20:.0f} MiB at {total // 100} images, "
+        f"driver's memory: {watch.memory['early'] / 2**20:.0f} MiB at {total // 100} images, "
         f"{watch.memory['end'] / 2**20:.0f} MiB at the end ({growth:+.1%})",
         highlight=False,
     )

@@ -1,10 +1,10 @@
-"""How long do the statistics of many score rows take, in how much memory, and how do both grow?
+"""Measures how long the statistics of many score rows take, how much memory they need, and how both grow.
 
     python -m benchmarks.statistics [--rows 100000 1000000 10000000] [--keep DIR]
 
-Every size is a run folder of invented scores (raymap/testing/large_runs.py). A process of its own reduces each folder
-to map.arrow, shifts.arrow and statistics.json. Shown are its wall time, the processor time of all its threads, and its
-peak resident memory. The growth is the exponent b of processor time ~ rows^b from the size before.
+Every size is a run folder of synthetic scores (raymap/testing/large_runs.py). A process of its own reduces each folder
+to map.arrow, shifts.arrow and statistics.json. The table has its wall time, the processor time of all its threads and
+its peak resident memory. The growth is the exponent b of processor time ~ rows^b since the size before.
 """
 
 from __future__ import annotations

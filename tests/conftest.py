@@ -18,6 +18,8 @@ from tests.commands import Ended, raymap_command
 from tests.once import made_once
 from tests.small_study import small_study
 
+pytest_plugins = ("tests.browser",)
+
 TESTS = Path(__file__).parent
 MARKERS = ("slow", "ray", "browser")
 """A folder with one of these names gives its name to all tests in it as their marker."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from raymap.plan.blocks import BASE
 from raymap.scoring.judges import JudgeInfo
 from raymap.store.folder import RunFolder, arrow_bytes
-from raymap.store.schema import JUDGED, JUDGES, stamped
+from raymap.store.schema import DECLARED, JUDGED, stamped
 
 INFOS = (
     JudgeInfo("colours", "pair", "3", "share of pixels", False),
@@ -25,7 +25,7 @@ INFOS = (
 def judged_table(rows: list[dict[str, Any]], infos: tuple[JudgeInfo, ...] = INFOS, digest: str = "made up") -> pa.Table:
     """Return rows as a table of schema JUDGED; a column that a row leaves out is null."""
     stamp = stamped(JUDGED, digest)
-    schema = stamp.with_metadata({**stamp.metadata, JUDGES: json.dumps([asdict(info) for info in infos])})
+    schema = stamp.with_metadata({**stamp.metadata, DECLARED: json.dumps([asdict(info) for info in infos])})
     whole = [dict.fromkeys(JUDGED.names) | row for row in rows]
     return pa.Table.from_pylist(whole, schema)
 

@@ -6,6 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import pytest
 
 import tests
 
@@ -41,3 +44,8 @@ def example_module() -> ModuleType:
     module = ModuleType("judges_of_the_guide")
     exec(compile(example("python"), str(GUIDE), "exec"), module.__dict__)
     return module
+
+
+def near(*values: float | None) -> tuple[Any, ...]:
+    """Return what the values of a row in float32 equal; a value that is not there must not be there."""
+    return tuple(None if value is None else pytest.approx(value, rel=1e-6) for value in values)

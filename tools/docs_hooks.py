@@ -9,7 +9,7 @@ from typing import Any
 PAGE = "command-line.md"
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **given: Any) -> str:
     """Return a page's text; at the end of the command line's page stands what typer writes of `raymap`.
 
     Raises:
@@ -19,5 +19,5 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return markdown
     command = [sys.executable, "-m", "typer", "raymap.cli", "utils", "docs", "--name", "raymap"]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
-    _, commands = text.split("\n## ", 1)  # before the first command stands what the page already says
+    commands = text.split("\n## ", 1)[1]  # before the first command stands what the page already says
     return f"{markdown}\n## {commands}"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from raymap.errors import DrawingError
 from raymap.plan.blocks import BASE, Block, Item
 from raymap.scoring.judges import judge_infos, load_judge
-from raymap.store.schema import JUDGED, JUDGES, stamped
+from raymap.store.schema import DECLARED, JUDGED, stamped
 
 
 class Judges:
@@ -29,7 +29,7 @@ class Judges:
         self._pair: dict[str, Any] = {info.name: judge for info, judge in judges.items() if info.kind == "pair"}
         self._prompt: dict[str, Any] = {info.name: judge for info, judge in judges.items() if info.kind == "prompt"}
         stamp = stamped(JUDGED, digest)
-        self._schema = stamp.with_metadata({**stamp.metadata, JUDGES: json.dumps([asdict(info) for info in infos])})
+        self._schema = stamp.with_metadata({**stamp.metadata, DECLARED: json.dumps([asdict(info) for info in infos])})
 
     def scores(self, items: tuple[Item, ...], pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Return each prompt judge's scores of images, float32 (N,), by the judge's name."""

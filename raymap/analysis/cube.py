@@ -13,7 +13,7 @@ from raymap.study.subject import OWN_CATEGORY
 
 @dataclass(frozen=True)
 class Cube:
-    """One measure of every (prompt, subject, method), float64 (P, S, M), NaN where there is no such adapter or cell."""
+    """One measure of every prompt, subject and method, float64 (P, S, M); NaN without such an adapter or cell."""
 
     values: np.ndarray
     prompts: tuple[str, ...]
@@ -23,7 +23,7 @@ class Cube:
     methods: tuple[str, ...]
 
     def over_methods(self) -> np.ndarray:
-        """Return means over each subject's methods, (P, S); NaN where one that the subject has lacks the cell."""
+        """Return means over each subject's methods, (P, S); NaN where any method of the subject lacks the cell."""
         has = ~np.isnan(self.values).all(axis=0)  # (S, M)
         total = np.where(has, self.values, 0.0).sum(axis=2)
         n = has.sum(axis=1)
@@ -38,22 +38,23 @@ class Cube:
         return Group(np.flatnonzero(np.isin(self.prompt_categories, sorted(categories))), weight)
 
     def columns(self, category: str, weight: float = 1.0, having: np.ndarray | None = None) -> Group:
-        """Return the subjects of a category; with `having` (P, S), only those with any cell there."""
+        """Return the subjects of a category; with `having` (P, S), only subjects that have a cell there."""
         chosen = self.subject_categories == category
         if having is not None:
             chosen = chosen & ~np.isnan(having).all(axis=0)
         return Group(np.flatnonzero(chosen), weight)
 
     def non_target(self, *subject_categories: str) -> set[str]:
-        """Return the prompt categories that are no target of these subject categories."""
+        """Return the prompt categories that are not a target of any of these subject categories."""
         return set(self.prompt_categories.tolist()) - {OWN_CATEGORY.get(c, "") for c in subject_categories}
 
 
 def cubes_of(cells: pl.DataFrame, *measures: str) -> list[Cube]:
-    """Arrange columns of the map (controls left out by the caller) as arrays.
+    """Arrange columns of the map as arrays, one cube per column.
 
     Args:
-        cells: rows of schema MAP; a further adapter of one (subject, category, method) is a subject of its own.
+        cells: rows of schema MAP without controls. A second adapter of the same subject, subject category and method
+            counts as a subject of its own.
     """
     own = ["subject", "subject_category", "nth"]
     nth = pl.col("adapter").rank("dense").over("subject", "subject_category", "method")

@@ -1,32 +1,35 @@
-"""What is no effect: re-seeding the base (the noise floor, and one matched to a mean over seeds), identity controls.
+"""What counts as no effect: what re-seeding the base does (the noise floor), and what identity controls show.
 
 The paper's floor is a percentile of *single* seed pairs, while a cell is a *mean* over K seeds, which spreads √K times
 less. The matched threshold of a prompt is the 95 % upper prediction limit for a mean of K of its seed pairs,
 
     m + t(0.95, df) · s · √(1/K + 1/n),
 
-m the mean of its own n pairs, s² the variance of pairs within prompts, pooled over all prompts with df degrees of
-freedom (Hahn & Meeker 1991, Statistical Intervals, chapter 4). It takes the means for normal and s for common to the
-prompts. Up to five seeds a prompt's three pairs share seeds, so that s is somewhat too small.
+where m is the mean of the prompt's own n pairs and s² the variance of pairs within prompts, pooled over all prompts
+with df degrees of freedom (Hahn & Meeker 1991, Statistical Intervals, chapter 4). This assumes normal means and an s
+that all prompts have in common. With up to five seeds the three pairs of a prompt share seeds, so s is slightly too
+small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.map import CONTROL, PERCENTILE, NoiseFloor, measured
+from raymap.analysis.estimates import PairsMean, Percentile
+from raymap.analysis.map import PERCENTILE, NoiseFloor, measured
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
+from raymap.analysis.statistics import FloorSummary, IdentityControl, MatchedFloor
+from raymap.study.methods.method import CONTROL
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
 OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
-MEASURES = ("e_sem", "e_per")
 NO_PAIRS = "noise.arrow holds no finite seed pair"
 SINGLE_PAIRS = "every prompt has a single seed pair: no spread within prompts"
 NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
@@ -34,7 +37,10 @@ NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
 
 @dataclass(frozen=True)
 class Pairs:
-    """One measure of the base's seed pairs: `prompts` ascending, values float64, prompt by prompt from `starts`."""
+    """One measure of the base's seed pairs: float64 `values` prompt by prompt, those of each prompt from its start on.
+
+    `prompts` are ascending; `counts` holds how many pairs each has.
+    """
 
     prompts: tuple[str, ...]
     values: np.ndarray
@@ -43,18 +49,21 @@ class Pairs:
 
     @property
     def means(self) -> np.ndarray:
-        """Each prompt's mean, (P,)."""
+        """The mean of each prompt's pairs, (P,)."""
         return np.add.reduceat(self.values, self.starts) / self.counts if len(self.starts) else np.empty(0)
 
     @property
     def spread(self) -> tuple[float, int]:
-        """Standard deviation of single pairs within prompts, and its degrees of freedom (0: unknown, NaN)."""
+        """The standard deviation of single pairs within prompts and its degrees of freedom (NaN and 0 if unknown)."""
         df = int((self.counts - 1).sum())
         residuals = self.values - np.repeat(self.means, self.counts)
         return (float(np.sqrt((residuals**2).sum() / df)) if df else float("nan")), df
 
     def matched(self, at: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """Return matched thresholds (n,) for means over `seeds` (n,) of prompts numbered `at` (n,; -1: has no pair)."""
+        """Return the matched thresholds (n,) for means over `seeds` (n,) seeds of the prompts numbered `at` (n,).
+
+        The number -1 stands for a prompt without seed pairs, whose threshold is NaN.
+        """
         s, df = self.spread
         if not df:
             return np.full(len(at), np.nan)
@@ -64,7 +73,7 @@ class Pairs:
 
 
 def pairs_of(noise: pl.DataFrame, measure: str) -> Pairs:
-    """Return a measure of all seed pairs (schema NOISE) that are finite."""
+    """Return one measure of all seed pairs (schema NOISE) for which it is finite."""
     held = noise.select("prompt_id", pl.col(measure).cast(pl.Float64)).filter(pl.col(measure).is_finite())
     held = held.sort("prompt_id", maintain_order=True)
     sizes = held.group_by("prompt_id", maintain_order=True).len()
@@ -73,9 +82,9 @@ def pairs_of(noise: pl.DataFrame, measure: str) -> Pairs:
 
 
 def percentile_interval(pairs: Pairs) -> tuple[float, float] | None:
-    """Return the bootstrap interval of the pairs' 95th percentile, whole prompts resampled; None with one prompt.
+    """Return the bootstrap interval of the pairs' 95th percentile, resampling whole prompts; None with one prompt.
 
-    A resample's percentile is that of every prompt's pairs as often as it was drawn (linear interpolation).
+    The percentile of a resample, linearly interpolated, counts the pairs of a prompt as often as the prompt was drawn.
     """
     if len(pairs.prompts) < 2:
         return None
@@ -92,35 +101,34 @@ def percentile_interval(pairs: Pairs) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> dict[str, Any]:
-    """Return what statistics.json says of the noise floor.
+def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> FloorSummary:
+    """Return what statistics.json says about the noise floor.
 
     Args:
         noise: schema NOISE.
         seeds: K of a complete cell, for the matched thresholds.
     """
-    held = {measure: pairs_of(noise, measure) for measure in MEASURES}
-    result: dict[str, Any] = {"pairs": len(held["e_sem"].values)}
-    for measure, tau in zip(MEASURES, (floor.tau_sem, floor.tau_per), strict=True):
-        result[f"tau_{measure[2:]}"] = None if tau is None else percentile_estimate(held[measure], tau)
-    for measure in MEASURES:
-        means = held[measure].means
-        one = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
-        method = (
-            "none" if one["low"] is None else f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
-        )
-        result[f"mean_{measure}"] = one | {"values": len(held[measure].values), "method": method}
-    result["matched"] = {measure: _matched(held[measure], seeds) for measure in MEASURES} | {
-        "note": "a cell is a mean over seeds and spreads less than single pairs; a prompt's matched threshold is the "
-        "95 % prediction limit for a mean over as many seed pairs as the cell has seeds, around the prompt's own pairs "
-        "(shifts.arrow holds each cell's)"
+    sem, per = (pairs_of(noise, measure.name) for measure in BASIC)
+    pairs = len(sem.values)
+    return {
+        "pairs": pairs,
+        "tau_sem": None if floor.tau_sem is None else percentile_estimate(sem, floor.tau_sem),
+        "tau_per": None if floor.tau_per is None else percentile_estimate(per, floor.tau_per),
+        "mean_e_sem": _mean(sem),
+        "mean_e_per": _mean(per),
+        "matched": {
+            "e_sem": _matched(sem, seeds),
+            "e_per": _matched(per, seeds),
+            "note": "a cell is a mean over seeds and spreads less than single pairs; a prompt's matched threshold is "
+            "the 95 % prediction limit for a mean over as many seed pairs as the cell has seeds, around the prompt's "
+            "own pairs (shifts.arrow holds each cell's)",
+        },
+        "note": "95th percentiles of single pairs of base seeds; the map's cells are means over seeds",
+        "reason": None if pairs else NO_PAIRS,
     }
-    result["note"] = "95th percentiles of single pairs of base seeds; the map's cells are means over seeds"
-    result["reason"] = None if result["pairs"] else NO_PAIRS
-    return result
 
 
-def percentile_estimate(pairs: Pairs, tau: float) -> dict[str, Any]:
+def percentile_estimate(pairs: Pairs, tau: float) -> Percentile:
     """Return the 95th percentile `tau` of seed pairs as an estimate, with its bootstrap interval over prompts."""
     low, high = percentile_interval(pairs) or (None, None)
     reason = "one prompt has no spread between prompts" if low is None else None
@@ -128,35 +136,48 @@ def percentile_estimate(pairs: Pairs, tau: float) -> dict[str, Any]:
             "method": BOOTSTRAP, "reason": reason}  # fmt: skip
 
 
-def _matched(pairs: Pairs, seeds: int) -> dict[str, Any]:
-    s, df = pairs.spread
-    known = {"seeds": seeds, "prompts": len(pairs.prompts), "pairs": len(pairs.values), "df": df}
-    if not df or seeds < 1:
+def _mean(pairs: Pairs) -> PairsMean:
+    """Return the mean over prompts of the means of their pairs."""
+    means = pairs.means
+    held = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
+    held["method"] = "none" if held["low"] is None else OF_MEANS
+    return {**held, "values": len(pairs.values)}
+
+
+def _matched(pairs: Pairs, seeds: int) -> MatchedFloor:
+    """Return the thresholds for means over `seeds` seeds, or the reason why there are none."""
+    spread, df = pairs.spread
+    sd, median, lowest, highest, reason = None, None, None, None, None
+    if df and seeds:
+        thresholds = pairs.matched(np.arange(len(pairs.prompts)), np.full(len(pairs.prompts), seeds))
+        sd, median = spread, float(np.median(thresholds))
+        lowest, highest = float(thresholds.min()), float(thresholds.max())
+    else:
         reason = "no cell has a seed" if df else SINGLE_PAIRS if len(pairs.values) else NO_PAIRS
-        return {"median": None, "lowest": None, "highest": None, "sd_pair": None, **known, "reason": reason}
-    every = np.arange(len(pairs.prompts))
-    taus = pairs.matched(every, np.full(len(every), seeds))
-    return {"median": float(np.median(taus)), "lowest": float(taus.min()), "highest": float(taus.max()),
-            "sd_pair": s, **known, "reason": None}  # fmt: skip
+    return {
+        "median": median, "lowest": lowest, "highest": highest, "sd_pair": sd, "seeds": seeds,
+        "prompts": len(pairs.prompts), "pairs": len(pairs.values), "df": df, "reason": reason,
+    }  # fmt: skip
 
 
-def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> dict[str, Any]:
+def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> IdentityControl:
     """Return whether every identity control gave exactly zero, its largest values, and what follows for other cells.
 
     The largest value of a null adapter that was drawn is the numerical floor: what rounding alone can do.
 
     Args:
-        proved: adapters of which no picture was drawn; a control among them is 0 by construction and controls nothing.
+        cells: the map, controls included (schema MAP).
+        proved: the adapters of which no image was drawn. A control among them is 0 by construction and shows nothing.
     """
-    held = cells.filter(pl.col("method") == CONTROL).drop_nulls(MEASURES)
+    held = cells.filter(pl.col("method") == CONTROL).drop_nulls([measure.column for measure in BASIC])
     controls = held.filter(~pl.col("adapter").is_in(sorted(proved)))
-    known = {"proved": sorted(set(held["adapter"]) & set(proved))}
+    zero_by_proof = sorted(set(held["adapter"]) & set(proved))
     if controls.is_empty():
-        nothing = {f"below_{measure}": None for measure in MEASURES}
-        return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0, **known, **nothing,
+        return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0,
+                "proved": zero_by_proof, "below_e_sem": None, "below_e_per": None,
                 "consequence": NO_CONTROL}  # fmt: skip
-    largest = {measure: float(np.abs(controls[measure].to_numpy()).max()) for measure in MEASURES}
-    exact = not any(largest.values())
+    sem, per = (float(np.abs(controls[measure.column].to_numpy()).max()) for measure in BASIC)
+    exact = not (sem or per)
     others = measured(cells)
     consequence = (
         "exactly 0: pairs are computed alike to the last bit, so any value above 0 is the adapter's doing"
@@ -164,8 +185,8 @@ def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> dict[str, 
         else "not 0: base and adapted images were not computed alike, and smaller values say nothing"
     )
     return {
-        "present": True, "exact": exact, "max_e_sem": largest["e_sem"], "max_e_per": largest["e_per"],
-        "cells": controls.height, **known,
-        **{f"below_{m}": int((others[m] <= top).sum()) for m, top in largest.items()},
+        "present": True, "exact": exact, "max_e_sem": sem, "max_e_per": per, "cells": controls.height,
+        "proved": zero_by_proof,
+        "below_e_sem": int((others["e_sem"] <= sem).sum()), "below_e_per": int((others["e_per"] <= per).sum()),
         "consequence": consequence,
     }  # fmt: skip

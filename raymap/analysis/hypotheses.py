@@ -1,15 +1,14 @@
-"""The paper's three hypotheses, tested as the paper does and as prompts and subjects ask for.
+"""The paper's three hypotheses, tested as the paper tests them and as crossed prompts and subjects require.
 
-*Pooled* is the paper's test (sections 5.1 to 5.3): every cell of the map counts as an independent observation, methods
-included, in a Mann-Whitney U. Cells that share a prompt or a subject are not independent, so its p-values are far too
-small (benchmarks/calibration.py). *Crossed* averages each subject's methods and takes both prompts and subjects as
-samples (raymap.analysis.numerics.crossed). *Permutation* holds the prompts fixed and exchanges subjects.
+*Pooled* is the paper's test (sections 5.1 to 5.3): a Mann-Whitney U for which every cell of the map, under every
+method, is an independent observation. Cells that share a prompt or a subject are not independent, so its p-values are
+far too small (benchmarks/calibration.py). *Crossed* averages each subject's methods and takes both prompts and subjects
+as samples (raymap.analysis.numerics.crossed). *Permutation* holds the prompts fixed and exchanges the subjects.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,11 +16,15 @@ from scipy import stats
 
 from raymap.analysis.cube import Cube, cubes_of
 from raymap.analysis.numerics.crossed import Alternative, Estimate, Group, contrast, permuted
+from raymap.analysis.statistics import HypothesisRow, PooledTest
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """A Mann-Whitney U over cells: the share of pairs in which the first group's cell is larger (ties half)."""
+    """A Mann-Whitney U over cells.
+
+    `common_language` is the share of pairs of cells of which the first group's is larger; ties count half.
+    """
 
     u: float
     p: float
@@ -29,7 +32,8 @@ class Pooled:
     n_first: int
     n_second: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> PooledTest:
+        """Return the test as statistics.json holds it."""
         return {
             "test": "Mann-Whitney U over pooled cells (the paper's; assumes independent cells)",
             "u": self.u, "p": self.p, "common_language": self.common_language,
@@ -38,7 +42,7 @@ class Pooled:
 
 
 def pooled(first: np.ndarray, second: np.ndarray, alternative: Alternative) -> Pooled | None:
-    """Return the pooled test; None where a group is empty. NaN cells are left out."""
+    """Return the pooled test without NaN cells; None if a group is empty."""
     first, second = (part[~np.isnan(part)] for part in (first.ravel(), second.ravel()))
     if not len(first) or not len(second):
         return None
@@ -47,7 +51,7 @@ def pooled(first: np.ndarray, second: np.ndarray, alternative: Alternative) -> P
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:
-    """Return Holm's adjusted p-values (Holm 1979) in the given order; None stays, and counts for nothing."""
+    """Return Holm's adjusted p-values (Holm 1979) in the given order; None stays None and is not counted."""
     known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -57,11 +61,13 @@ def holm(p_values: list[float | None]) -> list[float | None]:
     return adjusted
 
 
-def hypotheses(study: pl.DataFrame) -> list[dict[str, Any]]:
+def hypotheses(study: pl.DataFrame) -> list[HypothesisRow]:
     """Return H1, H2 (overall and by prompt category) and H3 of E_sem, with estimates, tests and effect sizes.
 
+    If a group is missing, the `reason` of the entry says so.
+
     Args:
-        study: the map without its controls. Where a group is missing, the entry's `reason` says so.
+        study: the map without its controls.
     """
     if study.is_empty():
         return []
@@ -85,7 +91,7 @@ def hypotheses(study: pl.DataFrame) -> list[dict[str, Any]]:
     return [*claims, *explored]
 
 
-def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> dict[str, Any]:
+def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> HypothesisRow:
     """Compare two groups of prompts under the adapters of one subject category."""
     others = set(cube.prompt_categories.tolist()) - {prompts}
     own, rest, columns = cube.rows({prompts}), cube.rows(others, -1.0), cube.columns(subjects)
@@ -94,10 +100,10 @@ def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> d
     return _entry(name, claim, estimate, pooled(cells[own.members], cells[rest.members], "greater"), None)
 
 
-def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | None) -> dict[str, Any]:
-    """Compare the adapters of two subject categories over the prompts that are target of neither, or given ones.
+def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | None) -> HypothesisRow:
+    """Compare the adapters of two subject categories over given prompts, or over those that are no target of either.
 
-    A claim about categories of subjects has no p where one of them has a single subject: its spread is not known.
+    A claim about categories of subjects has no p if one of them has a single subject, whose spread is not known.
     """
     rows = cube.rows(categories or cube.non_target(high, low))
     first, second = cube.columns(high), cube.columns(low, -1.0)
@@ -114,7 +120,8 @@ def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | 
     entry = _entry(name, claim, estimate, pooled(high_cells, low_cells, "greater"), permuted(one, other, "greater"))
     single = [category for category, group in ((high, first), (low, second)) if len(group.members) == 1]
     if entry["p"] is not None and single:
-        entry |= {"p": None, "reason": f"a single {' and a single '.join(single)} subject: no spread between subjects"}
+        entry["p"] = None
+        entry["reason"] = f"a single {' and a single '.join(single)} subject: no spread between subjects"
     return entry
 
 
@@ -124,7 +131,7 @@ def _subject_means(means: np.ndarray, rows: Group, columns: Group) -> np.ndarray
     return complete.mean(axis=0) if len(complete) else np.empty(0)
 
 
-def _entry(name: str, claim: str, estimate: Estimate, pool: Pooled | None, permutation: float | None) -> dict[str, Any]:
+def _entry(name: str, claim: str, estimate: Estimate, pool: Pooled | None, permutation: float | None) -> HypothesisRow:
     return {
         "hypothesis": name,
         "claim": claim,

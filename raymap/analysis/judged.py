@@ -1,9 +1,9 @@
 """The judges beside CLIP and LPIPS: from their rows to their map, its noise floor and what statistics.json says.
 
 What a judge finds of a pair is its *shift*: the distance (pair judges), or the change of the score (prompt judges),
-without its sign and with it. Seed pairs of the base are treated alike, so that the noise floor of a judge is the 95th
-percentile of their shifts, as for E_sem and E_per (paper, eq. 12), and the matched floor is that of
-raymap.analysis.floor.
+without its sign and with it. Seed pairs of the base are treated in the same way. The noise floor of a judge is thus the
+95th percentile of their shifts, as for E_sem and E_per (paper, eq. 12), and raymap.analysis.floor gives the matched
+floor.
 """
 
 from __future__ import annotations
@@ -11,81 +11,41 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.floor import Pairs, pairs_of, percentile_estimate
-from raymap.analysis.map import CONTROL, PERCENTILE, measured
+from raymap.analysis.map import PERCENTILE, measured
 from raymap.analysis.read import RIGHT, read_tables
+from raymap.analysis.statistics import Judged, JudgedAdapter, JudgeSummary
 from raymap.analysis.summary import over_prompts
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
 from raymap.scoring.judges import JudgeInfo
 from raymap.store.files import files_in, local_copy, read_each, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
-from raymap.store.schema import JUDGED, JUDGED_MAP, JUDGES, stamped
+from raymap.store.schema import DECLARED, JUDGED, JUDGED_MAP, stamped
+from raymap.study.methods.method import CONTROL
 
-KEY = ("judge", "adapter", "prompt_id", "seed", "seed_b")
+ROW = ("judge", "adapter", "prompt_id", "seed", "seed_b")
+"""What names a row of judged/."""
 CHANGE = pl.col("value_adapted").cast(pl.Float64) - pl.col("value_base").cast(pl.Float64)
 """The change of a prompt judge's score; null in the rows of pair judges."""
 SHIFT = pl.coalesce(pl.col("value").cast(pl.Float64), CHANGE.abs())
 NO_PAIRS = "no pair of base seeds was judged"
 
 
-class JudgeStatistics(TypedDict):
-    """What a judge declares, and its noise floor.
-
-    `tau` is an estimate with its interval, None without seed pairs; `largest_control` the largest shift of an identity
-    control, None where there is none.
-    """
-
-    judge: str
-    kind: str
-    version: str
-    unit: str
-    higher_is_better: bool
-    pairs: int
-    tau: dict[str, Any] | None
-    largest_control: float | None
-    reason: str | None
-
-
-class AdapterStatistics(TypedDict):
-    """What one judge says of one adapter, over its non-target prompts.
-
-    `shift` and `shift_signed` (prompt judges alone) are estimates; the counts are None where there is no floor.
-    """
-
-    adapter: str
-    method: str
-    subject: str
-    subject_category: str
-    judge: str
-    shift: dict[str, Any]
-    shift_signed: dict[str, Any] | None
-    above_tau: int | None
-    above_matched: int | None
-
-
-class Judged(TypedDict):
-    """`judged` of statistics.json."""
-
-    judges: list[JudgeStatistics]
-    adapters: list[AdapterStatistics]
-
-
 def reduce_judged(folder: Path, cells: pl.DataFrame, digest: str) -> Judged | None:
-    """Write a run folder's judged.arrow (schema JUDGED_MAP) and return what statistics.json says of its judges.
+    """Write a run folder's judged.arrow (schema JUDGED_MAP), and return what statistics.json says about its judges.
 
     Args:
         cells: the folder's map (schema MAP), controls included.
-        digest: what stamps the table.
+        digest: the digest of the run, which goes into the table's metadata.
 
     Returns:
-        None, with nothing written, where the run has no judge beside CLIP and LPIPS.
+        None, with nothing written, if the run has no judge beside CLIP and LPIPS.
 
     Raises:
         InputError: the rows in judged/ break the contract.
@@ -96,7 +56,7 @@ def reduce_judged(folder: Path, cells: pl.DataFrame, digest: str) -> Judged | No
     judged = judged_map(rows, cells)
     stamp = stamped(JUDGED_MAP, digest)
     declared = json.dumps([asdict(info) for info in infos])
-    schema = stamp.with_metadata({**stamp.metadata, JUDGES: declared})
+    schema = stamp.with_metadata({**stamp.metadata, DECLARED: declared})
     write_atomically(folder / "judged.arrow", arrow_bytes(judged.to_arrow().cast(schema)))
     return summarize_judged(judged, rows, infos)
 
@@ -105,7 +65,7 @@ def read_judged(folder: Path) -> tuple[pl.DataFrame, tuple[JudgeInfo, ...]]:
     """Return all rows of judged/ (schema JUDGED), and what each judge declares, by name.
 
     Raises:
-        InputError: a file that is no Arrow file or has other columns, files that differ in their judges, or two
+        InputError: a file is not an Arrow file or has other columns, files differ in their judges, or there are two
             different rows for one adapter, prompt, seed and judge.
     """
     where = RunFolder(folder).judged
@@ -120,13 +80,13 @@ def read_judged(folder: Path) -> tuple[pl.DataFrame, tuple[JudgeInfo, ...]]:
     infos = tuple(JudgeInfo(**info) for info in json.loads(declared.pop()))
     if unknown := set(rows["judge"].unique()) - {info.name for info in infos}:
         raise InputError(str(where), f"does not declare the judge {min(unknown)!r}", RIGHT)
-    if (again := rows.filter(rows.select(KEY).is_duplicated())).height:
-        raise InputError(str(where), f"holds two different rows for {again.select(KEY).row(0)}", RIGHT)
-    return rows.sort(KEY), infos
+    if (again := rows.filter(rows.select(ROW).is_duplicated())).height:
+        raise InputError(str(where), f"holds two different rows for {again.select(ROW).row(0)}", RIGHT)
+    return rows.sort(ROW), infos
 
 
 def read_judged_map(folder: Path) -> pl.DataFrame:
-    """Return a run folder's judged.arrow (schema JUDGED_MAP); no row where the run has no further judge."""
+    """Return a run folder's judged.arrow (schema JUDGED_MAP); no rows if the run has no further judge."""
     content = next(read_each([folder / "judged.arrow"]))
     return pl.DataFrame(pl.from_arrow(JUDGED_MAP.empty_table())) if content is None else pl.read_ipc(content)
 
@@ -134,13 +94,13 @@ def read_judged_map(folder: Path) -> pl.DataFrame:
 def _declared(path: Path) -> bytes:
     with pa.ipc.open_file(path) as file:
         metadata: dict[bytes, bytes] = file.schema.metadata or {}
-    return metadata.get(JUDGES, b"[]")
+    return metadata.get(DECLARED, b"[]")
 
 
 def judged_map(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
     """Average judges' rows over seeds (schema JUDGED_MAP): one row per prompt, adapter and judge.
 
-    A cell of the map that has no row, because its batch failed, is there with `n_seeds` 0 and nulls.
+    A cell of the map without any row, because its batch failed, is included with `n_seeds` 0 and nulls.
 
     Args:
         rows: as `read_judged` returns them.
@@ -170,11 +130,11 @@ def judged_map(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def summarize_judged(judged: pl.DataFrame, rows: pl.DataFrame, infos: tuple[JudgeInfo, ...]) -> Judged:
-    """Return what statistics.json says of the judges beside CLIP and LPIPS.
+    """Return what statistics.json says about the judges beside CLIP and LPIPS.
 
     Args:
         judged: as `judged_map` returns it.
-        rows: as `read_judged` returns them; `infos` likewise.
+        rows, infos: as `read_judged` returns them.
     """
     adapters = measured(judged).partition_by("adapter", "judge", maintain_order=True)
     return {
@@ -196,14 +156,14 @@ def _tau(pairs: Pairs) -> float | None:
 
 
 def _matched(cells: pl.DataFrame, pairs: Pairs) -> np.ndarray:
-    """Return the matched floor of each cell, NaN where it has no seed or its prompt no seed pair."""
+    """Return the matched floor of each cell; NaN if the cell has no seed, or its prompt no seed pair."""
     number = {prompt: k for k, prompt in enumerate(pairs.prompts)}
     at = np.array([number.get(prompt, -1) for prompt in cells["prompt_id"]], dtype=np.int64)
     seeds = cells["n_seeds"].to_numpy()
     return np.where(seeds > 0, pairs.matched(at, np.maximum(seeds, 1)), np.nan)
 
 
-def _judge(info: JudgeInfo, cells: pl.DataFrame, pairs: Pairs) -> JudgeStatistics:
+def _judge(info: JudgeInfo, cells: pl.DataFrame, pairs: Pairs) -> JudgeSummary:
     tau = _tau(pairs)
     controls = cells.filter(pl.col("method") == CONTROL)["shift"].drop_nulls().to_list()
     return {
@@ -219,7 +179,7 @@ def _judge(info: JudgeInfo, cells: pl.DataFrame, pairs: Pairs) -> JudgeStatistic
     }
 
 
-def _adapter(part: pl.DataFrame) -> AdapterStatistics:
+def _adapter(part: pl.DataFrame) -> JudgedAdapter:
     others, first = part.filter(~pl.col("target")), part.row(0, named=True)
     signed = others["shift_signed"]
     above = {name: int(others[name].sum()) if others[name].count() else None for name in ("above_tau", "above_matched")}

@@ -7,26 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from raymap.analysis.measures import BASIC
 from raymap.analysis.read import ADAPTER, MEASURED, PROMPT
 from raymap.analysis.sensitivity import entanglement
 from raymap.store.schema import MAP
+from raymap.study.methods.method import CONTROL
 from raymap.study.subject import OWN_CATEGORY
 
 PERCENTILE = 0.95
-CONTROL = "identity"
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """95th percentiles of what re-seeding the base does to a single pair; None without pairs (paper, eq. 12)."""
+    """95th percentiles of what re-seeding the base does to single pairs of images; None without any (paper, eq. 12)."""
 
     tau_sem: float | None
     tau_per: float | None
 
 
 def noise_floor(noise: pl.DataFrame) -> NoiseFloor:
-    """Return the thresholds above which a shift exceeds re-seeding: linear-interpolated 95th percentiles."""
-    columns = [noise[name].cast(pl.Float64) for name in ("e_sem", "e_per")]
+    """Return the thresholds above which a shift exceeds re-seeding: 95th percentiles, linearly interpolated."""
+    columns = [noise[name].cast(pl.Float64) for name in (m.column for m in BASIC)]
     return NoiseFloor(*(column.filter(column.is_finite()).quantile(PERCENTILE, "linear") for column in columns))
 
 
@@ -38,14 +39,13 @@ def finite(scores: pl.DataFrame) -> pl.DataFrame:
 def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str, str]) -> pl.DataFrame:
     """Average scores over seeds into the map (schema MAP), sorted by prompt and adapter.
 
-    A row with a value that is not finite counts as missing. A cell that has no row, because its batch failed, is there
-    with `n_seeds` 0 and nulls.
-
-    E_sem = mean |a_adapted − a_base| (paper, eq. 3), its signed mean beside it, E_per = mean LPIPS (eq. 10).
+    E_sem is the mean of |a_adapted − a_base| (paper, eq. 3) and has the signed mean beside it; E_per is the mean LPIPS
+    (eq. 10). A row with a value that is not finite counts as missing. A cell without any row, because its batch failed,
+    is in the map with `n_seeds` 0 and nulls.
 
     Args:
         scores: as `stream_scores` returns them.
-        prompts: prompt id -> text; an id that is not in it stands for itself.
+        prompts: prompt id -> text; an id that it lacks is taken for the text.
     """
     rows = scores.select(PROMPT).unique().sort("prompt_id").cast(pl.String)
     columns = scores.select(ADAPTER).unique().sort("adapter").cast(pl.String)
@@ -73,7 +73,7 @@ def entanglement_map(scores: pl.DataFrame, floor: NoiseFloor, prompts: dict[str,
 
 
 def is_target() -> pl.Expr:
-    """Return whether a row's prompt is of the category that its subject's category counts as its own."""
+    """Return whether a row's prompt is in the prompt category that its subject's category counts as its own."""
     own = pl.col("subject_category").cast(pl.String).replace_strict(OWN_CATEGORY, default=None)
     return (own == pl.col("prompt_category").cast(pl.String)).fill_null(False)
 
@@ -86,7 +86,7 @@ def measured(cells: pl.DataFrame) -> pl.DataFrame:
 def with_entanglement(cells: pl.DataFrame) -> pl.DataFrame:
     """Add `entanglement` = ½(minmax(E_sem) + minmax(E_per)) to every cell (the summand of paper, eq. 11).
 
-    The min-max range is taken over all prompts and adapters of `cells`; a column without range counts as 0, a cell
-    without seeds has none.
+    The min-max range is taken over all prompts and adapters of `cells`. A measure without range counts as 0; a cell
+    without seeds has no value.
     """
     return cells.with_columns(entanglement=entanglement("map"))

@@ -1,39 +1,43 @@
-"""What effect on E_sem this run can detect, and how many seeds a wanted one needs.
+"""What effect on E_sem this run can detect, and how many seeds are needed to detect a given one.
 
-A cell of prompt p and subject (or adapter) s, a mean over K seeds, is taken as a mean of its categories + prompt_p +
-subject_s + cell_ps + the mean of K seed effects, all independent. Variance components are those of the two-way
-analysis of variance without replication (Searle, Casella & McCulloch 1992, Variance Components, chapter 4), within
-categories, an estimate below 0 set to 0; `seed` is the variance between seeds within a cell. What seeds share between
-the subjects of a prompt is counted with the prompt, so that the numbers of seeds err upwards.
+A cell of prompt p and subject (or adapter) s is a mean over K seeds. It is modelled as the mean of its categories +
+prompt_p + subject_s + cell_ps + the mean of K seed effects, all independent. The variance components are those of the
+two-way analysis of variance without replication (Searle, Casella & McCulloch 1992, Variance Components, chapter 4),
+within categories; an estimate below 0 is set to 0. `seed` is the variance between seeds within a cell. What seeds have
+in common over the subjects of a prompt is counted as part of the prompt, so the numbers of seeds err upwards.
 
-A claim's estimate has the variance and the degrees of freedom that raymap.analysis.numerics.crossed expects from these;
-its one-sided t test at 5 % detects an effect of nc · SE in 80 % of runs, where nc is the noncentrality at which
-Student's noncentral t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, chapter 2).
+A claim's estimate has the variance and the degrees of freedom that raymap.analysis.numerics.crossed expects from these
+components. Its one-sided t test at 5 % detects an effect of nc · SE in 80 % of runs, where nc is the noncentrality for
+which Student's noncentral t exceeds the critical value that often (Cohen 1988, Statistical Power Analysis, chapter 2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy import special, stats
 
 from raymap.analysis.cube import Cube, cubes_of
-from raymap.analysis.map import CONTROL, finite
+from raymap.analysis.map import finite
 from raymap.analysis.numerics.crossed import combined
+from raymap.analysis.statistics import ComponentSummary, Power, PowerClaim
+from raymap.study.methods.method import CONTROL
 
 ALPHA, POWER = 0.05, 0.8
 MOST_SEEDS = 1_000
 Sizes = Sequence[tuple[float, int]]
-"""Weight of each group's mean in the contrast, and its members."""
+"""For each group the weight of its mean in the contrast, and the number of its members."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of one cell: `cell` is what is left without seeds; `seed` that of one seed (None: unknown, in cell)."""
+    """Variances of one cell: between prompts, subjects and cells, and of a single seed.
+
+    `seed` is None if it is unknown; then `cell` contains it.
+    """
 
     prompt: float
     subject: float
@@ -41,19 +45,19 @@ class Components:
     seed: float | None
 
     def residual(self, seeds: float) -> float:
-        """Return the variance of a cell's mean over seeds that neither prompt nor subject explains."""
+        """Return the variance of a cell's mean over so many seeds that neither prompt nor subject explains."""
         return self.cell + (self.seed or 0.0) / seeds
 
 
 def components(
     cells: np.ndarray, prompts: np.ndarray, subjects: np.ndarray, seed: float | None, seeds: float
 ) -> Components | None:
-    """Estimate variance components; None where fewer than two prompts or subjects of one category are complete.
+    """Estimate the variance components; None if fewer than two prompts or subjects of one category are complete.
 
     Args:
         cells: float (P, S), means over `seeds` seeds; rows with a NaN are left out.
         prompts, subjects: str (P,) and (S,), their categories.
-        seed: variance of a single seed within a cell, None where unknown.
+        seed: the variance of a single seed within a cell; None if it is unknown.
     """
     complete = ~np.isnan(cells).any(axis=1)
     cells, prompts = cells[complete], prompts[complete]
@@ -76,17 +80,17 @@ def components(
 
 
 def _within(values: np.ndarray, groups: np.ndarray) -> float:
-    """Return the variance within groups, pooled."""
+    """Return the pooled variance within groups."""
     sizes = np.bincount(groups)
     residuals = values - (np.bincount(groups, values) / sizes)[groups]
     return float((residuals**2).sum() / (len(values) - len(sizes)))
 
 
 def expected_variance(parts: Components, rows: Sizes, columns: Sizes, seeds: float) -> tuple[float, float]:
-    """Return variance and degrees of freedom that `crossed.contrast` is to find for such groups.
+    """Return the variance and degrees of freedom that `crossed.contrast` is expected to find for such groups.
 
     Args:
-        rows, columns: (weight, members) of each group; a side with a single member in some group is taken as fixed.
+        rows, columns: (weight, members) of each group. A side that has a group with a single member counts as fixed.
     """
     left = parts.residual(seeds)
 
@@ -102,13 +106,13 @@ def expected_variance(parts: Components, rows: Sizes, columns: Sizes, seeds: flo
 
 
 def detectable(variance: float, df: float) -> float:
-    """Return the effect that a one-sided t test at ALPHA detects with probability POWER."""
+    """Return the smallest effect that a one-sided t test at ALPHA detects with probability POWER."""
     critical = stats.t.isf(ALPHA, df)
     return float(special.nctdtrinc(df, 1 - POWER, critical) * np.sqrt(variance))
 
 
 def seeds_needed(parts: Components, rows: Sizes, columns: Sizes, wanted: float) -> int | None:
-    """Return the fewest seeds, at least 2, with which `wanted` is detectable; None where MOST_SEEDS are too few."""
+    """Return the fewest seeds, at least 2, that make the effect `wanted` detectable; None if MOST_SEEDS are too few."""
 
     def enough(seeds: int) -> bool:
         return detectable(*expected_variance(parts, rows, columns, seeds)) <= wanted
@@ -123,11 +127,11 @@ def seeds_needed(parts: Components, rows: Sizes, columns: Sizes, wanted: float) 
 
 
 def seed_variance(rows: pl.DataFrame, unit: str) -> tuple[float | None, int]:
-    """Return the pooled variance of |a_adapted - a_base| between seeds of a (prompt, unit), and its degrees of freedom.
+    """Return the variance of |a_adapted - a_base| between seeds, pooled over prompts and units, and its df.
 
     Args:
-        rows: as `stream_scores` returns them, finite ones, controls left out.
-        unit: `adapter`, or `subject`: then means over a subject's methods, of seeds that all of them have.
+        rows: finite rows as `stream_scores` returns them, controls left out.
+        unit: `adapter` or `subject`. Values of a subject are means over its methods, for seeds that all of them have.
     """
     if rows.is_empty():
         return None, 0
@@ -147,22 +151,22 @@ def seed_variance(rows: pl.DataFrame, unit: str) -> tuple[float | None, int]:
     return (float(squares / df) if df else None), df
 
 
-def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> dict[str, Any]:
-    """Return the smallest detectable effects of H1, H2, H3 and of a comparison of two adapters, and seeds needed.
+def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> Power:
+    """Return the smallest detectable effects of H1, H2, H3 and of a comparison of two adapters, and the seeds needed.
 
     Args:
         study: the map without controls.
         scores: as `stream_scores` returns them.
-        tau: the noise floor of E_sem; half of it is the wanted effect.
+        tau: the noise floor of E_sem, half of which is the effect that is wanted; None if there is none.
     """
-    # With adapters in the place of subjects no average is taken; those that shift nothing by proof have no variance.
+    # Cells of adapters are no averages over methods; adapters that shift nothing by proof have no variance.
     moved = study.filter((pl.col("e_sem").max() > 0).over("adapter"))
     cubes = {
         "subject": cubes_of(study, "e_sem")[0],
         "adapter": cubes_of(moved.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem")[0],
     }
     used = study.filter(pl.col("n_seeds") > 0)["n_seeds"].to_numpy()
-    # Components are those of cells of the harmonic mean of seeds, which the variances of their means average to.
+    # The variances of the cells' means average to that of a cell with the harmonic mean of their seeds.
     seeds = float(len(used) / (1 / used).sum()) if len(used) else 0.0
     rows = finite(scores.filter(pl.col("method") != CONTROL))
     rows_of = {"subject": rows, "adapter": rows.filter(pl.col("adapter").is_in(moved["adapter"].unique().implode()))}
@@ -193,16 +197,20 @@ def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> dict[
     }  # fmt: skip
 
 
-def _described(parts: Components | None, df: int) -> dict[str, Any]:
+def _described(parts: Components | None, df: int) -> ComponentSummary:
     if parts is None:
-        nothing = dict.fromkeys(("sd_prompt", "sd_subject", "sd_cell", "sd_seed"))
-        return nothing | {"seed_df": df, "reason": "needs two prompts and two subjects of one category, complete"}
-    roots = {f"sd_{name}": None if value is None else value**0.5 for name, value in vars(parts).items()}
-    return roots | {"seed_df": df, "reason": None if df else "one seed a cell: its variance is part of sd_cell"}
+        reason = "needs two prompts and two subjects of one category, complete"
+        return {"sd_prompt": None, "sd_subject": None, "sd_cell": None, "sd_seed": None, "seed_df": df,
+                "reason": reason}  # fmt: skip
+    return {
+        "sd_prompt": parts.prompt**0.5, "sd_subject": parts.subject**0.5, "sd_cell": parts.cell**0.5,
+        "sd_seed": None if parts.seed is None else parts.seed**0.5, "seed_df": df,
+        "reason": None if df else "one seed a cell: its variance is part of sd_cell",
+    }  # fmt: skip
 
 
 def _sizes(cube: Cube, prompts: str | None, subjects: tuple[str, ...]) -> tuple[Sizes, Sizes]:
-    """Return the group sizes of a contrast of prompt categories, of subject categories, or of two adapters."""
+    """Return the group sizes of a contrast between prompt categories, between subject categories or of two adapters."""
     cells = cube.over_methods()
     known = ~np.isnan(cells).all(axis=0)
     complete = ~np.isnan(cells[:, known]).any(axis=1)
@@ -216,7 +224,7 @@ def _sizes(cube: Cube, prompts: str | None, subjects: tuple[str, ...]) -> tuple[
     if prompts:
         others = set(cube.prompt_categories.tolist()) - {prompts}
         return ((1.0, rows({prompts})), (-1.0, rows(others))), ((1.0, columns(subjects[0])),)
-    if not subjects:  # two adapters of the category of which most prompts are no target, the fewest such prompts
+    if not subjects:  # two adapters of one category, over the fewest non-target prompts that any category has
         present = sorted(set(cube.subject_categories.tolist()))
         n = min((rows(cube.non_target(category)) for category in present), default=0)
         return ((1.0, n),), ((1.0, int(known.sum() > 0)), (-1.0, int(known.sum() > 1)))
@@ -227,24 +235,31 @@ def _sizes(cube: Cube, prompts: str | None, subjects: tuple[str, ...]) -> tuple[
 
 def _claim(
     name: str, parts: Components | None, rows: Sizes, columns: Sizes, seeds: float, tau: float | None
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+) -> PowerClaim:
+    """Return what can be detected for one claim; each step that cannot be taken leaves its reason."""
+    entry: PowerClaim = {
         "claim": name, "prompts": [n for _, n in rows], "subjects": [n for _, n in columns], "se": None, "df": None,
         "detectable": None, "detectable_at_any_seeds": None, "seeds_needed": None, "reason": None,
     }  # fmt: skip
     if min(n for _, n in (*rows, *columns)) < 1:
-        return entry | {"reason": "a group is empty"}
+        entry["reason"] = "a group is empty"
+        return entry
     if parts is None or all(any(n < 2 for _, n in side) for side in (rows, columns)):
-        return entry | {"reason": "too few complete prompts or subjects to estimate variances"}
+        entry["reason"] = "too few complete prompts or subjects to estimate variances"
+        return entry
     variance, df = expected_variance(parts, rows, columns, seeds)
     if variance == 0:
-        return entry | {"reason": "all values are equal: no spread to judge by"}
-    limit = detectable(*expected_variance(parts, rows, columns, np.inf))
-    entry |= {"se": variance**0.5, "df": df, "detectable": detectable(variance, df), "detectable_at_any_seeds": limit}
+        entry["reason"] = "all values are equal: no spread to judge by"
+        return entry
+    entry["se"], entry["df"], entry["detectable"] = variance**0.5, df, detectable(variance, df)
     if parts.seed is None:
-        return entry | {"detectable_at_any_seeds": None, "reason": "one seed a cell: its variance is not known"}
+        entry["reason"] = "one seed a cell: its variance is not known"
+        return entry
+    entry["detectable_at_any_seeds"] = detectable(*expected_variance(parts, rows, columns, np.inf))
     if not tau:
-        return entry | {"reason": "no noise floor, so no effect is wanted"}
-    needed = seeds_needed(parts, rows, columns, tau / 2)
-    why = f"{MOST_SEEDS} seeds are too few: prompts and subjects limit it" if needed is None else None
-    return entry | {"seeds_needed": needed, "reason": why}
+        entry["reason"] = "no noise floor, so no effect is wanted"
+        return entry
+    entry["seeds_needed"] = seeds_needed(parts, rows, columns, tau / 2)
+    if entry["seeds_needed"] is None:
+        entry["reason"] = f"{MOST_SEEDS} seeds are too few: prompts and subjects limit it"
+    return entry

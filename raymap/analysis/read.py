@@ -1,4 +1,4 @@
-"""Reads a run folder's scores and noise: as much of them as the statistics need."""
+"""Reads a run folder: its scores and noise in streams, its map, statistics, study and features."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ import polars as pl
 import pyarrow as pa
 import yaml
 
+from raymap.analysis.statistics import Statistics
 from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, read_each
 from raymap.store.schema import FEATURES, NOISE, SCORES
 
 ADAPTER = ("adapter", "method", "subject", "subject_category")
 PROMPT = ("prompt_id", "prompt_category")
+KEY = ("prompt_id", "adapter")
+"""What names a cell of the map."""
 MEASURED = ("clip_base", "clip_adapted", "lpips")
 RIGHT = "keep the right one"
 
 
 def read_scores(folder: Path) -> pl.DataFrame:
-    """Return all columns of a run folder's scores (schema SCORES), checked, sorted and made single as `stream_scores`.
+    """Return all columns of a run folder's scores (schema SCORES), checked and sorted as `stream_scores` does.
+
+    Equal rows count once.
 
     Raises:
         InputError: as `stream_scores`.
@@ -36,21 +41,23 @@ def read_scores(folder: Path) -> pl.DataFrame:
 
 
 def stream_scores(folder: Path, part: str = "scores") -> pl.DataFrame:
-    """Read every `scores/*.arrow` of a run folder, one row an (adapter, prompt_id, seed), sorted by prompt and adapter.
+    """Read every `scores/*.arrow` of a run folder, sorted by prompt, adapter and seed.
 
-    Variants of adapters have theirs in the part `interventions`.
+    Files are streamed. Of digests and devices only 64-bit hashes of each row, of its base image and of its device are
+    kept, and they are compared only between rows of one key. Names are enumerations of 4 bytes. The frame takes about
+    70 bytes per row.
 
-    Files are streamed. Of the digests and devices only 64-bit hashes of each row, of its base image and of its device
-    stay, which are compared between rows of one key alone; names are enumerations (4 bytes). The frame takes about 70
-    bytes a row.
+    Args:
+        part: the subfolder to read; the scores of variants of adapters are in `interventions`.
 
     Returns:
-        Columns of schema SCORES without digests and device; names as `pl.Enum`. Equal rows count once.
+        One row per adapter, prompt and seed, with the columns of schema SCORES except digests and device; names are
+        `pl.Enum`. Equal rows count once.
 
     Raises:
-        InputError: no rows, a file that is no Arrow file, columns that differ from the contract, or rows that
-            contradict each other: two for one key, two descriptions of an adapter or prompt, two base images of one
-            device.
+        InputError: there are no rows, a file is not an Arrow file or has other columns than the contract, or rows
+            contradict each other: two different rows for one key, two descriptions of one adapter or prompt, or two
+            base images of one prompt and seed from one device.
     """
     where = folder / part
     with local_copy(where) as copy:
@@ -93,7 +100,7 @@ def _read(rows: pl.LazyFrame, where: Path) -> pl.DataFrame:
             row = frame.filter(differ).select("adapter", "prompt_id", "seed").row(0)
             raise InputError(str(where), f"holds two different rows for {row}", RIGHT)
         frame = frame.filter(~again)
-    # A block that changes its device has its base drawn again there; each pair is from one device.
+    # A block that moves to another device has its base drawn again there, so each pair is from one device.
     bases = frame.group_by("prompt_id", "seed", "device").agg(two=pl.col("base").min() != pl.col("base").max())
     if bases["two"].any():
         raise InputError(str(where), "pairs one image with two different base images", "run it anew")
@@ -101,10 +108,10 @@ def _read(rows: pl.LazyFrame, where: Path) -> pl.DataFrame:
 
 
 def read_noise(folder: Path) -> pl.DataFrame:
-    """Read a run folder's `noise.arrow` (schema NOISE), one row a pair of base seeds.
+    """Read a run folder's `noise.arrow` (schema NOISE), one row per pair of base seeds.
 
     Raises:
-        InputError: a missing file, or columns that differ from the contract.
+        InputError: the file is missing, or its columns differ from the contract.
     """
     where = folder / "noise.arrow"
     content = next(read_each([where]))
@@ -112,23 +119,23 @@ def read_noise(folder: Path) -> pl.DataFrame:
 
 
 def read_tables(sources: Sequence[Path | bytes], schema: pa.Schema, where: Path) -> pl.DataFrame:
-    """Read Arrow IPC files, or their contents, of a schema's columns as one table.
+    """Read Arrow IPC files, or the contents of such files, with a schema's columns as one table.
 
     Raises:
-        InputError: none is there, one is no Arrow file, or its columns differ; `where` names contents.
+        InputError: there is no file, one is not an Arrow file, or its columns differ. `where` names what has no path.
     """
     check_columns(sources, schema, where)
     return pl.concat([pl.read_ipc(source) for source in sources])
 
 
 def check_columns(sources: Sequence[Path | bytes], schema: pa.Schema, where: Path) -> None:
-    """Compare names and types of the columns of Arrow IPC files, or of their contents, with a schema of the contract.
+    """Compare the columns of Arrow IPC files, or of the contents of such files, with a schema of the contract.
 
     Raises:
-        InputError: none is there, one is no Arrow file, or its columns differ; `where` names contents.
+        InputError: there is no file, one is not an Arrow file, or its columns differ. `where` names what has no path.
     """
     if not sources:
-        raise InputError(str(where), "is not there", "give a folder that `raymap run` wrote")
+        raise InputError(str(where), "is missing", "give a folder that `raymap run` wrote")
     asked = {name: str(kind) for name, kind in pl.DataFrame(pl.from_arrow(schema.empty_table())).schema.items()}
     for source in sources:
         name = str(source if isinstance(source, Path) else where)
@@ -138,7 +145,7 @@ def check_columns(sources: Sequence[Path | bytes], schema: pa.Schema, where: Pat
                 for name, kind in pl.read_ipc_schema(BytesIO(source) if isinstance(source, bytes) else source).items()
             }
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(name, f"is no Arrow file ({error})", "delete it and run the study again") from error
+            raise InputError(name, f"is not an Arrow file ({error})", "delete it and run the study again") from error
         if list(held) != list(asked):
             raise InputError(name, f"has columns {list(held)}", f"the contract asks for {list(asked)}")
         if odd := {column: kind for column, kind in held.items() if kind != asked[column]}:
@@ -147,7 +154,7 @@ def check_columns(sources: Sequence[Path | bytes], schema: pa.Schema, where: Pat
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """Return the resolved study's keys; none in a folder that has only scores and noise."""
+    """Return the keys of the resolved study; none if the folder has only scores and noise."""
     path = folder / "study.yaml"
     held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     return held
@@ -158,17 +165,17 @@ def read_map(folder: Path) -> pl.DataFrame:
     return pl.read_ipc((folder / "map.arrow").read_bytes())
 
 
-def read_statistics(folder: Path) -> dict[str, Any]:
-    """Return a run folder's statistics."""
-    content: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+def read_statistics(folder: Path) -> Statistics:
+    """Return what a run folder's statistics.json holds."""
+    content: Statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     return content
 
 
 def read_features(folder: Path) -> pl.DataFrame | None:
-    """Return a run folder's image features (schema FEATURES), None where it keeps none.
+    """Return a run folder's image features (schema FEATURES); None if it keeps none.
 
     Raises:
-        InputError: a file that is no Arrow file, or has other columns.
+        InputError: a file is not an Arrow file or has other columns.
     """
     with local_copy(folder / "features") as copy:
         files = files_in(copy, ".arrow")

@@ -1,4 +1,4 @@
-"""Reduces a run folder's scores to map.arrow and statistics.json."""
+"""Reduces a run folder's scores to map.arrow, shifts.arrow and statistics.json."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from raymap.analysis.map import entanglement_map, measured, noise_floor, with_en
 from raymap.analysis.power import power
 from raymap.analysis.read import read_features, read_noise, read_study, stream_scores
 from raymap.analysis.shifts import shift_tests
+from raymap.analysis.statistics import Missing, Statistics
 from raymap.analysis.summary import summarize
 from raymap.store.files import files_in, read_each, write_atomically
 from raymap.store.folder import arrow_bytes, as_json
@@ -22,19 +23,19 @@ from raymap.store.schema import MAP, SHIFTS, stamped
 
 
 def merge_noise(parts: Path, target: Path) -> None:
-    """Join the noise parts of all blocks into one `noise.arrow`, in the order of blocks."""
+    """Join the noise parts of all blocks into one `noise.arrow`, in the order of the blocks."""
     contents = read_each(files_in(parts, ".arrow"))
     tables = [pa.ipc.open_file(content).read_all() for content in contents if content is not None]
     write_atomically(target, arrow_bytes(pa.concat_tables(tables)))
 
 
-def reduce_run(folder: Path) -> dict[str, Any]:
+def reduce_run(folder: Path) -> Statistics:
     """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
 
-    Where there are rows of further judges in `judged/`, judged.arrow is written too.
+    If `judged/` has rows of further judges, judged.arrow is written too.
 
     Raises:
-        InputError: when the folder lacks them or they break the contract.
+        InputError: the folder lacks them, or they break the contract.
     """
     scores, noise, study = stream_scores(folder), read_noise(folder), read_study(folder)
     features = read_features(folder)
@@ -59,8 +60,8 @@ def reduce_run(folder: Path) -> dict[str, Any]:
     return statistics
 
 
-def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> dict[str, list[str]]:
-    """Return the adapters and prompts that the run is about and the map has no cell of: all their batches failed."""
+def _missing(folder: Path, study: dict[str, Any], cells: pl.DataFrame) -> Missing:
+    """Return the adapters and prompts of the run without any cell in the map, because all their batches failed."""
     record = folder / "run.json"
     asked = json.loads(record.read_text(encoding="utf-8")).get("adapters", {}) if record.exists() else {}
     prompts = [prompt["id"] for prompt in study.get("prompts", ())]

@@ -1,23 +1,25 @@
 """How much E depends on the range that its two measures are scaled by.
 
-E averages ½(minmax(E_sem) + minmax(E_per)), and one extreme cell sets the range of all. Four ranges: that of the whole
-map (the default), of each method's cells, of each prompt category's, and from the 1st to the 99th percentile of the map
-(linear interpolation, values beyond it set to 0 or 1).
+E averages ½(minmax(E_sem) + minmax(E_per)), and a single extreme cell sets the range of all others. Four ranges are
+compared: the range of the whole map (the default), of each method's cells, of each prompt category's cells, and from
+the 1st to the 99th percentile of the map (linearly interpolated; values outside are set to 0 or 1).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import polars as pl
 from scipy import stats
 
+from raymap.analysis.measures import E_PER, E_SEM
+from raymap.analysis.statistics import AdapterUnderRanges, RangeOrder, Sensitivity
+
 RANGES = ("map", "method", "prompt_category", "robust")
-MEASURES = ("e_sem", "e_per")
 
 
 def entanglement(ranges: str) -> pl.Expr:
-    """Return ½(scaled E_sem + scaled E_per) of a cell; a measure without range counts as 0."""
+    """Return ½(scaled E_sem + scaled E_per) of a cell under one of RANGES; a measure without range counts as 0."""
 
     def scaled(name: str) -> pl.Expr:
         value = pl.col(name)
@@ -29,11 +31,11 @@ def entanglement(ranges: str) -> pl.Expr:
         inside = ((value - low) / (high - low)).clip(0.0, 1.0)
         return pl.when(value.is_not_null()).then(pl.when(high > low).then(inside).otherwise(0.0))
 
-    return (scaled("e_sem") + scaled("e_per")) / 2
+    return (scaled(E_SEM.column) + scaled(E_PER.column)) / 2
 
 
-def sensitivity(study: pl.DataFrame) -> dict[str, Any]:
-    """Return E of each adapter (mean over non-target prompts) under each range, and how far their orders agree.
+def sensitivity(study: pl.DataFrame) -> Sensitivity:
+    """Return each adapter's mean E over non-target prompts under each range, and how well the orders agree.
 
     Args:
         study: the map without controls.
@@ -48,17 +50,18 @@ def sensitivity(study: pl.DataFrame) -> dict[str, Any]:
             "prompt_category": "min-max over each prompt category's cells",
             "robust": "1st to 99th percentile of the map, clipped",
         },
-        "adapters": table.to_dicts(),
+        "adapters": cast(list[AdapterUnderRanges], table.to_dicts()),
         "orders": [_order(table, name) for name in RANGES[1:]],
     }
 
 
-def _order(table: pl.DataFrame, name: str) -> dict[str, Any]:
-    """Return the rank correlations of the adapters' order under a range with that under the default."""
-    row = {"range": name, "n": table.height}
+def _order(table: pl.DataFrame, name: str) -> RangeOrder:
+    """Return the rank correlations of the adapters' order under a range with their order under the default range."""
+    kendall, spearman, reason = None, None, None
     if table.height < 3 or min(table["map"].n_unique(), table[name].n_unique()) < 2:
         reason = "fewer than three adapters, or all are equal"
-        return row | {"kendall": None, "spearman": None, "reason": reason}
-    default, other = table["map"].to_numpy(), table[name].to_numpy()
-    kendall, spearman = stats.kendalltau(default, other).statistic, stats.spearmanr(default, other).statistic
-    return row | {"kendall": float(kendall), "spearman": float(spearman), "reason": None}
+    else:
+        default, other = table["map"].to_numpy(), table[name].to_numpy()
+        kendall = float(stats.kendalltau(default, other).statistic)
+        spearman = float(stats.spearmanr(default, other).statistic)
+    return {"range": name, "n": table.height, "kendall": kendall, "spearman": spearman, "reason": reason}

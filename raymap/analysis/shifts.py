@@ -1,47 +1,50 @@
-"""Did this adapter shift this prompt? Each cell of the map against what re-seeding the base does, with a p-value.
+"""Did this adapter shift this prompt? A test of each cell of the map against what re-seeding the base does.
 
-A threshold from single seed pairs is no floor for a mean over K seeds. Three tests take the estimator as it is:
+A threshold from single seed pairs is no floor for a mean over K seeds. Three tests fit the estimator:
 
-* `sem`: were adapted images fresh draws of the base, the 2K cosines of a cell were exchangeable, and pairing each
-  adapted image with its own base image nothing special. p is the share of perfect matchings of the 2K values
-  whose mean |difference| reaches E_sem (raymap.analysis.numerics.exchange). It asks for *more* than re-seeding.
-* `per`: the K values of LPIPS against those of the prompt's base seed pairs, exact one-sided Mann-Whitney U.
-* `signed`: were base and adapted image exchangeable within a pair, each difference could as well have the other sign:
-  exact two-sided sign-flip test of the mean. It asks whether alignment changed *on average*, however little.
+* `sem`: if adapted images were fresh draws of the base, the 2K cosines of a cell would be exchangeable, and pairing
+  each adapted image with its own base image would be nothing special. p is the share of perfect matchings of the 2K
+  values whose mean |difference| reaches E_sem (raymap.analysis.numerics.exchange). It asks for *more* than re-seeding.
+* `per`: an exact one-sided Mann-Whitney U test of the K values of LPIPS against those of the prompt's base seed pairs.
+* `signed`: if base and adapted image were exchangeable within a pair, each difference could as well have the other
+  sign. An exact two-sided sign-flip test of the mean asks whether alignment changed *on average*, however little.
 
-q-values are Benjamini & Hochberg's within an adapter, over its non-target prompts and, apart from them, over its target
-prompts: what is counted is what was adjusted, and no other adapter's strong shifts lower an adapter's bar. An adapter
-that shifts no prompt is then named in no more than 5 % of runs, also where its cells are positively dependent
-(Benjamini & Yekutieli 2001). Beside the q-values stand the matched thresholds (raymap.analysis.floor).
+q-values are Benjamini & Hochberg's within one adapter, over its non-target prompts and, separately, over its target
+prompts. What is counted is thus what was adjusted, and strong shifts of another adapter do not lower the bar. An
+adapter that shifts no prompt is then named in at most 5 % of runs, even if its cells are positively dependent
+(Benjamini & Yekutieli 2001). The matched thresholds of raymap.analysis.floor are reported beside the q-values.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
 from raymap.analysis.floor import Pairs, pairs_of
-from raymap.analysis.map import CONTROL, finite, is_target
+from raymap.analysis.map import finite, is_target
 from raymap.analysis.numerics.exchange import matching_p, rank_sum_p, sign_flip_p
-from raymap.analysis.read import MEASURED
+from raymap.analysis.read import KEY, MEASURED
+from raymap.analysis.statistics import ShiftCounts
+from raymap.study.methods.method import CONTROL
 
 FDR = 0.05
-KEY = ("prompt_id", "adapter")
-NAMES = ("sem", "per", "signed")
+"""The false-discovery rate at which a cell counts as shifted."""
+TESTS = ("sem", "per", "signed")
+"""The tests of a cell: `p_…` and `q_…` of each are columns of shifts.arrow."""
 UNTESTED = "sem and signed need cells of two seeds, per also seed pairs of the prompt"
 
 
 def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a (prompt, adapter) with any complete row, controls left out (schema SHIFTS).
+    """Return one row per prompt and adapter that has a complete score, controls left out (schema SHIFTS).
 
-    A p-value is null where a cell has fewer than two seeds, or (`per`) its prompt no seed pair; a matched threshold
-    where its prompt has no seed pair, or no prompt has two.
+    A p-value is null if a cell has fewer than two seeds or, for `per`, if its prompt has no seed pair. A matched
+    threshold is null if the prompt has no seed pair or no prompt has two.
 
     Args:
-        scores: as `stream_scores` returns them: sorted by prompt and adapter.
+        scores: as `stream_scores` returns them, sorted by prompt and adapter.
         noise: schema NOISE; pairs that are not finite are left out.
     """
     clean = finite(scores.filter(pl.col("method") != CONTROL))
@@ -59,7 +62,7 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
     pairs[at >= 0] = floor.counts[at[at >= 0]]
     values = [clean[name].cast(pl.Float64).to_numpy() for name in MEASURED]
     rng = np.random.default_rng(0)
-    found = {name: np.full(cells.height, np.nan) for name in NAMES}
+    found = {name: np.full(cells.height, np.nan) for name in TESTS}
     for k, n in np.unique(np.stack([seeds, pairs], axis=1)[seeds > 1], axis=0):
         chosen = np.flatnonzero((seeds == k) & (pairs == n))
         base, adapted, lpips = (column[starts[chosen, None] + np.arange(k)] for column in values)
@@ -83,15 +86,15 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
 
 
 def _numbers(cells: pl.DataFrame, pairs: Pairs) -> np.ndarray:
-    """Return each cell's prompt as its number among those with seed pairs, -1 where it has none."""
+    """Return the number of each cell's prompt among the prompts with seed pairs, or -1 if it has none."""
     where = pl.DataFrame({"prompt_id": pairs.prompts, "at": range(len(pairs.prompts))},
                          schema={"prompt_id": pl.String, "at": pl.Int64})  # fmt: skip
     joined = cells.select("prompt_id").join(where, on="prompt_id", how="left", maintain_order="left")
     return joined["at"].fill_null(-1).to_numpy()
 
 
-def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return, for each adapter, how many non-target prompts it shifts at a false-discovery rate of 5 %.
+def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[ShiftCounts]:
+    """Return for each adapter how many non-target prompts it shifts at the false-discovery rate FDR.
 
     Args:
         tests: what `shift_tests` returned.
@@ -99,16 +102,17 @@ def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[dict[str, Any
     """
     joined = study.filter(~pl.col("target")).select(KEY).join(tests, on=KEY, how="inner")
     counted = joined.group_by("adapter", maintain_order=True).agg(
-        *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in NAMES),
-        *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in NAMES),
+        *(pl.col(f"q_{name}").is_not_null().sum().alias(f"tested_{name}") for name in TESTS),
+        *((pl.col(f"q_{name}") <= FDR).sum().alias(f"shifted_{name}") for name in TESTS),
     )
-    return [
+    rows = [
         row
-        | {f"shifted_{name}": None for name in NAMES if not row[f"tested_{name}"]}
+        | {f"shifted_{name}": None for name in TESTS if not row[f"tested_{name}"]}
         | {"method": f"Benjamini-Hochberg at {FDR:.0%} over the adapter's non-target prompts"}
-        | {"reason": None if all(row[f"tested_{name}"] for name in NAMES) else UNTESTED}
+        | {"reason": None if all(row[f"tested_{name}"] for name in TESTS) else UNTESTED}
         for row in counted.to_dicts()
     ]
+    return cast(list[ShiftCounts], rows)
 
 
 def _adjusted(p: np.ndarray, family: np.ndarray) -> np.ndarray:

@@ -1,41 +1,39 @@
-"""From the map to statistics.json: every estimate with its interval, n and method."""
+"""From the map to statistics.json: every estimate with its interval, its n and its method."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import cast
 
 import numpy as np
 import polars as pl
 
+from raymap.analysis.estimates import OverPrompts
 from raymap.analysis.floor import floor_summary, identity_control
 from raymap.analysis.hypotheses import hypotheses
 from raymap.analysis.map import NoiseFloor, measured, with_entanglement
+from raymap.analysis.measures import E_PER, E_SEM, SIGNED, E
 from raymap.analysis.numerics.crossed import CONFIDENCE, Group, contrast
+from raymap.analysis.read import KEY
 from raymap.analysis.sensitivity import sensitivity
 from raymap.analysis.shifts import shift_counts
+from raymap.analysis.statistics import AdapterSummary, IdentityControl, Incomplete, Means, Statistics
 from raymap.analysis.tables import by_category, by_method_and_category, method_order, ranked_prompts, regions
 
 OVER_PROMPTS = f"{CONFIDENCE:.0%} t interval over prompts, for this one adapter"
-MEANS = (("e_sem", "e_sem"), ("e_sem_signed", "e_sem_signed"), ("e_per", "e_per"), ("e", "entanglement"))
-COUNTS = ("above_tau_sem", "above_tau_per", "above_matched_sem", "above_matched_per")
 
 
-def over_prompts(values: pl.Series) -> dict[str, Any]:
-    """Estimate the mean of one adapter's cells, which generalises over prompts; nulls are left out.
-
-    Returns:
-        `value` (None without prompts), `low`, `high` (None with fewer than two), `n` (prompts), `df`, `method`, and the
-        `reason` of what is None.
-    """
+def over_prompts(values: pl.Series) -> OverPrompts:
+    """Estimate the mean of one adapter's cells, which generalises over prompts; nulls are left out."""
     cells = values.drop_nulls().to_numpy()[:, None]
     if not len(cells):
-        nothing = dict.fromkeys(("value", "low", "high", "df"))
-        return nothing | {"n": 0, "method": "none", "reason": "no prompt has a complete seed"}
-    found = contrast(cells, (Group(np.arange(len(cells))),), (Group(np.arange(1)),)).as_dict()
-    method = "none" if found["low"] is None else OVER_PROMPTS
-    return {key: found[key] for key in ("value", "low", "high", "n", "df")} | {
-        "method": method, "reason": "one prompt has no spread" if len(cells) == 1 else found["reason"]
+        reason = "no prompt has a complete seed"
+        return {"value": None, "low": None, "high": None, "df": None, "n": 0, "method": "none", "reason": reason}
+    found = contrast(cells, (Group(np.arange(len(cells))),), (Group(np.arange(1)),))
+    return {
+        "value": found.value, "low": found.low, "high": found.high, "n": found.prompts, "df": found.df,
+        "method": "none" if found.low is None else OVER_PROMPTS,
+        "reason": "one prompt has no spread" if len(cells) == 1 else found.reason,
     }  # fmt: skip
 
 
@@ -46,19 +44,19 @@ def summarize(
     floor: NoiseFloor,
     digest: str,
     proved: Collection[str],
-) -> dict[str, Any]:
-    """Return what statistics.json holds.
+) -> Statistics:
+    """Return what statistics.json holds of the map and its tests.
 
     Args:
         cells: the map (schema MAP), controls included.
         noise: base seed pairs (schema NOISE).
-        tests: each cell's p- and q-values (raymap.analysis.shifts).
-        proved: adapters of which no picture was drawn.
+        tests: each cell's p- and q-values (schema SHIFTS).
+        proved: the adapters of which no image was drawn.
     """
     study = with_entanglement(measured(cells))
     control = identity_control(cells, proved)
-    matched = tests.select("prompt_id", "adapter", "above_matched_sem", "above_matched_per")
-    beside = study.join(matched, on=["prompt_id", "adapter"], how="left", maintain_order="left")
+    matched = tests.select(*KEY, "above_matched_sem", "above_matched_per")
+    beside = study.join(matched, on=KEY, how="left", maintain_order="left")
     seeds = int(cells["n_seeds"].to_numpy().max(initial=0))
     return {
         "digest": digest,
@@ -68,8 +66,8 @@ def summarize(
         "adapters": [_adapter(part, control) for part in beside.partition_by("adapter", maintain_order=True)],
         "normalization": {
             "method": "min-max over all prompts and adapters, controls left out",
-            "e_sem": [study["e_sem"].min(), study["e_sem"].max()],
-            "e_per": [study["e_per"].min(), study["e_per"].max()],
+            "e_sem": _range(study["e_sem"]),
+            "e_per": _range(study["e_per"]),
         },
         "sensitivity": sensitivity(study),
         "table_1": by_method_and_category(study),
@@ -83,32 +81,54 @@ def summarize(
     }
 
 
-def incomplete(cells: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return, for each adapter that has them, how many cells hold fewer seeds than the map's fullest, and which."""
+def _range(values: pl.Series) -> list[float | None]:
+    return cast(list[float | None], [values.min(), values.max()])
+
+
+def incomplete(cells: pl.DataFrame) -> list[Incomplete]:
+    """Return for each adapter that has such cells how many hold fewer seeds than the map's fullest cell, and which."""
     short = cells.filter(pl.col("n_seeds") < pl.col("n_seeds").max())
     grouped = short.group_by("adapter", maintain_order=True).agg(
         pl.len().alias("cells"), pl.col("n_seeds").min().alias("fewest_seeds"), pl.col("prompt_id").alias("prompts")
     )
-    return [row | {"seeds": cells["n_seeds"].max()} for row in grouped.to_dicts()]
+    rows = [row | {"seeds": cells["n_seeds"].max()} for row in grouped.to_dicts()]
+    return cast(list[Incomplete], rows)
 
 
-def _adapter(part: pl.DataFrame, control: dict[str, Any]) -> dict[str, Any]:
+def _adapter(part: pl.DataFrame, control: IdentityControl) -> AdapterSummary:
     """Return an adapter's means over non-target prompts, and how many of these lie above each floor."""
     others, targets = part.filter(~pl.col("target")), part.filter(pl.col("target"))
     first = part.row(0, named=True)
-    below = {
-        f"below_numerical_{name}": int((others[f"e_{name}"] <= control[f"max_e_{name}"]).sum())
-        if control["present"] and others[f"e_{name}"].count()
-        else None
-        for name in ("sem", "per")
-    }
+
+    def above(column: str) -> int | None:
+        return int(others[column].sum()) if others[column].count() else None
+
+    def below(column: str, largest: float | None) -> int | None:
+        return int((others[column] <= largest).sum()) if largest is not None and others[column].count() else None
+
     return {
-        **{key: first[key] for key in ("adapter", "method", "subject", "subject_category")},
+        "adapter": first["adapter"],
+        "method": first["method"],
+        "subject": first["subject"],
+        "subject_category": first["subject_category"],
         "scope": "all prompts but those of the subject's own category",
-        **{key: over_prompts(others[column]) for key, column in MEANS},
-        **{name: int(others[name].sum()) if others[name].count() else None for name in COUNTS},
-        **below,
-        "target_e_sem": targets["e_sem"].mean(),
-        "target_e_per": targets["e_per"].mean(),
-        "target": {key: over_prompts(targets[column]) for key, column in MEANS},
+        **_means(others),
+        "above_tau_sem": above("above_tau_sem"),
+        "above_tau_per": above("above_tau_per"),
+        "above_matched_sem": above("above_matched_sem"),
+        "above_matched_per": above("above_matched_per"),
+        "below_numerical_sem": below("e_sem", control["max_e_sem"]),
+        "below_numerical_per": below("e_per", control["max_e_per"]),
+        "target_e_sem": cast(float | None, targets["e_sem"].mean()),
+        "target_e_per": cast(float | None, targets["e_per"].mean()),
+        "target": _means(targets),
+    }
+
+
+def _means(part: pl.DataFrame) -> Means:
+    return {
+        "e_sem": over_prompts(part[E_SEM.column]),
+        "e_sem_signed": over_prompts(part[SIGNED.column]),
+        "e_per": over_prompts(part[E_PER.column]),
+        "e": over_prompts(part[E.column]),
     }

@@ -70,7 +70,7 @@ class Setup(BaseModel):
 
     @property
     def offline(self) -> bool:
-        """Whether base and judges are random or embedded, so that nothing is ever asked of the model hub."""
+        """Whether base and judges are random or embedded, so that nothing is needed from the model hub."""
         own = self.base == "embedded" or self.base.startswith(RANDOM)
         return own and self.clip == self.lpips == "embedded"
 

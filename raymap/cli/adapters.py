@@ -9,10 +9,7 @@ import typer
 from rich.table import Table
 
 from raymap.cli.app import app, console, offline
-from raymap.display.text import shown
-
-LONG = 400
-"""How many characters of a path or a warning are shown."""
+from raymap.display.text import LONG, shown
 
 
 @app.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, watched
+from raymap.display.text import number
 from raymap.store.files import place
+
+if TYPE_CHECKING:
+    from raymap.analysis.why.statistics import AttentionSummary
 
 
 @app.command()
@@ -35,16 +39,17 @@ def attention(
         console.print(f"report: {render(target)}", soft_wrap=True, markup=False)
 
 
-def _print(summary: dict[str, Any]) -> None:
+def _print(summary: AttentionSummary) -> None:
     """Print the shifts of each adapter, the identity control, and how the shifts rank prompts compared with E_sem."""
     table = Table(title="Shift of cross-attention by adapter (non-target prompts, all tokens)", title_justify="left")
     for name in ("adapter", "protocol", "|ΔA| x 1e4", "relative", "JS, bits"):
         table.add_column(name, justify="left" if name in ("adapter", "protocol") else "right")
     for row in summary["adapters"]:
         if row["tokens"] == "all":
-            delta, relative, js = (row[key]["value"] for key in ("delta", "relative", "js"))
-            shown = [f"{1e4 * delta:.2f}", "–" if relative is None else f"{relative:.4f}", f"{js:.5f}"]
-            table.add_row(row["adapter"], row["protocol"], *shown)
+            delta = row["delta"]["value"]
+            scaled = number(None if delta is None else 1e4 * delta, 2)
+            relative, js = number(row["relative"]["value"]), number(row["js"]["value"], 5)
+            table.add_row(row["adapter"], row["protocol"], scaled, relative, js)
     console.print(table)
     control = summary["identity_control"]
     if control["present"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from raymap.cli.app import Folder, app, console
+from raymap.display.text import number
 from raymap.store.files import place
 
 
@@ -19,11 +20,10 @@ def factorial(folder: Folder) -> None:
         table.add_column(name)
     for row in found["cells"]:
         if row["method"] == "all":
-            shown = [
-                "–" if row["estimate"][key] is None else f"{row['estimate'][key]:.4f}"
-                for key in ("value", "low", "high")
-            ]
-            table.add_row(row["measure"], row["kind"], row["make"], *shown)
+            held = row["estimate"]
+            table.add_row(
+                row["measure"], row["kind"], row["make"], *map(number, (held["value"], held["low"], held["high"]))
+            )
     console.print(table)
     for line in found["reading"]:
         console.print(line, highlight=False)

@@ -1,4 +1,4 @@
-"""Commands on a run folder: stats, report, show."""
+"""Commands on a run folder: stats, report and show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from raymap.store.files import place, write_atomically
 @app.command()
 def stats(
     folder: Folder,
-    against: Annotated[str | None, typer.Option(help="`paper`: set the published figures beside the run's.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="`paper`: set the paper's published figures beside the run's.")
+    ] = None,
 ) -> None:
-    """Write map, tests and statistics anew from scores/ and noise.arrow, interventions and attention from theirs."""
+    """Write a run's map, tests and statistics anew from its scores, and those of interventions and attention."""
     from raymap.analysis.paper.against import against_paper
     from raymap.analysis.read import read_study
     from raymap.analysis.reduce import reduce_run
@@ -26,7 +28,7 @@ def stats(
     from raymap.store.files import files_in
 
     if against not in (None, "paper"):
-        raise InputError(f"--against {against}", "is nothing to compare with", "write --against paper")
+        raise InputError(f"--against {against}", "is not something to compare with", "write --against paper")
     root = place(folder)
     statistics = reduce_run(root)
     for part, reduce_part in (("interventions", reduce_interventions), ("attention/scores", reduce_attention)):
@@ -42,15 +44,15 @@ def report(
     folder: Folder,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Figures as png, svg, pdf, tables as csv, md, latex; several with commas."),
+        typer.Option("--format", help="Figures as png, svg or pdf, tables as csv, md or latex; several with commas."),
     ] = None,
 ) -> None:
-    """Write report/index.html anew from scores/ and noise.arrow, print the verdict; figures and tables on request."""
+    """Write report/index.html anew from a run's scores, print the verdict, and write figures and tables on request."""
     from raymap.analysis.reduce import reduce_run
     from raymap.report.export.write import export, formats_of
     from raymap.report.page import write_page
-    from raymap.report.source import read_run
     from raymap.report.verdict import verdict
+    from raymap.results import read_run
 
     wanted = formats_of(formats or ())
     root = place(folder)
@@ -65,13 +67,13 @@ def report(
 @app.command()
 def show(
     folder: Folder,
-    prompt: Annotated[str, typer.Argument(help="A prompt's id, its text, or words that only it holds.")],
-    adapter: Annotated[str, typer.Argument(help="An adapter's name.")],
+    prompt: Annotated[str, typer.Argument(help="A prompt's id, its text, or words that no other prompt contains.")],
+    adapter: Annotated[str, typer.Argument(help="The name of an adapter.")],
     output: Annotated[str | None, typer.Option(help="The PNG to write. [default: in report/pairs/]")] = None,
 ) -> None:
-    """Write a cell's pair, base beside adapted picture beside their difference, as one PNG."""
+    """Write the pair of one cell, its base image, adapted image and their difference, as one PNG."""
     from raymap.report.pair import composed, default_path, find_pair
-    from raymap.report.source import read_run
+    from raymap.results import read_run
 
     run = read_run(place(folder))
     pair = find_pair(run, prompt, adapter)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raymap.cli.app import DryRun, Limit, Output, Overrides, StudyFile, app, console, watched
 from raymap.cli.summary import print_summary
-from raymap.display.text import shown
+from raymap.display.text import LONG, shown
 from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
 if TYPE_CHECKING:
+    from raymap.analysis.statistics import Statistics
     from raymap.driver.prepare import Prepared
     from raymap.study.model import Study
-
-LONG = 400
-"""How many characters of a path are shown."""
 
 
 @app.command()
@@ -101,7 +99,7 @@ def described(study: Study, dry: bool = False) -> Prepared:
     return prepared
 
 
-def mapped(prepared: Prepared, output: Path) -> dict[str, Any]:
+def mapped(prepared: Prepared, output: Path) -> Statistics:
     """Carry out a prepared study in a run folder, print its summary and return its statistics."""
     from raymap.driver.run import run
     from raymap.store.folder import RunFolder

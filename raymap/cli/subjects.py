@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from raymap.cli.app import app, console
-from raymap.display.text import shown
-
-LONG = 600
+from raymap.display.text import LONG, shown
 
 subjects = typer.Typer(help="Public reference pictures of a study's subjects.", no_args_is_help=True)
 app.add_typer(subjects, name="subjects")

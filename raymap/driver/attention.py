@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, TablesSpec
+from raymap.analysis.why.statistics import AttentionSummary
 from raymap.display.progress import Progress
 from raymap.driver.adapters import untrained_orders
 from raymap.driver.draw import folder_at, plan_run
@@ -52,7 +52,7 @@ def describe_attention(prepared: Prepared) -> str:
     )
 
 
-def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
+def attend(prepared: Prepared, output: Path, progress: Progress) -> AttentionSummary:
     """Measure what is missing beside a finished run and return what attention.json says. Running it again resumes.
 
     Raises:
@@ -64,7 +64,7 @@ def attend(prepared: Prepared, output: Path, progress: Progress) -> dict[str, An
         return _attend(prepared, folder, progress)
 
 
-def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> AttentionSummary:
     study = prepared.study
     if not (folder.root / "map.arrow").exists() or untrained_orders(prepared, folder):
         problem = "holds no finished map to compare attention with"

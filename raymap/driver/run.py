@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from raymap.adapters.brought import bring
+from raymap.analysis.statistics import Statistics
 from raymap.display.progress import Progress
 from raymap.driver.adapters import train_missing, untrained_orders
 from raymap.driver.draw import Session, draw_missing, folder_at, plan_run
@@ -43,7 +43,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
     return tuple(folder.adapter(order.name) for order in prepared.orders)
 
 
-def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
+def run(prepared: Prepared, output: Path, progress: Progress) -> Statistics:
     """Do what is missing in the run folder, and return the statistics. Running it again resumes.
 
     Raises:
@@ -55,7 +55,7 @@ def run(prepared: Prepared, output: Path, progress: Progress) -> dict[str, Any]:
         return _run(prepared, folder, progress)
 
 
-def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> Statistics:
     started, began = time.perf_counter(), datetime.now(UTC)
     study = prepared.study
     refuse_another(prepared, folder)

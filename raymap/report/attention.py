@@ -1,4 +1,4 @@
-"""What a report shows of attention: where it shifts by layer and timestep, and where single words look."""
+"""What a report shows of attention: where it shifts, by layer and timestep, and where single words look."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
+from raymap.analysis.read import KEY
+from raymap.analysis.why.statistics import AttentionSummary
 from raymap.display.text import cut
 from raymap.plan.blocks import BASE
-from raymap.report.pictures import decoded, kept_pictures
-from raymap.report.source import KEY, Run
+from raymap.report.images import decoded, kept_images
+from raymap.results import Run
+from raymap.study.methods.method import CONTROL
 
 CELLS = 6
-"""So many cells' words are shown, the most shifted ones, each of another prompt; of each prompt its first WORDS."""
+"""How many cells' words are shown: the most shifted ones, one per prompt, with at most WORDS words each."""
 WORDS = 8
 DPI = 90
 SIDE = 16
-"""Maps of words are so many positions a side (raymap.drawing.attention.heat)."""
+"""How many positions the maps of words have per side (raymap.drawing.attention.heat)."""
 TITLES = {"free": "own trajectory", "forced": "on the base's latents"}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the page, as a data URL, and what it shows in words."""
+    """An image in the page, as a data URL, and what it shows in words."""
 
     url: str
     prompt: str
@@ -37,24 +40,24 @@ class Shown:
     words: tuple[str, ...]
 
 
-def moved(attention: dict[str, Any]) -> list[str]:
+def moved(attention: AttentionSummary) -> list[str]:
     """Return the adapters whose attention differs from the base's for some prompt, in the order of Table 3."""
-    rows = attention.get("table_3") or []
+    rows = attention["table_3"]
     return [name for name in rows[0]["delta_e4"] if any(row["delta_e4"].get(name) for row in rows)] if rows else []
 
 
-def layer_plot(attention: dict[str, Any]) -> str | None:
-    """Draw the Jensen-Shannon divergence (bits, all tokens) by layer and timestep, a panel a method and protocol.
+def layer_plot(attention: AttentionSummary) -> str | None:
+    """Draw the Jensen-Shannon divergence (bits, all tokens) by layer and timestep, one panel per method and protocol.
 
     Returns:
-        a data URL; None where no method shifts attention.
+        A data URL; None if no method shifts attention.
     """
-    rows = pl.DataFrame(attention.get("layers") or [])
+    rows = pl.DataFrame(attention.get("layers", []))
     if rows.is_empty():
         return None
     whole = rows.group_by("method", "protocol", "layer", "bin", "timestep", maintain_order=True).agg(pl.col("js").sum())
     panels = [p for p in whole.partition_by("method", "protocol", maintain_order=True) if p["js"].max() > 0]  # type: ignore[operator]
-    panels = [p for p in panels if p["method"][0] != "identity"]
+    panels = [p for p in panels if p["method"][0] != CONTROL]
     if not panels:
         return None
     layers = whole["layer"].unique(maintain_order=True).to_list()
@@ -81,19 +84,19 @@ def short_layer(name: str) -> str:
 
 
 def word_maps(run: Run) -> list[Shown]:
-    """Draw where each word of a prompt is looked for, over the base's picture and the adapted one.
+    """Draw where each word of a prompt is looked for, over the base's image and over the adapted one.
 
-    The cells are those with the largest E_sem of which the pictures of the maps' seed are kept. A word's two maps share
-    their scale.
+    The cells are those with the largest E_sem whose images of the maps' seed are kept. The two maps of a word have the
+    same scale.
 
     Raises:
-        InputError: a kept picture cannot be read.
+        InputError: a kept image cannot be read.
     """
-    path = run.folder.root / "attention_tokens.arrow"
+    path = run.folder / "attention_tokens.arrow"
     if not run.attention or not path.exists():
         return []
     maps = pl.read_ipc(path.read_bytes())
-    kept = kept_pictures(run.folder.root)
+    kept = kept_images(run.folder)
     base = kept.filter(pl.col("adapter") == BASE).select("prompt_id", "seed")
     cells = (
         maps.select(*KEY, "seed").unique()
@@ -110,16 +113,16 @@ def _shown(run: Run, cell: dict[str, Any], maps: pl.DataFrame) -> Shown:
     of = pl.all_horizontal(pl.col(key) == cell[key] for key in (*KEY, "seed"))
     rows = maps.filter(of).sort("position").head(WORDS).to_dicts()
     words = tuple(row["token"].removesuffix("</w>") for row in rows)
-    pictures = [decoded(run.folder.image(name, cell["prompt_id"], cell["seed"])) for name in (BASE, cell["adapter"])]
+    images = [decoded(run.files.image(name, cell["prompt_id"], cell["seed"])) for name in (BASE, cell["adapter"])]
     figure = Figure(figsize=(0.5 + 1.1 * (1 + len(rows)), 2.5), layout="constrained")
     axes = figure.subplots(2, 1 + len(rows), squeeze=False)
-    for line, (name, picture) in enumerate(zip(("base", "adapted"), pictures, strict=True)):
-        axes[line, 0].imshow(picture)
+    for line, (name, image) in enumerate(zip(("base", "adapted"), images, strict=True)):
+        axes[line, 0].imshow(image)
         axes[line, 0].set_ylabel(name, fontsize=8)
         for column, row in enumerate(rows, 1):
             top = max(*row["base"], *row["adapted"])
             heat = np.asarray(row[name], dtype=np.float32).reshape(SIDE, SIDE)
-            axes[line, column].imshow(_overlaid(picture, heat / top if top else heat))
+            axes[line, column].imshow(_overlaid(image, heat / top if top else heat))
     for column, word in enumerate(words, 1):
         axes[0, column].set_title(cut(word, 14), fontsize=8, parse_math=False)
     for ax in axes.flat:
@@ -127,10 +130,10 @@ def _shown(run: Run, cell: dict[str, Any], maps: pl.DataFrame) -> Shown:
     return Shown(_url(figure), cell["prompt"], cell["adapter"], cell["seed"], words)
 
 
-def _overlaid(picture: Image.Image, heat: np.ndarray) -> np.ndarray:
-    """Return a picture in grey, (H, W, 3) in [0, 1], and over it a map of values in [0, 1] in red."""
-    gray = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
-    scaled = Image.fromarray(heat).resize(picture.size, Image.Resampling.BILINEAR)
+def _overlaid(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+    """Return an image in grey, float (H, W, 3) in [0, 1], with a map of values in [0, 1] over it in red."""
+    gray = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
+    scaled = Image.fromarray(heat).resize(image.size, Image.Resampling.BILINEAR)
     share = np.asarray(scaled).clip(0, 1)[..., None]
     red: np.ndarray = (1 - share) * gray + share * np.array([0.86, 0.1, 0.1], dtype=np.float32)
     return red

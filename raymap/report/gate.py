@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import polars as pl
 
 from raymap.analysis.decide.gate import AuditLimits, Verdict, judge, shifted
+from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise
+from raymap.analysis.statistics import Statistics
 from raymap.display.text import plain
 from raymap.store.folder import as_json
 
@@ -21,17 +22,18 @@ def flagged(output: Path) -> pl.DataFrame:
     return shifted(read_map(output), tests, read_noise(output))
 
 
-def verdicts(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits) -> tuple[Verdict, ...]:
+def verdicts(cells: pl.DataFrame, statistics: Statistics, limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter of a run against the limits."""
     return judge(cells, statistics["adapters"], limits)
 
 
-def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits, found: Sequence[Verdict]) -> bytes:
-    """Return the JSON summary: the gate's outcome, each adapter's means, and its shifted prompts.
+def summary(cells: pl.DataFrame, statistics: Statistics, limits: AuditLimits, found: Sequence[Verdict]) -> bytes:
+    """Return the JSON summary: the outcome of the gate, and each adapter's means and shifted prompts.
 
     Args:
         cells: what `flagged` returned.
     """
+    floor = statistics["noise_floor"]
     any_shift = pl.col("shifted_e_sem") | pl.col("shifted_e_per")
     rows = []
     for adapter in statistics["adapters"]:
@@ -40,9 +42,13 @@ def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits
         keys = ("prompt_id", "prompt", "prompt_category", "e_sem", "e_per", "shifted_e_sem", "shifted_e_per")
         rows.append(
             {
-                **{key: adapter[key] for key in ("adapter", "method", "subject_category", "e_sem", "e_per")},
+                "adapter": adapter["adapter"],
+                "method": adapter["method"],
+                "subject_category": adapter["subject_category"],
+                "e_sem": adapter["e_sem"],
+                "e_per": adapter["e_per"],
                 "non_target_prompts": own.height,
-                "tested": {name: int(own[f"tested_{name}"].sum()) for name in ("e_sem", "e_per")},
+                "tested": {m.name: int(own[f"tested_{m.name}"].sum()) for m in BASIC},
                 "shifted": hits.select(keys).to_dicts(),
                 "criteria": [verdict.as_dict() for verdict in found if verdict.adapter == adapter["adapter"]],
             }
@@ -52,7 +58,7 @@ def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits
             "digest": statistics["digest"],
             "limits": limits.given,
             "passed": all(verdict.passed for verdict in found) if found else None,
-            "noise_floor": {k: statistics["noise_floor"][k] for k in ("pairs", "tau_sem", "tau_per")},
+            "noise_floor": {"pairs": floor["pairs"], "tau_sem": floor["tau_sem"], "tau_per": floor["tau_per"]},
             "identity_control": statistics["identity_control"],
             "adapters": rows,
         }
@@ -60,7 +66,7 @@ def summary(cells: pl.DataFrame, statistics: dict[str, Any], limits: AuditLimits
 
 
 def junit(found: Sequence[Verdict], name: str) -> bytes:
-    """Return the verdicts as JUnit XML: one test suite, a test case an adapter and limit, a failure naming prompts."""
+    """Return the verdicts as JUnit XML: one test suite with one case per adapter and limit; failures name prompts."""
     failed = sum(not verdict.passed for verdict in found)
     counts = {"tests": str(len(found)), "failures": str(failed), "errors": "0"}
     root = ElementTree.Element("testsuites", counts)
@@ -79,7 +85,7 @@ def junit(found: Sequence[Verdict], name: str) -> bytes:
 
 
 def message(verdict: Verdict) -> str:
-    """Return one line that says what a verdict found."""
+    """Return one line that says what was found."""
     if verdict.value is None:
         return f"{verdict.criterion}: no non-target prompt was measured"
     if verdict.criterion == "prompts":

@@ -1,43 +1,69 @@
-"""What the page shows of the judges beside CLIP and LPIPS: their table, and their measures of the map."""
+"""What the page shows of the judges beside CLIP and LPIPS: their table, and their measures in the map."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 
-from raymap.analysis.judged import read_judged_map
-from raymap.report.source import KEY, Run
+from raymap.analysis.measures import Measure
+from raymap.analysis.read import KEY
+from raymap.analysis.statistics import JudgedAdapter, JudgeSummary
+from raymap.results import Run
+
+DIGITS = 3
+"""Significant digits of judges' values in the map."""
 
 
-def judges(run: Run) -> list[dict[str, Any]]:
-    """Return what each judge declares and its floor, with `adapters`: its statistics of each; none without judges."""
-    judged = run.statistics.get("judged", {"judges": (), "adapters": ()})
+class JudgeAndAdapters(JudgeSummary):
+    """What a judge declares, its floor, and what it finds of each adapter."""
+
+    adapters: list[JudgedAdapter]
+
+
+def judges(run: Run) -> list[JudgeAndAdapters]:
+    """Return the judges of a run, in the order of their names; none if it has no further judge."""
+    judged = run.statistics.get("judged")
+    if judged is None:
+        return []
     return [
         {**judge, "adapters": [row for row in judged["adapters"] if row["judge"] == judge["judge"]]}
         for judge in judged["judges"]
     ]
 
 
-def measures(run: Run, grid: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, pl.Series]]:
-    """Return the measures that the judges add to the map, and one value per cell of `grid` for each, by their keys.
+def measures(run: Run) -> tuple[Measure, ...]:
+    """Return the measures that judges add to the map: the shift of each, and of a prompt judge the signed shift too."""
+    return tuple(measure for judge in judges(run) for measure in _measures(judge))
 
-    A pair judge adds its shift; a prompt judge adds its shift and its signed one. Of a measure, `better` is the sign of
-    a change for the better, 0 where it has none; `floor` is the value above which the measure `of` exceeds re-seeding.
-    """
-    menu: list[dict[str, Any]] = []
-    values: dict[str, pl.Series] = {}
-    cells = read_judged_map(run.folder.root)
+
+def _measures(judge: JudgeSummary) -> list[Measure]:
+    name, shift = judge["judge"], _shift(judge)
+    change = "distance" if judge["kind"] == "pair" else "change"
+    found = [Measure(shift, f"{name}: {change}", DIGITS, None, shift, floors=(shift,), any_scale=True)]
+    if judge["kind"] == "prompt":
+        signed, better = _signed(judge), 1 if judge["higher_is_better"] else -1
+        label = f"{name}: better or worse"
+        found.append(Measure(signed, label, DIGITS, None, signed, floors=(shift,), better=better, any_scale=True))
+    return found
+
+
+def columns(run: Run) -> pl.DataFrame:
+    """Return KEY and a column per measure of the judges, one row per cell of the map."""
+    frame = run.cells.select(KEY)
     for judge in judges(run):
-        name = judge["judge"]
-        own = cells.filter(pl.col("judge") == name).select(*KEY, "shift", "shift_signed")
-        placed = grid.select(*KEY).join(own, on=KEY, how="left", maintain_order="left")
-        shift, signed = f"judge:{name}", f"judge:{name}:signed"
-        common = {"name": name, "of": shift, "floor": (judge["tau"] or {}).get("value")}
-        menu.append({**common, "key": shift, "what": "distance" if judge["kind"] == "pair" else "change", "better": 0})
-        values[shift] = placed["shift"]
-        if judge["kind"] == "prompt":
-            better = 1 if judge["higher_is_better"] else -1
-            menu.append({**common, "key": signed, "what": "better or worse", "better": better})
-            values[signed] = placed["shift_signed"]
-    return menu, values
+        names = {_shift(judge): "shift", _signed(judge): "shift_signed"}
+        own = run.judged.filter(pl.col("judge") == judge["judge"]).select(*KEY, **names)
+        frame = frame.join(own, on=KEY, how="left")
+    return frame
+
+
+def floors(run: Run) -> dict[str, float | None]:
+    """Return the thresholds of the judges' shifts by the names of their measures."""
+    return {_shift(judge): judge["tau"]["value"] if judge["tau"] else None for judge in judges(run)}
+
+
+def _shift(judge: JudgeSummary) -> str:
+    return f"judge:{judge['judge']}"
+
+
+def _signed(judge: JudgeSummary) -> str:
+    return f"{_shift(judge)}:signed"

@@ -1,4 +1,4 @@
-"""The order of rows and columns in which like stands beside like."""
+"""An order of rows and columns that puts similar ones side by side."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 
 def cluster_order(values: np.ndarray) -> list[int]:
-    """Return the leaf order of an average-linkage clustering of rows (Euclidean, optimally ordered).
+    """Return the rows in the leaf order of their average-linkage clustering by Euclidean distance.
 
-    Optimal ordering: Bar-Joseph et al. 2001, as scipy implements it.
+    The leaves are ordered optimally (Bar-Joseph et al. 2001, as scipy implements it).
 
     Args:
-        values: float (rows, columns); NaN counts as its column's mean, a column without any number as 0.
+        values: float (rows, columns). NaN counts as the mean of its column, and as 0 in a column without any number.
     """
     rows, _ = values.shape
     if rows < 3:
@@ -25,6 +25,6 @@ def cluster_order(values: np.ndarray) -> list[int]:
 
 
 def standardized(values: np.ndarray) -> np.ndarray:
-    """Return values divided by their standard deviation, so that measures of different size weigh alike."""
+    """Return values divided by their standard deviation, so that measures of different sizes weigh the same."""
     spread = np.nanstd(values) if (~np.isnan(values)).any() else 0.0
     return values / spread if spread > 0 else values

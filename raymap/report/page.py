@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,42 +14,41 @@ from markupsafe import Markup
 
 from raymap.analysis.numerics.crossed import ALONE
 from raymap.analysis.paper.published import METHODS
-from raymap.display.text import significant
-from raymap.report import judged, sections
-from raymap.report.colours import SUBJECTS, palette
-from raymap.report.markers import marker_path
+from raymap.display import text
+from raymap.report import attention, judged, sections
+from raymap.report.colours import palette
+from raymap.report.images import GAIN
 from raymap.report.payload import payload, script_json
-from raymap.report.pictures import GAIN
-from raymap.report.source import Run, read_run
 from raymap.report.thumbnails import BUDGET, gallery
 from raymap.report.verdict import verdict
+from raymap.results import Run, read_run
 from raymap.store.files import write_atomically
 
 TEMPLATES = files("raymap.report") / "templates"
 SHORT = 90
-"""Characters of a prompt in tables and captions; the pair's dialog has all of them."""
+"""How many characters of a prompt tables and captions show; the dialog of a pair has all of them."""
 
 
 def render(root: Path, budget: int = BUDGET) -> Path:
-    """Write `report/index.html` from a reduced run folder and its kept pictures, and return its path.
+    """Write `report/index.html` from a reduced run folder and its kept images, and return its path.
 
     Args:
-        budget: bytes of all embedded pictures.
+        budget: how many bytes all embedded images may take.
 
     Raises:
-        InputError: map, tests, statistics or scores are not there (run `raymap stats` first), or a picture is damaged.
+        InputError: the map, tests, statistics or scores are missing (run `raymap stats` first), or an image is damaged.
     """
     return write_page(read_run(root), budget)
 
 
 def write_page(run: Run, budget: int = BUDGET) -> Path:
     """Write a run's page and return its path."""
-    write_atomically(run.folder.report, page(run, budget).encode())
-    return run.folder.report
+    write_atomically(run.files.report, page(run, budget).encode())
+    return run.files.report
 
 
 def page(run: Run, budget: int = BUDGET) -> str:
-    """Return the page. Its policy names its script and style by their digests, so that no other ones count."""
+    """Return the page. Its content policy names script and style by their digests, so no other ones take effect."""
     shown = gallery(run, budget)
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("map.js", "pair.js"))
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + palette()
@@ -57,15 +57,14 @@ def page(run: Run, budget: int = BUDGET) -> str:
         "run": run,
         "statistics": run.statistics,
         "verdict": verdict(run),
-        "scatter": sections.scatter(run),
+        "figures": sections.drawn(run),
         "matrix": sections.matrix(run),
-        "fragile": sections.prompt_cards(run, shown, "most_fragile"),
-        "robust": sections.prompt_cards(run, shown, "most_robust"),
+        "fragile": sections.prompt_cards(run, shown, run.statistics["most_fragile"]),
+        "robust": sections.prompt_cards(run, shown, run.statistics["most_robust"]),
         "controls": sections.controls(run),
         "adapter_cards": sections.adapter_cards(run),
         "distances": sections.distance_tables(run),
         "judges": judged.judges(run),
-        "colours": SUBJECTS,
         "paper_methods": METHODS,
         "gain": GAIN,
         "embedded": embedded,
@@ -80,17 +79,14 @@ def page(run: Run, budget: int = BUDGET) -> str:
         **_attention(run),
         "interventions": run.interventions,
         "data": Markup(script_json(payload(run, shown))),
-        "pictures": Markup(script_json(shown.pictures)),
+        "images": Markup(script_json(shown.images)),
     }
     return _environment().get_template("page.html.jinja").render(context)
 
 
 def _attention(run: Run) -> dict[str, Any]:
-    """Return what is drawn of attention; matplotlib is loaded only where there is something to draw."""
     if not run.attention:
         return {"moved": [], "layer_plot": None, "word_maps": []}
-    from raymap.report import attention
-
     return {
         "moved": attention.moved(run.attention),
         "layer_plot": attention.layer_plot(run.attention),
@@ -107,47 +103,48 @@ def _environment() -> Environment:
         loader=PackageLoader("raymap.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False,
     )  # fmt: skip
-    environment.filters |= {"short": short, "number": number, "estimate": estimate, "crossed": crossed}
-    environment.filters["significant"] = scaled
-    environment.filters["marker"] = marker_path
+    environment.filters |= {
+        "short": short,
+        "number": number,
+        "estimate": estimate,
+        "crossed": crossed,
+        "scaled": scaled,
+    }
     return environment
 
 
-def short(text: str, length: int = SHORT) -> str:
-    """Return a text cut to a length, an ellipsis in the place of the rest."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+def short(given: str, length: int = SHORT) -> str:
+    """Return a text cut to a length, with an ellipsis in the place of the rest."""
+    return given if len(given) <= length else given[: length - 1].rstrip() + "…"
 
 
 def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
-    """Return a number for people, with a true minus sign; a dash where there is none."""
-    if value is None:
-        return "–"
-    sign = "+" if signed and round(value, digits) > 0 else ""
-    return f"{value:{sign}.{digits}f}".replace("-", "−")
+    """Return a number in print, with a true minus sign."""
+    return _typeset(text.number(value, digits, signed))
 
 
-def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
-    """Return an estimate with its interval in brackets; a dash where there is none."""
-    if not value or value["value"] is None:
-        return Markup("–")
-    shown = number(value["value"], digits, signed)
-    if value["low"] is None:
-        return Markup(shown)
-    interval = f"{number(value['low'], digits, signed)}, {number(value['high'], digits, signed)}"
-    return Markup('{} <span class="dim">[{}]</span>').format(shown, interval)
+def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
+    """Return an estimate in print, with its interval dimmed."""
+    return _dimmed(text.estimate(held, digits, signed))
 
 
-def scaled(value: dict[str, Any] | None, signed: bool = False) -> Markup:
-    """Return an estimate of any scale, to four significant digits, with its interval in brackets."""
-    if not value or value["value"] is None:
-        return Markup("–")
-    shown, low, high = (significant(value[key], signed).replace("-", "−") for key in ("value", "low", "high"))
-    return Markup(shown if value["low"] is None else f'{shown} <span class="dim">[{low}, {high}]</span>')
+def scaled(held: Mapping[str, Any] | None, signed: bool = False) -> Markup:
+    """Return an estimate of any scale in print, to four significant digits, with its interval dimmed."""
+    return _dimmed(text.scaled(held, signed))
 
 
-def crossed(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
-    """Return an estimate that is to hold over prompts and subjects; where it does over one side alone, that is said."""
-    shown = estimate(value, digits, signed)
-    if not value or value["low"] is None or value["method"] not in ALONE:
+def crossed(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> Markup:
+    """Return an estimate over prompts and subjects; if its interval is over one of them alone, that is said."""
+    shown = estimate(held, digits, signed)
+    if not held or held["low"] is None or held["method"] not in ALONE:
         return shown
-    return Markup('{} <span class="dim">{}</span>').format(shown, ALONE[value["method"]])
+    return Markup('{} <span class="dim">{}</span>').format(shown, ALONE[held["method"]])
+
+
+def _dimmed(estimate: str) -> Markup:
+    value, _, interval = _typeset(estimate).partition(" ")
+    return Markup('{} <span class="dim">{}</span>').format(value, interval) if interval else Markup(value)
+
+
+def _typeset(plain: str) -> str:
+    return plain.replace("-", "−")

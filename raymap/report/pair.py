@@ -1,4 +1,4 @@
-"""One cell's pair as a single picture: base, adapted, difference."""
+"""The pair of one cell as a single image: base, adapted and difference."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from PIL import Image, ImageDraw, ImageFont
 from raymap.display.text import cut
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
-from raymap.report.pictures import GAIN, chosen_pairs, decoded, difference
-from raymap.report.source import Run
+from raymap.report.images import GAIN, chosen_pairs, decoded, difference
+from raymap.results import Run
 
 SMALLEST = 256
-"""Pictures below this side are enlarged by a whole factor, without smoothing."""
+"""Images with a shorter side are enlarged by a whole factor, without smoothing."""
 GAP, BAND = 8, 22
 NAMED = 5
+"""How many prompts a complaint about several matches names."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A cell of the map and the pair of its most moved kept seed. `numbers` are the cell's and the seed's values."""
+    """A cell of the map and the pair of the kept seed that moved most; `numbers` are the values of cell and seed."""
 
     prompt_id: str
     adapter: str
@@ -37,10 +38,14 @@ class Pair:
 
 
 def find_pair(run: Run, prompt: str, adapter: str) -> Pair:
-    """Find a cell by prompt (its id, its text, or a part of the text that only it holds) and adapter (its name).
+    """Find a cell by its prompt and its adapter.
+
+    Args:
+        prompt: the id of the prompt, its text, or a part of the text that no other prompt contains.
+        adapter: the name of the adapter.
 
     Raises:
-        InputError: no or several prompts match, the adapter is unknown, or no picture of the cell is kept.
+        InputError: no prompt matches or several do, the adapter is unknown, or no image of the cell is kept.
     """
     prompt_id, text = _prompt(run, prompt)
     known = run.cells["adapter"].unique().sort().to_list()
@@ -50,11 +55,11 @@ def find_pair(run: Run, prompt: str, adapter: str) -> Pair:
     pairs = chosen_pairs(run).filter(at)
     if pairs.is_empty():
         where = f"prompt {prompt_id} under {cut(adapter)}"
-        raise InputError(where, "has no kept picture", "run the study with `images: report` or `images: all`")
+        raise InputError(where, "has no kept image", "run the study with `images: report` or `images: all`")
     pair = pairs.row(0, named=True)
     cell = run.cells.filter(at).row(0, named=True)
-    base = decoded(run.folder.image(BASE, prompt_id, pair["seed"]))
-    adapted = decoded(run.folder.image(adapter, prompt_id, pair["seed"])) if pair["drawn"] else base
+    base = decoded(run.files.image(BASE, prompt_id, pair["seed"]))
+    adapted = decoded(run.files.image(adapter, prompt_id, pair["seed"])) if pair["drawn"] else base
     return Pair(prompt_id, adapter, pair["seed"], cell | pair | {"prompt": text}, base, adapted)
 
 
@@ -65,16 +70,16 @@ def _prompt(run: Run, given: str) -> tuple[str, str]:
     found = exact or [p for p in prompts if words and words in p[1].lower()]
     where = f"prompt {cut(given)!r}"
     if not found:
-        raise InputError(where, "is not in this run", "give an id as p000, or words that only one prompt holds")
+        raise InputError(where, "is not in this run", "give an id such as p000, or words that only one prompt contains")
     if len(found) > 1:
         listed = ", ".join(f"{key} ({cut(text)})" for key, text in found[:NAMED])
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        raise InputError(where, f"is said by {len(found)} prompts: {listed}{more}", "give one's id")
+        raise InputError(where, f"matches {len(found)} prompts: {listed}{more}", "give the id of one")
     return found[0]
 
 
 def composed(pair: Pair) -> bytes:
-    """Return base, adapted and difference side by side as a PNG, each under its name."""
+    """Return base, adapted and difference side by side as a PNG, each below its name."""
     panels = {"base": pair.base, "adapted": pair.adapted, f"difference, {GAIN}x": difference(pair.base, pair.adapted)}
     factor = max(1, -(-SMALLEST // min(pair.base.size)))
     width, height = (side * factor for side in pair.base.size)
@@ -91,9 +96,12 @@ def composed(pair: Pair) -> bytes:
 
 
 def default_path(run: Run, pair: Pair) -> Path:
-    """Return where the picture goes by default; names that are no plain file names are made so, and stay distinct."""
+    """Return where the image is written by default; other characters than those of file names are replaced.
+
+    Names that were changed get a digest, so they stay distinct.
+    """
     name = f"{pair.prompt_id}-{pair.adapter}"
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:100]
     if plain != name:
         plain += f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return run.folder.report.parent / "pairs" / f"{plain}.png"
+    return run.files.report.parent / "pairs" / f"{plain}.png"

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from raymap.analysis.map import CONTROL
+from raymap.analysis.measures import ALL, BASIC, Measure
+from raymap.analysis.read import KEY
+from raymap.analysis.shifts import FDR, TESTS
 from raymap.report import judged
+from raymap.report.images import GAIN
 from raymap.report.ordering import cluster_order, standardized
-from raymap.report.pictures import GAIN
-from raymap.report.source import KEY, TESTS, Run
 from raymap.report.thumbnails import Gallery
+from raymap.results import Run
+from raymap.study.methods.method import CONTROL
 from raymap.study.methods.registry import METHODS
 from raymap.study.suite import CATEGORIES
 
 DIGITS = 4
-MEASURES = {"e_sem": "e_sem", "signed": "e_sem_signed", "e_per": "e_per", "e": "entanglement"}
+"""Significant digits of numbers in the page."""
 
 
 def script_json(value: Any) -> str:
@@ -29,30 +33,35 @@ def script_json(value: Any) -> str:
     return text
 
 
-def payload(run: Run, shown: Gallery) -> dict[str, Any]:
-    """Return prompts, adapters and, prompt by prompt, one value a cell of each column (null where there is none).
+def payload(run: Run, gallery: Gallery) -> dict[str, Any]:
+    """Return what the page's script reads.
 
-    Cells lie row by row: cell (prompt p, adapter a) is number p · adapters + a. Numbers have four significant digits.
+    `cells` holds one list per column, with one value per cell (null if there is none), prompt by prompt: the cell of
+    prompt p and adapter a is number p · adapters + a. `measures` are the entries of the map's menu, the run's own and
+    those of further judges; their values are in `cells.values`, their thresholds in `tau`, by their names.
     """
-    grid, prompts, adapters = _grid(run)
-    pairs = grid.select(*KEY, "number").join(shown.pairs.drop("entanglement", "e_per"), on=KEY).sort("number")
-    floor = run.statistics["noise_floor"]
-    further, values = judged.measures(run, grid)
+    measures = (*ALL, *judged.measures(run))
+    grid, prompts, adapters = _grid(run, measures)
+    pairs = grid.select(*KEY, "number").join(gallery.pairs.drop("entanglement", "e_per"), on=KEY).sort("number")
     return {
         "prompts": prompts.select("prompt_id", "prompt", "prompt_category").rows(),
         "adapters": adapters.select("adapter", "method", "subject", "subject_category").rows(),
         "categories": [c for c in CATEGORIES if c in set(prompts["prompt_category"])],
         "control": CONTROL,
-        "judges": further,
+        "measures": [
+            {"name": m.name, "label": m.label, "says": m.says, "digits": m.digits, "any_scale": m.any_scale,
+             "better": m.better, "tests": m.tests, "floors": m.floors}
+            for m in measures
+        ],
         "cells": {
-            **{name: _numbers(grid[column]) for name, column in MEASURES.items()},
-            **{f"q_{name}": _numbers(grid[f"q_{name}"]) for name in TESTS},
-            **{key: _numbers(column) for key, column in values.items()},
+            "values": {m.name: _numbers(grid[m.column]) for m in measures},
+            "q": {name: _numbers(grid[f"q_{name}"]) for name in TESTS},
             "seeds": grid["n_seeds"].to_list(),
             "target": grid["target"].cast(pl.Int8).to_list(),
         },
+        "fdr": FDR,
+        "tau": {m.name: run.threshold(m) for m in BASIC} | judged.floors(run),
         "cluster": _clusters(grid, len(prompts), len(adapters)),
-        "tau": {name: (floor[f"tau_{name}"] or {}).get("value") for name in ("sem", "per")},
         "pairs": {
             "cell": pairs["number"].to_list(),
             "seed": pairs["seed"].to_list(),
@@ -64,11 +73,11 @@ def payload(run: Run, shown: Gallery) -> dict[str, Any]:
             "lpips": _numbers(pairs["lpips"]),
         },
         "gain": GAIN,
-    }
+    }  # fmt: skip
 
 
-def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Return every (prompt, adapter) in order, numbered, with its cell's columns; prompts; adapters, controls last."""
+def _grid(run: Run, measures: Sequence[Measure]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return all prompts × adapters, numbered, with their cells; then the prompts; then the adapters, controls last."""
     order = {category: k for k, category in enumerate(CATEGORIES)}
     prompts = (
         run.cells.select("prompt_id", "prompt", "prompt_category")
@@ -87,7 +96,8 @@ def _grid(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
             "adapter",
         )
     )
-    columns = run.cells.select(*KEY, *MEASURES.values(), *(f"q_{name}" for name in TESTS), "n_seeds", "target")
+    shown = (*(m.column for m in measures), *(f"q_{name}" for name in TESTS))
+    columns = run.cells.join(judged.columns(run), on=KEY, how="left").select(*KEY, *shown, "n_seeds", "target")
     crossed = prompts.select("prompt_id").join(adapters.select("adapter"), how="cross").with_row_index("number")
     grid = crossed.join(columns, on=KEY, how="left", maintain_order="left")
     return grid.with_columns(pl.col("n_seeds").fill_null(0), pl.col("target").fill_null(False)), prompts, adapters
@@ -98,10 +108,10 @@ def _numbers(column: pl.Series) -> list[float | None]:
 
 
 def _clusters(grid: pl.DataFrame, prompts: int, adapters: int) -> dict[str, list[int]]:
-    """Return positions of prompts and adapters in the leaf order of E_sem and E_per, both scaled by their spread."""
+    """Return prompts and adapters in the order of their clusters by E_sem and E_per, each scaled by its spread."""
     sem, per = (
-        standardized(grid[name].cast(pl.Float64).fill_null(np.nan).to_numpy().reshape(prompts, adapters))
-        for name in ("e_sem", "e_per")
+        standardized(grid[m.column].cast(pl.Float64).fill_null(np.nan).to_numpy().reshape(prompts, adapters))
+        for m in BASIC
     )
     return {
         "prompts": cluster_order(np.hstack([sem, per])),

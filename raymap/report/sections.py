@@ -1,88 +1,85 @@
-"""What the page's static parts show: scatter, matrix, tables, prompt cards, adapter cards."""
+"""What the page's static parts show: figures, tables, prompt cards, adapter cards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from matplotlib.ticker import MaxNLocator
+from markupsafe import Markup
 
-from raymap.analysis.map import CONTROL
-from raymap.report.source import Run
+from raymap.analysis.measures import E_SEM
+from raymap.analysis.read import KEY
+from raymap.analysis.statistics import DistanceRow, RankedPrompt
+from raymap.report.figures import categories, figures
+from raymap.report.figures.render import inline
 from raymap.report.thumbnails import Gallery
+from raymap.results import Run
+from raymap.study.methods.method import CONTROL
+from raymap.study.subject import OWN_CATEGORY
 from raymap.study.suite import CATEGORIES
 
 CARDS = 6
-"""Prompts of the fragile and of the robust list that are shown with pictures."""
+"""How many prompts of the fragile and of the robust list are shown with images."""
 LICENCE = ("licence", "license", "modelspec.license")
-"""What cards and files in the wild call it."""
-PLOT = (640, 400)
-MARGIN = {"left": 62, "right": 16, "top": 18, "bottom": 46}
+"""The names that cards and files of others have for it."""
 
 
-def scatter(run: Run) -> dict[str, Any]:
-    """Return Figure 1 in pixels: a point an adapter, thresholds, ticks, names of the four regions."""
-    rows = [row for row in run.statistics["regions"] if None not in (row["e_sem"], row["e_per"])]
-    floor = run.statistics["noise_floor"]
-    tau = {name: (floor[f"tau_{name}"] or {}).get("value") for name in ("sem", "per")}
-    x = _Axis([r["e_sem"] for r in rows], tau["sem"], MARGIN["left"], PLOT[0] - MARGIN["right"])
-    y = _Axis([r["e_per"] for r in rows], tau["per"], PLOT[1] - MARGIN["bottom"], MARGIN["top"])
-    return {
-        "width": PLOT[0], "height": PLOT[1], "margin": MARGIN,
-        "points": [row | {"x": x.at(row["e_sem"]), "y": y.at(row["e_per"])} for row in rows],
-        "x_ticks": x.ticks, "y_ticks": y.ticks,
-        "tau_x": None if tau["sem"] is None else x.at(tau["sem"]),
-        "tau_y": None if tau["per"] is None else y.at(tau["per"]),
-        "tau": tau,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as the page shows it."""
+
+    key: str
+    caption: str
+    svg: Markup
 
 
-class _Axis:
-    """A linear scale from 0 to beyond the largest value and the threshold."""
+def drawn(run: Run) -> list[Drawn]:
+    """Draw the figures that the page shows and that the run has numbers for.
 
-    def __init__(self, values: Sequence[float], tau: float | None, start: float, end: float) -> None:
-        top = max([1.12 * value for value in values] + [1.35 * (tau or 0.0)]) or 1.0  # room for the regions' names
-        self._top, self._start, self._end = top, start, end
-        known = [float(t) for t in MaxNLocator(5).tick_values(0, top) if 0 <= t <= top]
-        self.ticks = [{"at": self.at(t), "label": f"{t:.6g}"} for t in known]
-
-    def at(self, value: float) -> float:
-        return round(self._start + (self._end - self._start) * value / self._top, 2)
+    Raises:
+        InputError: the figure of an installed package cannot be loaded.
+    """
+    shown = [(figure, figure.data(run)) for figure in figures() if figure.on_page]
+    return [
+        Drawn(figure.key, figure.caption, inline(figure.draw(data), figure.key))
+        for figure, data in shown
+        if data is not None and not data.blank
+    ]
 
 
 def matrix(run: Run) -> dict[str, Any]:
-    """Return Figure 3: a row a prompt category, a column a subject category; the largest E_sem gives the shade 1."""
-    rows = run.statistics["category_by_category"]
-    known = {(r["prompt_category"], r["subject_category"]): r for r in rows}
-    values = [r["e_sem"]["value"] for r in rows if r["e_sem"]["value"] is not None]
+    """Return Figure 3: one row per prompt category, one column per subject category; `top` is the largest E_sem."""
+    shown = categories.data(run)
+    prompts, subjects = categories.categories(shown)
+    cells = {(row["prompt_category"], row["subject_category"]): row for row in shown.frame.iter_rows(named=True)}
     return {
-        "prompts": [c for c in CATEGORIES if any(r["prompt_category"] == c for r in rows)],
-        "subjects": sorted({r["subject_category"] for r in rows}),
-        "cells": known,
-        "top": max(values, default=0.0),
+        "caption": categories.FIGURE.caption,
+        "prompts": prompts,
+        "subjects": subjects,
+        "cells": cells,
+        "own": OWN_CATEGORY,
+        "top": shown.frame[E_SEM.name].max() or 0.0,
     }
 
 
-def prompt_cards(run: Run, shown: Gallery, key: str) -> list[dict[str, Any]]:
-    """Return a list's first prompts, each with the pair of its most shifted non-target cell that has pictures."""
-    pictured = shown.pairs.drop_nulls("base").select("prompt_id", "adapter", "seed", "base", "adapted")
-    cells = run.others.select("prompt_id", "adapter", "e_sem").join(pictured, on=("prompt_id", "adapter"))
-    worst = {row["prompt_id"]: row for row in cells.sort("e_sem", descending=False).iter_rows(named=True)}
-    cards: list[dict[str, Any]] = []
-    for entry in run.statistics[key]:
-        cell = worst.get(entry["prompt_id"])
-        if cell and len(cards) < CARDS:
-            pair = {
-                "adapter": cell["adapter"], "seed": cell["seed"], "cell_e_sem": cell["e_sem"],
-                "base": shown.url(cell["base"]), "adapted": shown.url(cell["adapted"]),
-            }  # fmt: skip
-            cards.append(entry | pair)
-    return cards
+def prompt_cards(run: Run, gallery: Gallery, listed: list[RankedPrompt]) -> list[dict[str, Any]]:
+    """Return a list's first prompts, each with the pair of its most shifted non-target cell that has images."""
+    embedded = gallery.pairs.drop_nulls("base").select(*KEY, "seed", "base", "adapted")
+    cells = run.others.select(*KEY, "e_sem").join(embedded, on=KEY)
+    worst = {row["prompt_id"]: row for row in cells.sort("e_sem").iter_rows(named=True)}
+    chosen = [(entry, worst[entry["prompt_id"]]) for entry in listed if entry["prompt_id"] in worst]
+    return [
+        {
+            **entry, "adapter": cell["adapter"], "seed": cell["seed"], "cell_e_sem": cell["e_sem"],
+            "base": gallery.url(cell["base"]), "adapted": gallery.url(cell["adapted"]),
+        }
+        for entry, cell in chosen[:CARDS]
+    ]  # fmt: skip
 
 
 def controls(run: Run) -> list[dict[str, Any]]:
-    """Return a row an identity control: whether it was drawn, its cells and largest values."""
+    """Return one row per identity control: whether it was drawn, its cells and its largest values."""
     proved = run.statistics["identity_control"].get("proved", [])
     return (
         run.cells.filter(pl.col("method") == CONTROL)
@@ -94,31 +91,31 @@ def controls(run: Run) -> list[dict[str, Any]]:
 
 
 def adapter_cards(run: Run) -> list[dict[str, Any]]:
-    """Return each adapter with its card, and licence and consent as the card, or else the file's own metadata, says."""
+    """Return each adapter with its card, and with the licence and consent that the card, or else the file, states."""
     names = run.cells.select("adapter", "method", "subject_category").unique().sort("adapter")
     rows = []
     for row in names.iter_rows(named=True):
         card = run.cards.get(row["adapter"], {})
-        said = card.get("metadata", {}) | card
-        licence = next((said[key] for key in LICENCE if said.get(key)), None)
-        rows.append(row | {"card": card, "licence": licence, "consent": said.get("consent")})
+        stated = card.get("metadata", {}) | card
+        licence = next((stated[key] for key in LICENCE if stated.get(key)), None)
+        rows.append(row | {"card": card, "licence": licence, "consent": stated.get("consent")})
     return rows
 
 
 def distance_tables(run: Run) -> list[dict[str, Any]]:
-    """Return a table a (metric, design): adapters down, prompt categories across."""
-    rows = run.statistics.get("distances", [])
-    tables: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        table = tables.setdefault(
-            (row["metric"], row["design"]),
-            {"metric": row["metric"], "design": row["design"], "method": row["method"], "cells": {}, "reasons": set()},
-        )
-        table["cells"][row["adapter"], row["prompt_category"]] = row
-        if row["reason"]:
-            table["reasons"].add(row["reason"])
-    for table in tables.values():
-        table["adapters"] = list(dict.fromkeys(adapter for adapter, _ in table["cells"]))
-        table["categories"] = [c for c in CATEGORIES if any(c == category for _, category in table["cells"])]
-        table["reasons"] = sorted(table["reasons"])
-    return list(tables.values())
+    """Return one table per metric and design: adapters down, prompt categories across."""
+    tables: dict[tuple[str, str], list[DistanceRow]] = {}
+    for row in run.statistics.get("distances", []):
+        tables.setdefault((row["metric"], row["design"]), []).append(row)
+    return [
+        {
+            "metric": metric,
+            "design": design,
+            "method": rows[0]["method"],
+            "cells": {(row["adapter"], row["prompt_category"]): row for row in rows},
+            "adapters": list(dict.fromkeys(row["adapter"] for row in rows)),
+            "categories": [c for c in CATEGORIES if any(row["prompt_category"] == c for row in rows)],
+            "reasons": sorted({row["reason"] for row in rows if row["reason"]}),
+        }
+        for (metric, design), rows in tables.items()
+    ]

@@ -1,4 +1,4 @@
-"""The pictures that are embedded in the page: small, each once, worst cells first, within a budget."""
+"""The images that are embedded in the page: small, each once, those of the worst cells first, within a budget."""
 
 from __future__ import annotations
 
@@ -11,65 +11,67 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
+from raymap.analysis.read import KEY
 from raymap.plan.blocks import BASE
-from raymap.report.pictures import chosen_pairs, decoded
-from raymap.report.source import KEY, Run
+from raymap.report.images import chosen_pairs, decoded
+from raymap.results import Run
 from raymap.store.files import read_each
 
 BUDGET = 15 * 2**20
-"""Bytes of all embedded pictures; base64 makes 21 MB of them."""
+"""How many bytes all embedded images may take; base64 makes 21 MB of them."""
 SIDES = (128, 96)
-"""Longest side in pixels: the larger one where all pictures fit the budget so, else the smaller one."""
+"""The longest side in pixels: the larger one if all images fit the budget with it, else the smaller one."""
 BITS_PER_PIXEL = 4
-"""What a lossy WebP of a detailed picture takes at most, about; decides between SIDES alone."""
+"""About the most that a lossy WebP of a detailed image takes; it only decides between SIDES."""
 LOSSY = {"quality": 75, "method": 4}
 LOSSLESS = {"quality": 25, "method": 1}
-"""Without loss, quality is effort: more takes 20 times as long for 1 %."""
+"""Without loss, quality means effort: more of it takes 20 times as long and saves 1 %."""
 AT_ONCE = 128
+"""How many pairs are read and encoded at a time."""
 
 Name = tuple[str, str, int]
-"""adapter or BASE, prompt id, seed."""
+"""Adapter or BASE, prompt id, and seed of an image."""
 Pair = tuple[Name, Name]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are embedded: WebP, at most `side` pixels, losslessly where all fit as they are."""
+    """How images are embedded: as WebP of at most `side` pixels, losslessly if all of them fit as they are."""
 
     side: int
     lossless: bool
 
     def __call__(self, path: Path, content: bytes | None) -> bytes:
-        picture = decoded(path, content)
-        picture.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
+        image = decoded(path, content)
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
         data = io.BytesIO()
         effort = LOSSLESS if self.lossless else LOSSY
-        picture.save(data, format="WEBP", lossless=self.lossless, **effort)
+        image.save(data, format="WEBP", lossless=self.lossless, **effort)
         return data.getvalue()
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Embedded pictures and which cell shows which.
+    """The embedded images, and which cell shows which of them.
 
-    `pairs` holds the chosen seed of every cell whose pictures are kept, with `base` and `adapted`: positions in
-    `pictures` (base64 of WebP), null where the budget was spent on worse cells.
+    `images` are base64 of WebP. `pairs` holds the chosen seed of every cell whose images are kept, and the positions of
+    its `base` and `adapted` image in `images`; these are null if the budget was spent on worse cells.
     """
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     pairs: pl.DataFrame
     encoding: Encoding | None
 
     def url(self, position: int) -> str:
-        """Return one picture as a data URL."""
-        return f"data:image/webp;base64,{self.pictures[position]}"
+        """Return one image as a data URL."""
+        return f"data:image/webp;base64,{self.images[position]}"
 
 
 def gallery(run: Run, budget: int = BUDGET) -> Gallery:
-    """Embed as many cells' pairs as the budget allows, those with the largest E first.
+    """Embed the pairs of as many cells as the budget allows, those with the largest E first.
 
     Raises:
-        InputError: a kept picture cannot be read.
+        InputError: a kept image cannot be read.
     """
     worst = run.cells.select(*KEY, "entanglement", "e_per").sort(
         "entanglement", "e_per", *KEY, descending=[True, True, False, False], nulls_last=True
@@ -77,29 +79,29 @@ def gallery(run: Run, budget: int = BUDGET) -> Gallery:
     pairs = worst.join(chosen_pairs(run), on=KEY, how="inner", maintain_order="left")
     wanted = [_names(row) for row in pairs.iter_rows(named=True)]
     encoding = _encoding(run, wanted, budget) if wanted else None
-    pictures = _embedded(run, wanted, encoding, budget) if encoding else {}
-    at = {name: k for k, name in enumerate(pictures)}
+    images = _embedded(run, wanted, encoding, budget) if encoding else {}
+    at = {name: k for k, name in enumerate(images)}
     shown = [tuple(at[name] if set(pair) <= at.keys() else None for name in pair) for pair in wanted]
     columns = [pl.Series(name, [pair[k] for pair in shown], pl.Int64) for k, name in enumerate(("base", "adapted"))]
-    texts = tuple(base64.b64encode(picture).decode() for picture in pictures.values())
+    texts = tuple(base64.b64encode(image).decode() for image in images.values())
     return Gallery(texts, pairs.with_columns(columns), encoding)
 
 
 def _embedded(run: Run, wanted: list[Pair], encoding: Encoding, budget: int) -> dict[Name, bytes]:
-    """Return encoded pictures, pair after pair, until one does not fit the budget any more."""
-    pictures: dict[Name, bytes] = {}
+    """Return encoded images, pair after pair, until a pair does not fit the budget any more."""
+    images: dict[Name, bytes] = {}
     spent = 0
     for start in range(0, len(wanted), AT_ONCE):
         batch = wanted[start : start + AT_ONCE]
-        fresh = [name for name in dict.fromkeys(name for pair in batch for name in pair) if name not in pictures]
+        fresh = [name for name in dict.fromkeys(name for pair in batch for name in pair) if name not in images]
         encoded = dict(zip(fresh, _encoded(run, fresh, encoding), strict=True))
         for pair in batch:
-            new = {name: encoded[name] for name in pair if name not in pictures}
-            spent += sum(len(picture) for picture in new.values())
+            new = {name: encoded[name] for name in pair if name not in images}
+            spent += sum(len(image) for image in new.values())
             if spent > budget:
-                return pictures
-            pictures |= new
-    return pictures
+                return images
+            images |= new
+    return images
 
 
 def _names(row: dict[str, object]) -> Pair:
@@ -109,7 +111,7 @@ def _names(row: dict[str, object]) -> Pair:
 
 
 def _encoding(run: Run, wanted: list[Pair], budget: int) -> Encoding:
-    width, height = decoded(run.folder.image(*wanted[0][0])).size
+    width, height = decoded(run.files.image(*wanted[0][0])).size
     count = len({name for pair in wanted for name in pair})
     for side in SIDES:
         shrunk = min(1.0, side / max(width, height))
@@ -122,6 +124,6 @@ def _encoding(run: Run, wanted: list[Pair], budget: int) -> Encoding:
 
 
 def _encoded(run: Run, names: list[Name], encoding: Encoding) -> list[bytes]:
-    paths = [run.folder.image(*name) for name in names]
-    with ThreadPoolExecutor() as pool:  # Pillow works without the interpreter's lock
+    paths = [run.files.image(*name) for name in names]
+    with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock
         return list(pool.map(encoding, paths, read_each(paths)))

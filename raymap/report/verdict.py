@@ -1,23 +1,30 @@
-"""The verdict in plain sentences: what shifted, how sure that is, where to look first."""
+"""The verdict in plain sentences: what shifted, how sure that is, and where to look first."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
-from raymap.report.source import Run
+from raymap.analysis.measures import E_PER, E_SEM
+from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
+from raymap.analysis.shifts import FDR
+from raymap.analysis.statistics import AdapterSummary, ShiftCounts, Statistics
+from raymap.display.text import number
+from raymap.results import Run
 
-FDR = 0.05
 LOOK_IN_ALL, LOOK = 5, 3
+"""How many cells to look at first are named for the whole run, and for one adapter."""
+SUFFICIENT = 0.01
+"""Seeds suffice if it is enough that this share of an adapter's prompts reach the least possible p-value."""
 Level = Literal["ok", "note", "warn", "bad"]
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A statement and how it bears on trusting or releasing: `ok`, `note`, `warn` or `bad`."""
+    """A statement, and what it means for trusting the run or releasing an adapter: `ok`, `note`, `warn` or `bad`."""
 
     text: str
     level: Level = "note"
@@ -25,7 +32,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Look:
-    """A cell to look at first; `sure`: its meaning shifted beyond re-seeding, at the false-discovery rate."""
+    """A cell to look at first; `sure` says that its meaning shifted beyond re-seeding, at the rate FDR."""
 
     prompt_id: str
     prompt: str
@@ -49,7 +56,7 @@ class AdapterVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`alarm` comes before everything else: a reason to trust nothing below it."""
+    """What is concluded about a run. An `alarm`, if there is one, is a reason to trust nothing else in it."""
 
     alarm: Sentence | None
     headline: str
@@ -59,203 +66,224 @@ class Verdict:
 
 
 def verdict(run: Run) -> Verdict:
-    """Conclude from a run's tests and controls; counts are of non-target prompts, at a false-discovery rate of 5 %."""
+    """Conclude from a run's tests and controls; counts are of non-target prompts, at the false-discovery rate FDR."""
+    statistics, others = run.statistics, run.others
     proved = set(run.scores.group_by("adapter").agg(pl.col("drawn").any()).filter(~pl.col("drawn"))["adapter"])
-    counts = {row["adapter"]: row for row in run.statistics["shifts"]}
+    counts = {row["adapter"]: row for row in statistics["shifts"]}
     adapters = tuple(
-        _adapter(row, counts.get(row["adapter"], {}), row["adapter"] in proved, run.others)
-        for row in run.statistics["adapters"]
+        _adapter(row, counts.get(row["adapter"]), row["adapter"] in proved, others) for row in statistics["adapters"]
     )
-    control = run.statistics["identity_control"]
-    alarm = None
-    if control["present"] and not control["exact"]:
-        alarm = Sentence(
-            f"The identity control is not zero (E_sem up to {control['max_e_sem']:.3g}, E_per up to "
-            f"{control['max_e_per']:.3g}): base and adapted images were not computed alike, and nothing below can be "
-            "trusted.",
-            "bad",
-        )
-    look = _looks(run.others, LOOK_IN_ALL, one_a_prompt=True)
-    headline = " ".join(
-        filter(None, (_headline(run.statistics, proved, run.scores["seed"].n_unique()), _missing(run.statistics)))
-    )
-    return Verdict(alarm, headline, look, adapters, tuple(_certainty(run)))
+    headline = " ".join(filter(None, (_headline(run, proved), _missing(statistics))))
+    look = look_first(others, LOOK_IN_ALL, one_per_prompt=True)
+    return Verdict(_alarm(statistics), headline, look, adapters, tuple(_certainty(run)))
 
 
-def _headline(statistics: dict[str, Any], proved: set[str], seeds: int) -> str:
-    total = len(statistics["adapters"])
+def _alarm(statistics: Statistics) -> Sentence | None:
+    control = statistics["identity_control"]
+    if not control["present"] or control["exact"]:
+        return None
+    return Sentence(
+        f"The identity control is not zero (E_sem up to {control['max_e_sem']:.3g}, E_per up to "
+        f"{control['max_e_per']:.3g}): base and adapted images were not computed alike, and nothing below can be "
+        "trusted.",
+        "bad",
+    )
+
+
+def _headline(run: Run, proved: Collection[str]) -> str:
+    adapters, counts = run.statistics["adapters"], run.statistics["shifts"]
+    total = len(adapters)
     if not total:
         return "No adapter was measured."
-    counts = statistics["shifts"]
-    sem, per, signed = (sum(bool(row[f"shifted_{name}"]) for row in counts) for name in ("sem", "per", "signed"))
-    same = sum(a["adapter"] in proved for a in statistics["adapters"])
-    if not (sem or per or signed):
-        said = "On no single non-target prompt is a shift established"
-        moving = [a for a in statistics["adapters"] if a["e_sem"]["value"]]
-        if moving and smallest_p(seeds)[1] > FDR:
-            most = max(moving, key=lambda a: a["e_sem"]["value"])
-            said += (
-                f" ({seeds} seeds can establish none of meaning or mean score); mean E_sem reaches "
-                f"{most['e_sem']['value']:.4f}, under {most['adapter']}"
-            )
-        said += "."
+    sem = sum(bool(row["shifted_sem"]) for row in counts)
+    per = sum(bool(row["shifted_per"]) for row in counts)
+    signed = sum(bool(row["shifted_signed"]) for row in counts)
+    if sem or per or signed:
+        meaning = f"{_adapters(sem, total)} {_verb(sem, 'shift')} the meaning of non-target prompts"
+        image = f"{_counted(per, total)} {_verb(per, 'shift')} their images beyond it"
+        score = (
+            f"{_counted(signed, total)} {_verb(signed, 'change')} the mean CLIP score of {'some' if signed else 'any'}"
+        )
+        said = _sentence(f"{meaning} beyond re-seeding, {image}, and {score}.")
     else:
-        meaning = f"{_counted(sem, total, 'no adapter')} {_verb(sem, 'is', 'are')} shown to move the meaning"
-        picture = f"{_counted(per, total)} to move their pictures further"
-        score = f"{_counted(signed, total)} to change the mean CLIP score of some"
-        said = _sentence(f"{meaning} of non-target prompts further than re-seeding does, {picture}, and {score}.")
-    if not same:
-        return said
-    return (
-        f"{said} {_sentence(_counted(same, total))} {_verb(same, 'leaves', 'leave')} every picture as it is, by proof."
-    )
+        said = _nothing_established(adapters, run.scores["seed"].n_unique())
+    same = sum(a["adapter"] in proved for a in adapters)
+    if same:
+        said += f" {_sentence(_adapters(same, total))} {_verb(same, 'leave')} every image as it is, by proof."
+    return said
+
+
+def _nothing_established(adapters: list[AdapterSummary], seeds: int) -> str:
+    said = "No shift is established on any single non-target prompt"
+    means = {a["adapter"]: value for a in adapters if (value := a["e_sem"]["value"])}
+    if means and least_sign_flip_p(seeds) > FDR:
+        most = max(means, key=lambda name: means[name])
+        said += (
+            f" ({_seeds(seeds)} can establish none, neither of the meaning nor of the mean "
+            f"score); the largest mean E_sem is {number(means[most], E_SEM.digits)}, under {most}"
+        )
+    return f"{said}."
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _counted(n: int, total: int, none: str = "none") -> str:
-    return (
-        none if n == 0 else "the only adapter" if n == total == 1 else f"all {n}" if n == total else f"{n} of {total}"
-    )
+def _adapters(n: int, total: int) -> str:
+    if n == 0:
+        return "no adapter"
+    return "the only adapter" if total == 1 else f"{_counted(n, total)} adapters"
 
 
-def _verb(n: int, one: str, many: str) -> str:
-    return one if n <= 1 else many
+def _counted(n: int, total: int) -> str:
+    """Return the adapters of a clause that follows one by `_adapters`."""
+    if n == 0:
+        return "none"
+    return "it" if total == 1 else f"all {n}" if n == total else f"{n} of {total}"
 
 
-def _adapter(row: dict[str, Any], counts: dict[str, Any], proved: bool, others: pl.DataFrame) -> AdapterVerdict:
+def _verb(n: int, verb: str) -> str:
+    return f"{verb}s" if n <= 1 else verb
+
+
+def _adapter(row: AdapterSummary, counts: ShiftCounts | None, proved: bool, others: pl.DataFrame) -> AdapterVerdict:
     known = (row["adapter"], row["method"], row["subject_category"])
-    if row["e_sem"]["value"] is None:
+    e_sem, signed, e_per = row["e_sem"]["value"], row["e_sem_signed"]["value"], row["e_per"]["value"]
+    if e_sem is None or signed is None:
         return AdapterVerdict(*known, Sentence("No non-target prompt was measured.", "warn"), ())
     if proved:
         text = (
-            "Every picture is the base's own, by proof: no prompt holds the learned token, and the denoiser is "
+            "Every image is the base's own, by proof: no prompt contains the learned token, and the denoiser is "
             "untouched."
         )
         return AdapterVerdict(*known, Sentence(text, "ok"), ())
-    look = _looks(others.filter(pl.col("adapter") == row["adapter"]), LOOK)
+    look = look_first(others.filter(pl.col("adapter") == row["adapter"]), LOOK)
     if not counts:
         return AdapterVerdict(*known, Sentence("No cell could be tested.", "warn"), look)
-    parts = [
-        f"{what} on {counts[f'shifted_{name}']} of {counts[f'tested_{name}']}"
-        for name, what in (("sem", "meaning"), ("per", "picture"))
-        if counts[f"tested_{name}"]
-    ]
-    said = [f"Shifts beyond re-seeding, in prompts: {', '.join(parts)}."] if parts else []
-    if counts["tested_signed"]:
-        # Seeds are paired: this test finds changes far smaller than what re-seeding does.
-        changed = f"mean CLIP score on {counts['shifted_signed']} of {counts['tested_signed']}"
-        said.append(f"Changed at all, however little: {changed}.")
-    shifts = " ".join(said) or "No cell could be tested."
-    signed = row["e_sem_signed"]["value"]
-    direction = "lower" if signed < 0 else "higher"
-    text = (
-        f"{shifts} On average the CLIP score moves by {row['e_sem']['value']:.4f} and ends {abs(signed):.4f} "
-        f"{direction}; LPIPS {row['e_per']['value']:.3f}."
+    tested = (
+        ("meaning", counts["shifted_sem"], counts["tested_sem"]),
+        ("image", counts["shifted_per"], counts["tested_per"]),
     )
-    any_shift = any(counts[f"shifted_{name}"] for name in ("sem", "per", "signed"))
+    beyond = [f"{what} on {shifted} of {of} prompts" for what, shifted, of in tested if of]
+    said = [f"Shifts beyond re-seeding: {', '.join(beyond)}."] if beyond else []
+    if counts["tested_signed"]:
+        # Seeds are paired: this test finds changes that are far smaller than what re-seeding does.
+        changed = f"on {counts['shifted_signed']} of {counts['tested_signed']} prompts"
+        said.append(f"The mean CLIP score changed, however little, {changed}.")
+    said = said or ["No cell could be tested."]
+    said.append(
+        f"On average the CLIP score moves by {number(e_sem, E_SEM.digits)} and ends "
+        f"{number(abs(signed), E_SEM.digits)} {'lower' if signed < 0 else 'higher'}; LPIPS is "
+        f"{number(e_per, E_PER.digits)}."
+    )
+    any_shift = counts["shifted_sem"] or counts["shifted_per"] or counts["shifted_signed"]
     level: Level = "bad" if counts["shifted_sem"] else "warn" if any_shift else "note"
-    return AdapterVerdict(*known, Sentence(text, level), look)
+    return AdapterVerdict(*known, Sentence(" ".join(said), level), look)
 
 
-def _looks(cells: pl.DataFrame, count: int, one_a_prompt: bool = False) -> tuple[Look, ...]:
-    """Return the cells to look at first: established shifts of meaning, then the largest E_sem."""
-    known = cells.filter(pl.col("e_sem") > 0).with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
-    ordered = known.sort("sure", "e_sem", "prompt_id", "adapter", descending=[True, True, False, False])
-    first = (ordered.unique("prompt_id", keep="first", maintain_order=True) if one_a_prompt else ordered).head(count)
+def look_first(cells: pl.DataFrame, count: int, one_per_prompt: bool = False) -> tuple[Look, ...]:
+    """Return the cells to look at first: those whose meaning shifted for sure, then those with the largest E_sem.
+
+    Args:
+        cells: as `Run.cells`.
+        one_per_prompt: whether a prompt is named only once, by the first of its cells.
+    """
+    moved = cells.filter(pl.col("e_sem") > 0).with_columns(sure=(pl.col("q_sem") <= FDR).fill_null(False))
+    ordered = moved.sort("sure", "e_sem", "prompt_id", "adapter", descending=[True, True, False, False])
+    if one_per_prompt:
+        ordered = ordered.unique("prompt_id", keep="first", maintain_order=True)
     columns = ("prompt_id", "prompt", "adapter", "e_sem", "e_sem_signed", "e_per", "sure")
-    return tuple(Look(*row) for row in first.select(columns).rows())
+    return tuple(Look(*row) for row in ordered.head(count).select(columns).rows())
 
 
 def _certainty(run: Run) -> list[Sentence]:
     statistics, said = run.statistics, []
     if missing := _missing(statistics):
         said.append(Sentence(missing, "bad"))
-    failures = run.folder.root / "failures.jsonl"
-    why = ", because batches failed (failures.jsonl says why; the same command tries them again)"
-    control, floor = statistics["identity_control"], statistics["noise_floor"]
+    control = statistics["identity_control"]
     if not control["present"]:
-        said.append(Sentence("No identity control was drawn: nothing shows that no shift is measured as none.", "warn"))
+        said.append(
+            Sentence("No identity control was drawn, so nothing shows that no shift is measured as zero.", "warn")
+        )
     elif control["exact"]:
         said.append(Sentence(f"The identity control is exactly zero in all {control['cells']} cells.", "ok"))
-    if floor["pairs"]:
-        above = {name: int(run.others[f"above_tau_{name}"].sum()) for name in ("sem", "per")}
-        taus = f"τ_sem = {floor['tau_sem']['value']:.4f}, τ_per = {floor['tau_per']['value']:.3f}"
-        said.append(
-            Sentence(
-                f"Noise floor from {floor['pairs']} pairs of base seeds: {taus}. Of {run.others.height} non-target "
-                f"cells {above['sem']} lie above the first and {above['per']} above the second. A cell is a mean over "
-                "seeds, a threshold a percentile of single pairs: the tests decide, the thresholds orient."
-            )
-        )
-        said.append(_matched(statistics))
-    else:
-        said.append(Sentence("There is no noise floor: no pair of base seeds was measured.", "warn"))
+    said += _floor(run)
     if few := _few_seeds(run.scores["seed"].n_unique() if statistics["shifts"] else 0):
         said.append(Sentence(few, "warn"))
-    if short := statistics["incomplete"]:
-        cells = sum(entry["cells"] for entry in short)
-        said.append(
-            Sentence(
-                f"Not every cell holds all {short[0]['seeds']} seeds: {cells} of {run.cells.height} cells lack "
-                f"some{why if failures.exists() else ''}.",
-                "warn",
-            )
-        )
+    if incomplete := statistics["incomplete"]:
+        cells = sum(entry["cells"] for entry in incomplete)
+        failed = (run.folder / "failures.jsonl").exists()
+        why = ", because batches failed (failures.jsonl says why; the same command tries them again)" if failed else ""
+        lacking = f"{cells} of {run.cells.height} cells lack some{why}."
+        said.append(Sentence(f"Not every cell has all {incomplete[0]['seeds']} seeds: {lacking}", "warn"))
     said.append(
-        Sentence(f"Counts control the false-discovery rate at {FDR:.0%} (Benjamini-Hochberg, adapter by adapter).")
+        Sentence(f"Counts are at a false-discovery rate of {FDR:.0%} (Benjamini-Hochberg, adapter by adapter).")
     )
     return said
 
 
-def _missing(statistics: dict[str, Any]) -> str | None:
-    """Return what the run is about and nothing was measured of; None where all was."""
-    lost = statistics.get("missing", {})
+def _floor(run: Run) -> list[Sentence]:
+    """Return what the noise floor is, and how many cells lie above it."""
+    floor, others = run.statistics["noise_floor"], run.others
+    if floor["tau_sem"] is None or floor["tau_per"] is None:
+        return [Sentence("There is no noise floor, because no pair of base seeds was measured.", "warn")]
+    sem, per = (int(others[f"above_{name}"].sum()) for name in ("tau_sem", "tau_per"))
+    tau_sem, tau_per = number(floor["tau_sem"]["value"], E_SEM.digits), number(floor["tau_per"]["value"], E_PER.digits)
+    single = Sentence(
+        f"Noise floor from {floor['pairs']} pairs of base seeds: τ_sem = {tau_sem}, τ_per = {tau_per}. Of "
+        f"{others.height} non-target cells, {sem} lie above τ_sem and {per} above τ_per. A cell is a mean over seeds, "
+        "but a threshold is a percentile of single pairs, so the tests decide and the thresholds only orient."
+    )
+    return [single, _matched(run.statistics)]
+
+
+def _matched(statistics: Statistics) -> Sentence:
+    """Return how many cells lie above the matched floor, or why there is none."""
+    sem = [n for a in statistics["adapters"] if (n := a["above_matched_sem"]) is not None]
+    per = [n for a in statistics["adapters"] if (n := a["above_matched_per"]) is not None]
+    if not sem or not per:
+        reason = statistics["noise_floor"]["matched"]["e_sem"]["reason"]
+        return Sentence(f"No floor is matched to the cells: {reason or 'no cell has one'}.")
+    return Sentence(
+        f"Matched floor: {sum(sem)} cells in E_sem and {sum(per)} in E_per lie above the limit for a mean over as many "
+        "seed pairs of the same prompt. Re-seeding alone would put about 1 in 20 of all cells there, or fewer."
+    )
+
+
+def _missing(statistics: Statistics) -> str | None:
+    """Return the adapters and prompts of the run of which nothing was measured; None if there are none."""
+    lost = statistics.get("missing")
+    if not lost:
+        return None
     parts = [
         f"{len(names)} {what if len(names) == 1 else f'{what}s'} ({', '.join(names[:3])}{', …' * (len(names) > 3)})"
-        for what in ("adapter", "prompt")
-        if (names := lost.get(f"{what}s"))
+        for what, names in (("adapter", lost["adapters"]), ("prompt", lost["prompts"]))
+        if names
     ]
     return f"Nothing could be measured of {' and '.join(parts)}: every batch failed." if parts else None
 
 
-def _matched(statistics: dict[str, Any]) -> Sentence:
-    """Return how many cells lie above the matched floor, or why there is none."""
-    held = {name: [a[f"above_matched_{name}"] for a in statistics["adapters"]] for name in ("sem", "per")}
-    known = {name: [n for n in counts if n is not None] for name, counts in held.items()}
-    if not all(known.values()):
-        reason = statistics["noise_floor"]["matched"]["e_sem"]["reason"]
-        return Sentence(f"No floor is matched to a cell: {reason or 'no cell has one'}.", "note")
-    return Sentence(
-        f"Above the floor that is matched to a cell (a mean over as many seed pairs, prompt by prompt) lie "
-        f"{sum(known['sem'])} cells in E_sem and {sum(known['per'])} in E_per; re-seeding alone would put about "
-        "1 in 20 of all cells there, or fewer."
-    )
-
-
-def smallest_p(seeds: int) -> tuple[float, float]:
-    """Return the p-values of a cell whose cosine falls equally in all seeds: of its meaning, and of its mean score.
-
-    That of E_sem is the share of perfect matchings of 2K values that join no two of a kind, K! / (2K - 1)!!; that of
-    sign flips is 2 / 2^K (raymap.analysis.shifts).
-    """
-    return math.factorial(seeds) / math.prod(range(1, 2 * seeds, 2)), 2 / 2**seeds
-
-
 def _few_seeds(seeds: int) -> str | None:
-    """Return what too few seeds mean for tests of single cells; None where they suffice, or there is no test."""
+    """Return what too few seeds mean for the tests of single cells; None if they suffice or nothing was tested."""
     if not seeds:
         return None
-    sem, signed = smallest_p(seeds)
-    if sem / FDR < 0.01:  # of the prompts would have to reach the smallest p, for any to pass Benjamini-Hochberg
+    sem, signed = least_matching_p(seeds), least_sign_flip_p(seeds)
+    if sem / FDR <= SUFFICIENT:
         return None
-    known = f"With {seeds} seeds a shift equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} (mean score)"
+    known = (
+        f"With {_seeds(seeds)}, a shift that is equal in all of them has p = {sem:.2g} (meaning) and {signed:.2g} "
+        "(mean score)"
+    )
     if signed > FDR:
-        return f"{known} at best, so that neither can be established for a single prompt. More seeds would tell more."
-    needed = " and ".join("never" if p > FDR else f"only where {p / FDR:.0%} of its prompts" for p in (sem, signed))
+        return f"{known} at best, so neither can be established for a single prompt. More seeds would tell more."
+    meaning, score = (
+        "never" if p > FDR else f"only if {p / FDR:.0%} of its prompts reach that p" for p in (sem, signed)
+    )
     return (
-        f"{known}. By the rule for false discoveries these are established for an adapter {needed} reach that; more "
-        "seeds would tell more."
+        f"{known} at best. After the correction for false discoveries, an adapter's shifts of meaning can be "
+        f"established {meaning}, and its changes of the mean score {score}. More seeds would tell more."
     )

@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def judged(self) -> Path:
-        """Rows of the judges beside CLIP and LPIPS; there is no such folder without any."""
+        """The folder of further judges' rows; it exists only in runs that have such judges."""
         return self.root / "judged"
 
     @property
@@ -119,7 +119,7 @@ class RunFolder:
         Args:
             images: pixel digests of the unit's images, in the block's order.
             device: the type of device that drew them.
-            judged: rows of further judges; the ledger line then names their file's digest too.
+            judged: rows of further judges; the ledger line has their file's digest, too.
 
         Raises:
             StorageError: a file cannot be written.
@@ -157,7 +157,7 @@ class RunFolder:
         """Check that no batch of a plan failed while it was drawn or measured.
 
         Raises:
-            IncompleteRunError: some did; failures.jsonl says why, and the same command tries them again.
+            IncompleteRunError: some batches failed; failures.jsonl says why, and the same command tries them again.
         """
         if failed:
             problem = f"{len(failed)} of {len(plan.units)} batches failed ({self.root / 'failures.jsonl'})"
@@ -205,14 +205,14 @@ class RunFolder:
         entries = self.ledger()
         committed = [unit for unit in plan.units if unit in entries]
         digests = [pair for unit in committed for pair in self._digests(unit, entries[unit])]
-        found = {
+        intact = {
             path: content is not None and hashlib.sha256(content).hexdigest() == digest
             for (path, digest), content in zip(digests, read_each([path for path, _ in digests]), strict=True)
         }
         done = {
             unit: entries[unit]["device"]
             for unit in committed
-            if all(found[path] for path, _ in self._digests(unit, entries[unit]))
+            if all(intact[path] for path, _ in self._digests(unit, entries[unit]))
         }
         for block in plan.blocks:
             base = Unit(block.index, BASE)
@@ -222,7 +222,7 @@ class RunFolder:
         return done
 
     def _digests(self, unit: Unit, entry: dict[str, Any]) -> list[tuple[Path, str]]:
-        """Return the files of a unit that its ledger line vouches for, each with its digest."""
+        """Return the files that a unit's ledger line names, each with its digest."""
         digests = [(self.root / entry["file"], entry["sha256"])]
         if "judged_sha256" in entry:
             digests.append((self.judged / f"{unit.key}.arrow", entry["judged_sha256"]))

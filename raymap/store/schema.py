@@ -75,7 +75,7 @@ JUDGED = pa.schema(
 )
 """Rows of the judges beside CLIP and LPIPS: one per adapter, prompt, seed and judge, and one per pair of base seeds."""
 
-JUDGES = b"raymap.judges"
+DECLARED = b"raymap.judges"
 """Key in the metadata of JUDGED and JUDGED_MAP: what each judge declares (raymap.scoring.judges.JudgeInfo), as JSON."""
 
 MAP = pa.schema(

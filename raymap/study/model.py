@@ -148,8 +148,11 @@ class Study(_Frozen):
 
     @property
     def offline(self) -> bool:
-        """Whether base and judges are all embedded, so that nothing is ever asked of the model hub."""
-        return self.base == self.clip == self.lpips == "embedded"
+        """Whether base and judges are all embedded, so that nothing is ever asked of the model hub.
+
+        A further judge may fetch its weights from there.
+        """
+        return self.base == self.clip == self.lpips == "embedded" and not self.judges
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -1,6 +1,6 @@
-"""Actors that take the place of a generator or a scorer and do no arithmetic.
+"""Stand-ins for generators and scorers that do no arithmetic.
 
-Every actor's process imports this module, so it imports nothing that takes long.
+Every actor process imports this module, which therefore imports nothing slow.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NO_DEVICE = WorkerInfo(device="none", threads=1)
 
 
 def black(block: Block, side: int) -> tuple[np.ndarray, Drawn]:
-    """Return a block of black images of a side, as if a generator had drawn it in no time."""
+    """Return a block of black images, uint8 (N, side, side, 3), as if a generator had drawn them in no time."""
     n = len(block.items)
     return np.zeros((n, side, side, 3), np.uint8), Drawn((True,) * n, NO_DEVICE.device, {"draw_s": 0.0})
 
 
 class StubGenerator:
-    """A generator that starts, or raises an error while it starts."""
+    """A generator that starts, or raises the given error while it starts."""
 
     def __init__(self, error: Exception | None) -> None:
         def build() -> WorkerInfo:
@@ -49,7 +49,7 @@ class StubGenerator:
 
 
 class StubScorer:
-    """A scorer that starts, raises an error once it is asked whether it is ready, or kills its process then."""
+    """A scorer whose `ready` returns, raises the given error, or kills its process where `error` is a text."""
 
     def __init__(self, error: Exception | str | None) -> None:
         self.error = error
@@ -74,7 +74,7 @@ class StubScorer:
 
 
 class MemoryProbe:
-    """A scorer that tells in which mapping of its process the bytes of an argument lie."""
+    """A scorer that reports in which memory mapping of its process an argument's bytes are."""
 
     def look(self, pixels: np.ndarray) -> dict[str, Any]:
         address = pixels.ctypes.data
@@ -86,18 +86,22 @@ class MemoryProbe:
                     "writeable": pixels.flags.writeable,
                     "owned": pixels.flags.owndata,
                 }
-        raise AssertionError("the address lies in no mapping")
+        raise AssertionError("the address is in no mapping")
 
 
 class ImageSource:
-    """A generator of noise."""
+    """A generator of random images, uint8 (16, 64, 64, 3)."""
 
     def draw(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
 
 
 class FaultyGenerator:
-    """A generator that breaks: the first process only, or every process that draws under one model."""
+    """A generator that breaks as a GPU may: the first process at its third batch, or every process under one model.
+
+    `spec` is the images' side, the name of that model (None: the first process breaks) and a folder where processes
+    register.
+    """
 
     PROBLEM = "CUDA error: an illegal memory access was encountered"
 
@@ -118,7 +122,7 @@ class FaultyGenerator:
 
 
 class StillGenerator:
-    """Hands out the same pixels again and again."""
+    """A generator that returns the same pixels, uint8 of a given `shape`, again and again."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -132,7 +136,7 @@ class StillGenerator:
 
 
 class StillScorer:
-    """Touches every page of a batch and returns rows of the contract's schema."""
+    """A scorer that touches every page of a batch and returns rows of the schema SCORES."""
 
     def __init__(self, spec: tuple[str, int]) -> None:
         self.digest, self.side = spec

@@ -1,6 +1,6 @@
-"""Run folders of as many invented score rows as asked, written column by column.
+"""Writes run folders with a given number of synthetic score rows, column by column.
 
-Each is a run folder by the contract: one file per adapter in `scores/`, all columns and digests, and three seed pairs
+Each folder keeps the contract: one file per adapter in `scores/`, all columns and digests, and three seed pairs
 per prompt in `noise.arrow`. Subjects of three categories have three methods each (Textual Inversion an exact identity),
 and there are two identity controls.
 """
@@ -26,13 +26,13 @@ SIZES = {"textual_inversion": 0.0, "lora": 0.01, "custom_diffusion": 0.02, "iden
 
 
 def shape(rows: int) -> tuple[int, int]:
-    """Return the numbers of prompts and of adapters for about as many rows: four prompts per adapter."""
+    """Return the numbers of prompts and adapters for about `rows` rows: four prompts per adapter."""
     adapters = round(math.sqrt(rows / SEEDS / 4))
     return round(rows / SEEDS / adapters), adapters
 
 
 def adapter_names(count: int) -> list[tuple[str, str, str, str]]:
-    """Return the name, method, subject and subject category of each adapter."""
+    """Return the name, method, subject and subject category of `count` adapters."""
     named = [(f"identity-{k}", "identity", f"control-{k}", "control") for k in range(CONTROLS)]
     methods = ("textual_inversion", "lora", "custom_diffusion")
     for k in range(count - CONTROLS):
@@ -42,14 +42,14 @@ def adapter_names(count: int) -> list[tuple[str, str, str, str]]:
 
 
 def digests(rng: np.random.Generator, count: int) -> pa.Array:
-    """Return `count` strings of 64 hexadecimal digits."""
+    """Return `count` random strings of 64 hexadecimal digits."""
     text = rng.bytes(32 * count).hex().encode()
     offsets = np.arange(0, 64 * count + 1, 64, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def write_large_run(folder: Path, rows: int) -> int:
-    """Write `scores/` and `noise.arrow` of about as many rows, and return how many they are."""
+    """Write `scores/` and `noise.arrow` with about `rows` rows of scores; return their exact number."""
     rng = np.random.default_rng(0)
     prompts, adapters = shape(rows)
     ids = np.array([f"prompt-{p:05d}" for p in range(prompts)])

@@ -1,4 +1,4 @@
-"""Plans of invented prompts and adapters, for streams of batches that no model draws."""
+"""Plans of synthetic prompts and adapters, for streams of batches that no model draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ADAPTERS = 45
 
 
 def plan_of(images: int, batch: int) -> Plan:
-    """Return a plan of at least as many images, in batches of a size, of the base and of 45 adapters."""
+    """Return a plan of at least `images` images by the base and 45 adapters, `batch` images per batch."""
     prompts = -(-images // (SEEDS * (1 + ADAPTERS)))
     raw = {
         "name": "invented",

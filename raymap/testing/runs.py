@@ -1,4 +1,4 @@
-"""Run folders of invented scores and images, as `raymap run` leaves them: for tests and benchmarks of reports."""
+"""Writes run folders of synthetic scores and images, as `raymap run` leaves them, to test and time reports."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from raymap.store.schema import NOISE, SCORES, stamped
 from raymap.study.suite import CATEGORIES
 
 METHODS = {"textual_inversion": 0.0, "lora": 1.0, "custom_diffusion": 2.5, "identity": 0.0}
-"""How much each method shifts; under a method of 0, images are the base's own."""
+"""How far each method shifts scores; with 0 the images are the base's own."""
 
 
 @dataclass(frozen=True)
 class SyntheticRun:
-    """What a run folder is invented for.
+    """What a synthetic run folder contains.
 
-    Each adapter is given as (name, method, subject, subject category), each prompt as (text, category).
+    `adapters` are (name, method, subject, subject category), `prompts` are (text, category), `side` is that of the
+    images in pixels. With `keep_all` every adapted image is saved, otherwise one per prompt and adapter. `cards` holds
+    entries of adapter.json by adapter name.
     """
 
     adapters: Sequence[tuple[str, str, str, str]]
@@ -39,7 +41,7 @@ class SyntheticRun:
 
 
 def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int = 128) -> SyntheticRun:
-    """Return the paper's shape: 3 methods × 3 categories × `subjects` adapters, prompts of six categories."""
+    """Return a run in the paper's shape: 3 methods × 3 categories × `subjects` adapters, prompts of six categories."""
     adapters = [
         (f"{category}-{k}-{method}", method, f"{category}-{k}", category)
         for method in ("textual_inversion", "lora", "custom_diffusion")
@@ -57,19 +59,19 @@ def full_size(prompts: int = 200, subjects: int = 5, seeds: int = 10, side: int 
     return SyntheticRun([*adapters, ("identity-lora", "identity", "identity", "control")], texts, seeds, side)
 
 
-def write_run(folder: Path, invented: SyntheticRun) -> Path:
-    """Write scores, noise, study, record, cards and images; the same `invented` gives the same bytes."""
+def write_run(folder: Path, contents: SyntheticRun) -> Path:
+    """Write scores, noise, study, record, cards and images into a folder; equal contents give equal bytes."""
     rng = np.random.default_rng(3)
     run = RunFolder(folder)
-    prompts = [(f"p{k:03d}", *prompt) for k, prompt in enumerate(invented.prompts)]
-    n_prompts, n_seeds = len(prompts), invented.seeds
+    prompts = [(f"p{k:03d}", *prompt) for k, prompt in enumerate(contents.prompts)]
+    n_prompts, n_seeds = len(prompts), contents.seeds
     fragile = rng.gamma(2.0, 0.5, n_prompts)
     clip = rng.normal(0.25, 0.02, (n_prompts, n_seeds))
-    bases = [[_image(rng, invented.side) for _ in range(n_seeds)] for _ in prompts]
+    bases = [[_random_image(rng, contents.side) for _ in range(n_seeds)] for _ in prompts]
     for (prompt, _, _), images in zip(prompts, bases, strict=True):
         run.save_images(BASE, [Item(prompt, "", "", seed) for seed in range(n_seeds)], np.stack(images))
     (folder / "scores").mkdir(parents=True)
-    for at, (name, method, subject, subject_category) in enumerate(invented.adapters):
+    for number, (name, method, subject, subject_category) in enumerate(contents.adapters):
         size = METHODS[method] * (1.4 if subject_category == "style" else 1.0) * rng.uniform(0.6, 1.4)
         shift = size * fragile[:, None] * rng.normal(-0.012, 0.01, clip.shape)
         lpips = np.clip(size * rng.normal(0.25, 0.06, clip.shape) * fragile[:, None] ** 0.5, 0, 1)
@@ -79,8 +81,8 @@ def write_run(folder: Path, invented: SyntheticRun) -> Path:
             worst = int(lpips[p].argmax())
             for k in range(n_seeds):
                 base = bases[p][k]
-                keep = drawn and (invented.keep_all or k == worst)
-                adapted = _moved(base, float(lpips[p, k]), rng) if keep else base
+                keep = drawn and (contents.keep_all or k == worst)
+                adapted = _partly_replaced(base, float(lpips[p, k]), rng) if keep else base
                 if keep and "/" not in name:
                     run.save_images(name, [Item(prompt, "", "", k)], adapted[None])
                 rows.append(
@@ -93,28 +95,25 @@ def write_run(folder: Path, invented: SyntheticRun) -> Path:
                     }
                 )  # fmt: skip
         table = pa.Table.from_pylist(rows, stamped(SCORES, "synthetic"))
-        (folder / "scores" / f"{at:03d}.arrow").write_bytes(arrow_bytes(table))
+        (folder / "scores" / f"{number:03d}.arrow").write_bytes(arrow_bytes(table))
     noise = [
         {"prompt_id": prompt, "prompt_category": category, "seed_a": k, "seed_b": k + 1,
          "e_sem": abs(rng.normal(0, 0.02)), "e_per": rng.uniform(0.2, 0.5)}
         for prompt, _, category in prompts for k in range(min(3, n_seeds - 1))
     ]  # fmt: skip
     (folder / "noise.arrow").write_bytes(arrow_bytes(pa.Table.from_pylist(noise, stamped(NOISE, "synthetic"))))
-    listed = [{"id": prompt, "text": text, "category": category} for prompt, text, category in prompts]
-    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "synthetic", "prompts": listed}, allow_unicode=True))
+    suite = [{"id": prompt, "text": text, "category": category} for prompt, text, category in prompts]
+    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "synthetic", "prompts": suite}, allow_unicode=True))
     (folder / "run.json").write_text(json.dumps({"study": "synthetic", "digest": "synthetic"}))
-    for name, card in invented.cards.items():
+    for name, card in contents.cards.items():
         target = folder / "adapters" / name.replace("/", "-")
         target.mkdir(parents=True)
         (target / "adapter.json").write_text(json.dumps({"name": name, **card}))
     return folder
 
 
-def _image(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return coarse and fine fields of colours with some grain, as hard to compress as a photograph.
-
-    uint8 (side, side, 3).
-    """
+def _random_image(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return grainy fields of colour, coarse and fine, uint8 (side, side, 3): as hard to compress as a photograph."""
     image = rng.integers(-8, 9, (side, side, 3), dtype=np.int16)
     for cells, weight in ((5, 0.6), (max(side // 4, 5), 0.4)):
         field = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
@@ -122,8 +121,8 @@ def _image(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.clip(image, 1, 255).astype(np.uint8)
 
 
-def _moved(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the image with a share of its rows replaced."""
-    other = _image(rng, len(image))
+def _partly_replaced(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return an image in which another one replaces the upper `share` of the rows."""
+    other = _random_image(rng, len(image))
     rows = round(share * len(image))
     return np.concatenate([other[:rows], image[rows:]]) if rows else image

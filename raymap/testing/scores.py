@@ -1,4 +1,4 @@
-"""Run folders that hold given scores and no images: what comparing, judging and reading need."""
+"""Writes run folders with given scores and without images, for tests of comparing, judging and reading."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def write_scores(
     study: dict[str, Any] | None = None,
     image: str = "base",
 ) -> Path:
-    """Write `scores/` and `noise.arrow`.
+    """Write `scores/` and `noise.arrow` into a folder; return it.
 
-    Prompt p is of category p mod 6. The base's cosines depend on a prompt's text and on the seed alone.
+    The category of prompt p is number p mod 6. The base's cosines depend only on the prompt's text and the seed.
 
     Args:
-        shift, lpips: (P, A, K): the adapted image's cosine minus the base image's, and LPIPS.
+        shift, lpips: each (prompts, adapters, seeds): the adapted image's cosine minus the base image's, and LPIPS.
         texts: the prompts' texts.
-        study: where given, a study.yaml of these keys and of the prompts is written too.
-        image: what the digests of base images begin with.
+        study: keys of a study.yaml with the prompts, which is written too; None: there is no such file.
+        image: the beginning of the base images' digests.
     """
     prompts, count, k = shift.shape
     adapters = adapters or tuple(f"adapter-{a}" for a in range(count))
@@ -73,5 +73,5 @@ def write_scores(
 
 
 def hash_of(text: str) -> int:
-    """Return a number that is the same for the same text in every process."""
+    """Return a number that depends only on the text, in every process."""
     return int.from_bytes(text.encode()[:64], "little") % 2**31

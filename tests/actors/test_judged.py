@@ -16,9 +16,9 @@ from raymap.actors.scorer import Scorer
 from raymap.actors.specs import ScorerSpec
 from raymap.errors import DrawingError
 from raymap.plan.blocks import AdapterInfo, Block, Item
-from raymap.store.schema import JUDGED, JUDGES
+from raymap.store.schema import DECLARED, JUDGED
 from raymap.study.interventions import Variant
-from tests.judging import example_module, install, install_example
+from tests.judging import example_module, install, install_example, near
 
 ADAPTER = AdapterInfo("cat", "lora", "cat", "object", "0" * 64)
 PROMPTS = ("a red car on a street", "a cup")
@@ -85,21 +85,20 @@ def test_rows_are_what_the_judges_say_of_the_same_images(build: Build, images: n
     assert seeds is not None
     assert [(f.name, f.type) for f in seeds.schema] == [(f.name, f.type) for f in JUDGED]
     assert seeds.schema.metadata[b"raymap.digest"] == b"d"
-    assert [info["name"] for info in json.loads(seeds.schema.metadata[JUDGES])] == ["named-colour", "palette"]
+    assert [info["name"] for info in json.loads(seeds.schema.metadata[DECLARED])] == ["named-colour", "palette"]
     assert len(found) == 12
     for k, item in enumerate(ITEMS):
-        own = scores["base"][k], scores["adapted"][k], None
-        assert found["named-colour", item.prompt_id, item.seed, None] == pytest.approx(own, rel=1e-6)
-        assert found["palette", item.prompt_id, item.seed, None] == pytest.approx((None, None, distances[k]), rel=1e-6)
+        own = near(scores["base"][k], scores["adapted"][k], None)
+        assert found["named-colour", item.prompt_id, item.seed, None] == own
+        assert found["palette", item.prompt_id, item.seed, None] == near(None, None, distances[k])
     assert set(seeds["adapter"].to_pylist()) == {"base"}
     between = rows(seeds)
     assert len(between) == 4
     for a, b in BLOCK.pairs:
         key = ITEMS[a].prompt_id, ITEMS[a].seed, ITEMS[b].seed
-        pair = scores["base"][a], scores["base"][b], None
-        assert between["named-colour", *key] == pytest.approx(pair, rel=1e-6)
+        assert between["named-colour", *key] == near(scores["base"][a], scores["base"][b], None)
         distance = guide.Palette("cpu").distances(base[a : a + 1], base[b : b + 1])[0]
-        assert between["palette", *key] == pytest.approx((None, None, distance), rel=1e-6)
+        assert between["palette", *key] == near(None, None, distance)
 
 
 def test_images_that_are_proved_equal_have_no_distance_and_equal_scores(build: Build, images: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -37,7 +39,7 @@ def test_a_larger_shift_has_the_larger_distance_and_the_ranks_are_scipys() -> No
     ]
     assert {row["value"] for row in still if row["design"] == "seed-matched"} == {0.0}
     assert len(still) == 3 * 6
-    fids = {
+    fids: dict[Any, Any] = {
         (row["adapter"], row["prompt_category"]): row["value"]
         for row in found
         if row.get("metric") == "fid" and row["design"] == "seed-matched"

@@ -59,13 +59,13 @@ def test_the_rank_correlation_is_scipy_s_and_its_interval_holds_it() -> None:
     y[3] = y[4]  # ties
     expected = [stats.spearmanr(x[:, k], y[:, k]).statistic for k in range(5)]
     assert spearman(x, y) == pytest.approx(expected)
-    found = rank_correlation(x, y)
+    found: Any = rank_correlation(x, y)
     assert found["value"] == pytest.approx(np.mean(expected))
     assert found["low"] < found["value"] < found["high"]
     assert (found["n"], found["adapters"]) == (40, 5)
-    null = rank_correlation(rng.normal(size=(40, 5)), rng.normal(size=(40, 5)))
+    null: Any = rank_correlation(rng.normal(size=(40, 5)), rng.normal(size=(40, 5)))
     assert null["low"] < 0 < null["high"]
-    still = rank_correlation(np.column_stack([x[:, 0], np.zeros(40)]), y[:, :2])
+    still: Any = rank_correlation(np.column_stack([x[:, 0], np.zeros(40)]), y[:, :2])
     assert (still["adapters"], still["value"]) == (1, pytest.approx(expected[0]))
 
 

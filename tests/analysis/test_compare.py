@@ -43,7 +43,7 @@ def test_an_adapters_difference_is_the_paired_t_test_over_prompts(tmp_path: Path
         "e_sem_signed": [v[0].mean(axis=2)[:, 0] for v in (one, other)],
         "e_per": [v[1].mean(axis=2)[:, 0] for v in (one, other)],
     }
-    row = found.adapters[0]
+    row: Any = found.adapters[0]
     p_values = []
     for measure, (before, after) in means.items():
         known = stats.ttest_rel(after, before)
@@ -100,9 +100,9 @@ def test_over_all_adapters_the_difference_is_after_minus_before(tmp_path: Path, 
     found = compare_runs(write_scores(tmp_path / "a", *one, **labels), write_scores(tmp_path / "b", *other, **labels))
     kept = [p for p in range(P) if CATEGORIES[p % 6] not in ("people", "styles")]
     assert 0 < len(kept) < P
-    assert found.overall is not None
+    overall: Any = found.overall
     for measure, k in (("e_sem", 0), ("e_sem_signed", 0), ("e_per", 1)):
-        got = found.overall[measure]
+        got = overall[measure]
         assert got["n"] == len(kept)
         assert got["after"] - got["before"] == pytest.approx(got["value"], abs=1e-12)
         for end, side in (("before", one), ("after", other)):

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from raymap.analysis.numerics.exchange import DRAWN, STOP, matching_p, rank_sum_p, sign_flip_p
+from raymap.analysis.numerics.exchange import (
+    DRAWN,
+    STOP,
+    least_matching_p,
+    least_rank_sum_p,
+    least_sign_flip_p,
+    matching_p,
+    rank_sum_p,
+    sign_flip_p,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +69,36 @@ def test_rank_sums_are_scipys_row_by_row_ties_included() -> None:
         assert p == stats.mannwhitneyu(high[row], low[row], alternative="greater", method="exact").pvalue
 
 
-def test_the_smallest_p_is_that_of_all_matchings_across_the_median() -> None:
-    """They all have the largest sum: K! of (2K - 1)!! matchings."""
-    base, adapted = np.arange(4.0)[None], 10 + np.arange(4.0)[None]
-    assert matching_p(base, adapted, np.random.default_rng(0))[0] == pytest.approx(24 / 105)
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_the_least_p_of_few_seeds_is_the_share_of_all_matchings_or_flips(seeds: int) -> None:
+    """A cosine that falls equally in all seeds: K! of the (2K - 1)!! matchings have the largest sum, 2 of 2^K flips."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.25, 0.001, (1, seeds))
+    matchings = math.factorial(seeds) / math.prod(range(1, 2 * seeds, 2))
+    assert matching_p(base, base - 0.5, rng)[0] == pytest.approx(matchings) == pytest.approx(least_matching_p(seeds))
+    flips = sign_flip_p(np.full((1, seeds), -0.5), rng)[0]
+    assert flips == pytest.approx(2 / 2**seeds) == pytest.approx(least_sign_flip_p(seeds))
+
+
+@pytest.mark.parametrize("seeds", [16, 20])
+def test_the_least_p_of_many_seeds_is_what_so_many_drawn_ones_allow(seeds: int) -> None:
+    """The share of all matchings or flips is smaller, but an estimate from DRAWN ones never gets there."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.25, 0.001, (3, seeds))
+    share = math.factorial(seeds) / math.prod(range(1, 2 * seeds, 2))
+    assert share < least_matching_p(seeds) == 1 / (DRAWN + 1)
+    assert matching_p(base, base - 0.5, rng).min() == pytest.approx(least_matching_p(seeds))
+    assert 2 / 2**seeds < least_sign_flip_p(seeds) == 1 / (DRAWN + 1)
+    assert sign_flip_p(np.full((1, seeds), -0.5), rng)[0] == pytest.approx(least_sign_flip_p(seeds))
+
+
+def test_the_least_p_of_one_seed_is_one() -> None:
+    assert least_matching_p(1) == least_sign_flip_p(1) == 1
+
+
+def test_the_least_p_of_lpips_is_one_order_of_all() -> None:
+    known = stats.mannwhitneyu(np.arange(4) + 10.0, np.arange(3.0), alternative="greater", method="exact").pvalue
+    assert least_rank_sum_p(4, 3) == pytest.approx(known)
 
 
 def test_half_of_the_flips_stand_for_all() -> None:

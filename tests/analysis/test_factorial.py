@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -67,7 +68,7 @@ def test_planted_effects_are_found_and_the_claim_can_fail(
     named = dict(zip(("composition", "abstractness", "interaction"), effects, strict=True))
     for row in found["contrasts"]:
         factor = 1 if row["measure"] == "e_sem" else 2
-        found_one = row["estimate"]
+        found_one: Any = row["estimate"]
         assert found_one["low"] < factor * named[row["contrast"]] < found_one["high"]
         assert found_one["value"] == pytest.approx(factor * named[row["contrast"]], abs=0.002 * factor)
     text = " ".join(line for line in found["reading"] if line.startswith("E_sem"))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
-from scipy import stats
 
-from raymap.analysis.decide.gate import AuditLimits, judge, parse_limits, shifted, smallest_p_per, smallest_p_sem
-from raymap.analysis.numerics.exchange import matching_p
+from raymap.analysis.decide.gate import AuditLimits, judge, parse_limits, shifted
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.reduce import reduce_run
 from raymap.report.gate import flagged, junit, summary, verdicts
@@ -22,17 +18,6 @@ from raymap.testing.scores import write_scores
 def test_limits_are_read() -> None:
     assert parse_limits("e_sem=0.03, prompts=3") == AuditLimits(e_sem=0.03, prompts=3)
     assert parse_limits("e_per=1e-2").given == {"e_per": 0.01}
-
-
-@pytest.mark.parametrize("k", [2, 3, 4, 5])
-def test_the_smallest_p_of_the_matching_test_is_reached_by_separate_halves(k: int) -> None:
-    base, adapted = np.arange(k, dtype=float)[None] / 100, 1 + np.arange(k, dtype=float)[None] / 100
-    assert smallest_p_sem(k, 0) == pytest.approx(matching_p(base, adapted, np.random.default_rng(0))[0])
-
-
-def test_the_smallest_p_of_lpips_is_one_ordering_of_all() -> None:
-    known = stats.mannwhitneyu(np.arange(4) + 10.0, np.arange(3.0), alternative="greater", method="exact").pvalue
-    assert smallest_p_per(4, 3) == pytest.approx(known) == pytest.approx(1 / math.comb(7, 3))
 
 
 def made_up(folder: Path, k: int, lpips: dict[int, float]) -> pl.DataFrame:

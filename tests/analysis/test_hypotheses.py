@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -23,7 +25,7 @@ def test_a_claim_between_categories_needs_two_subjects_of_each(faces: int, style
         }
         for p in range(24) for category, k in who
     ]  # fmt: skip
-    found = {row["hypothesis"]: row for row in hypotheses(pl.DataFrame(cells))}
+    found: dict[str, Any] = {row["hypothesis"]: row for row in hypotheses(pl.DataFrame(cells))}
     tested = min(faces, styles) > 1
     for name in ("H2", "H2 animals"):
         row = found[name]

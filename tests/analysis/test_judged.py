@@ -19,9 +19,9 @@ from raymap import open_run
 from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.store.folder import arrow_bytes
-from raymap.store.schema import JUDGED_MAP, JUDGES
+from raymap.store.schema import DECLARED, JUDGED_MAP
+from raymap.testing.scores import write_scores
 from tests.judged_rows import INFOS, judged_table, write_judged
-from tests.synthetic import write_run
 
 ADAPTERS = ("face-lora", "style-lora", "identity-lora")
 CATEGORIES = ("face", "style", "control")
@@ -35,7 +35,7 @@ def unjudged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shift[:, 2], lpips[:, 2] = 0, 0
     methods = ("lora", "lora", "identity")
     folder = tmp_path_factory.mktemp("unjudged")
-    return write_run(folder, shift, lpips, adapters=ADAPTERS, subject_categories=CATEGORIES, methods=methods)
+    return write_scores(folder, shift, lpips, adapters=ADAPTERS, subject_categories=CATEGORIES, methods=methods)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_map_of_judges_holds_means_over_seeds_and_both_floors(judged: tuple[
     cells, noise = gathered(rows)
     table = pa.ipc.open_file(folder / "judged.arrow").read_all()
     assert [(f.name, f.type) for f in table.schema] == [(f.name, f.type) for f in JUDGED_MAP]
-    assert [info["name"] for info in json.loads(table.schema.metadata[JUDGES])] == ["colours", "defects"]
+    assert [info["name"] for info in json.loads(table.schema.metadata[DECLARED])] == ["colours", "defects"]
     assert table.num_rows == len(cells) == 2 * 3 * 14
     for row in table.to_pylist():
         found = np.array(cells[row["judge"], row["adapter"], row["prompt_id"]])

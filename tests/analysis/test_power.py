@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -138,7 +139,7 @@ def test_the_seeds_needed_are_the_fewest_that_detect_the_effect() -> None:
 
 def test_a_run_says_what_it_can_detect(tmp_path: Path) -> None:
     folder = write(tmp_path, sample())
-    claims = {row["claim"]: row for row in reduce_run(folder)["power"]["claims"]}
+    claims: dict[str, Any] = {row["claim"]: row for row in reduce_run(folder)["power"]["claims"]}
     assert (claims["H1"]["prompts"], claims["H1"]["subjects"]) == ([4, 20], [2])
     assert (claims["H2"]["prompts"], claims["H2"]["subjects"]) == ([16], [2, 2])
     single = claims["an adapter's mean E_sem above another's"]
@@ -149,5 +150,5 @@ def test_a_run_says_what_it_can_detect(tmp_path: Path) -> None:
     cells = entanglement_map(one, noise_floor(read_noise(folder)), {})
     alone = power(cells, one, 0.04)
     assert alone["components"]["subjects"]["sd_seed"] is None
-    assert all("one seed" in row["reason"] for row in alone["claims"])
+    assert all("one seed" in (row["reason"] or "") for row in alone["claims"])
     assert all(row["seeds_needed"] is None for row in alone["claims"])

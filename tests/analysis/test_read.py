@@ -112,9 +112,9 @@ def test_a_file_that_breaks_the_contract_is_named(tmp_path: Path) -> None:
     for content, problem in (
         (arrow_bytes(pa.table({"adapter": ["x"]})), "has columns"),
         (arrow_bytes(sample(prompts=6).with_columns(pl.col("lpips").cast(pl.Float64)).to_arrow()), "Float64"),
-        (b"no arrow", "is no Arrow file"),
-        ((tmp_path / "scores" / "a.arrow").read_bytes()[:-200], "is no Arrow file"),
-        (b"", "is no Arrow file"),
+        (b"no arrow", "is not an Arrow file"),
+        ((tmp_path / "scores" / "a.arrow").read_bytes()[:-200], "is not an Arrow file"),
+        (b"", "is not an Arrow file"),
     ):
         other.write_bytes(content)
         with pytest.raises(InputError, match=rf"{re.escape(str(other))}.*{problem}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ def scaled(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def test_every_range_is_recomputed_and_the_orders_are_compared_by_ranks(tmp_path: Path) -> None:
     folder = write(tmp_path, sample())
-    statistics = reduce_run(folder)
+    statistics: Any = reduce_run(folder)
     cells = measured(read_map(folder))
     values = {name: cells[name].to_numpy() for name in ("e_sem", "e_per")}
     expected = {name: np.zeros(cells.height) for name in ("map", "robust", "method", "prompt_category")}
@@ -65,7 +66,7 @@ def test_one_extreme_cell_moves_the_default_and_not_the_robust_range(tmp_path: P
 
 
 def test_an_adapters_interval_is_students_over_its_prompts(tmp_path: Path) -> None:
-    statistics = reduce_run(write(tmp_path, sample()))
+    statistics: Any = reduce_run(write(tmp_path, sample()))
     cells = with_entanglement(measured(read_map(tmp_path)))
     for adapter in statistics["adapters"]:
         if adapter["method"] == "textual_inversion":
@@ -79,7 +80,7 @@ def test_an_adapters_interval_is_students_over_its_prompts(tmp_path: Path) -> No
 
 
 def test_a_prompts_interval_is_students_over_its_subjects(tmp_path: Path) -> None:
-    statistics = reduce_run(write(tmp_path, sample()))
+    statistics: Any = reduce_run(write(tmp_path, sample()))
     cells = measured(read_map(tmp_path)).filter(~pl.col("target"))
     for row in statistics["most_fragile"]:
         own = cells.filter(pl.col("prompt_id") == row["prompt_id"]).group_by("subject").agg(pl.col("e_sem").mean())

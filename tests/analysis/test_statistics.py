@@ -157,7 +157,7 @@ def test_the_order_of_methods_is_tested_within_subjects(tmp_path: Path) -> None:
     found = method_order(with_entanglement(measured(read_map(tmp_path))))
     assert len(found) == 2 * 2 * 3
     assert all(row["direction_holds"] for row in found)
-    assert all(row["p"] < 0.05 for row in found if row["measure"] == "e_sem")
+    assert all(row["p"] is not None and row["p"] < 0.05 for row in found if row["measure"] == "e_sem")
 
 
 def test_hypotheses_find_what_is_planted_and_only_that() -> None:
@@ -173,7 +173,7 @@ def test_hypotheses_find_what_is_planted_and_only_that() -> None:
                     "e_sem": 0.02 + 0.01 * (category == "style") + rng.normal(0, 0.002),
                 }
             )  # fmt: skip
-    found = {row["hypothesis"]: row for row in hypotheses(pl.DataFrame(cells))}
+    found: dict[str, Any] = {row["hypothesis"]: row for row in hypotheses(pl.DataFrame(cells))}
     assert found["H2"]["p"] < 1e-4
     assert found["H2"]["p_subject_permutation"] == pytest.approx(1 / 252)
     assert found["H2"]["difference"]["value"] == pytest.approx(0.01, abs=0.001)
@@ -215,7 +215,7 @@ def test_an_adapters_false_discoveries_are_counted_without_the_others(tmp_path: 
     lpips = np.stack([rng.uniform(0.3, 0.7, (60, 10)), *[np.full((60, 10), 0.9)] * 9], axis=1)
     kinds = [("lora", "afresh", "face"), *(("lora", f"ruined-{k}", "face") for k in range(9))]
     folder = write(tmp_path, scores_of(values, base, lpips, kinds), pairs=9)
-    counts = {row["adapter"]: row for row in reduce_run(folder)["shifts"]}
+    counts: dict[str, Any] = {row["adapter"]: row for row in reduce_run(folder)["shifts"]}
     tests = pl.read_ipc(folder / "shifts.arrow").join(
         pl.read_ipc(folder / "map.arrow").select("prompt_id", "adapter", "target"), on=["prompt_id", "adapter"]
     )
@@ -238,7 +238,7 @@ def test_fragile_prompts_that_stand_out_stay_in_the_list(tmp_path: Path) -> None
     worst = ranked_prompts(measured(read_map(tmp_path)), descending=True)
     assert worst[0]["prompt_id"] == "p003"
     assert worst[0]["stability"] == 1.0
-    assert all(0 < row["stability"] <= 1 for row in worst)
+    assert all(row["stability"] is not None and 0 < row["stability"] <= 1 for row in worst)
 
 
 @pytest.mark.parametrize(
@@ -334,5 +334,5 @@ def test_what_the_paper_confirms_agrees_where_it_is_established_here(
         entry["p"], entry["p_holm"] = p_holm / 4, p_holm
     found = {row["what"].split(":")[0]: row for row in against_paper(statistics, {})}
     assert found["H2"]["verdict"] == verdict
-    assert f"Holm {p_holm:.3g}" in found["H2"]["ours"]
+    assert f"Holm {p_holm:.3g}" in (found["H2"]["ours"] or "")
     assert found["H3 object above face"]["verdict"] == ("agrees" if value > 0 else "differs")

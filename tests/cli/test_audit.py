@@ -26,15 +26,15 @@ def test_defaults_follow_the_base_and_categories_go_to_adapters_in_order() -> No
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "is no limit"),
+        ("", "is not a limit"),
         ("e_sem", "e_sem is ''"),
         ("e_sem=x", "e_sem is 'x'"),
         ("e_sem=nan", "e_sem is 'nan'"),
         ("e_sem=inf", "e_sem is 'inf'"),
         ("e_per=-1", "e_per is '-1'"),
         ("prompts=1.5", "prompts is '1.5'"),
-        ("esem=1", "'esem' is no limit"),
-        ("e_sem=1,e_sem=2", "'e_sem' stands twice"),
+        ("esem=1", "'esem' is not a limit"),
+        ("e_sem=1,e_sem=2", "'e_sem' is given twice"),
         ("e_sem=1;e_per=2", "e_sem is"),
     ],
 )

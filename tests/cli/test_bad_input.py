@@ -24,7 +24,7 @@ from tests.small_study import small_study
         ({"seeds": 1}, ("seeds", "noise floor")),
         ({"seeds": [0, -1]}, ("seeds.1", "-1")),
         ({"prompts": {"people": ["a man", " "]}}, ("prompt 2", "empty")),
-        ({"prompts": {"people": ["a man"], "animals": ["a man"]}}, ("prompts", "a man", "twice")),
+        ({"prompts": {"people": ["a man"], "animals": ["a man"]}}, ("prompt 2", "a man", "twice")),
         ({"prompts": {"persons": ["a man"]}}, ("persons", "people")),
         ({"prompts": []}, ("prompts", "empty")),
         ({"prompts": None}, ("suite",)),

@@ -139,7 +139,7 @@ def test_nothing_local_is_collected(docs: Path, runs: Path) -> None:
             assert private not in text, (path, private)
     assert not [path for path in docs.rglob("*") if path.name in ("images", "features", "adapters", "ledger.jsonl")]
     report = (docs / "results" / "paper" / "report" / "index.html").read_text(encoding="utf-8")
-    assert '<script type="application/json" id="pictures">[]</script>' in report
+    assert '<script type="application/json" id="images">[]</script>' in report
 
 
 def test_a_run_that_is_too_large_is_refused_and_nothing_written(
@@ -159,7 +159,7 @@ def test_statistics_that_the_rows_do_not_give_are_refused(
     held["noise_floor"]["tau_sem"]["value"] *= 1.0001
     (run / "statistics.json").write_text(json.dumps(held), encoding="utf-8")
     assert main(["--collect", str(run)], tmp_path / "docs") == 2
-    assert "is not what the run's rows give anew" in capsys.readouterr().err
+    assert "differs from what the run's rows give when they are reduced again" in capsys.readouterr().err
 
 
 def test_the_full_study_is_reckoned_by_its_own_plan() -> None:

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from raymap.analysis.reduce import reduce_run
+from raymap.analysis.why.statistics import AttentionSummary
 from raymap.report.attention import layer_plot, moved, short_layer, word_maps
 from raymap.report.page import render
-from raymap.report.source import read_run
+from raymap.results import read_run
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import ATTENTION_TOKENS, stamped
 from raymap.testing.runs import SyntheticRun, write_run
@@ -63,6 +64,12 @@ def attention(of: dict[str, str]) -> dict[str, Any]:
     return {"identity_control": control, "reading": [], "table_3": table, "layers": layers}
 
 
+def attention_of(root: Path) -> AttentionSummary:
+    held = read_run(root).attention
+    assert held is not None
+    return held
+
+
 def picture(url: str) -> np.ndarray:
     kind, _, content = url.partition(";base64,")
     assert kind == "data:image/webp"
@@ -71,13 +78,13 @@ def picture(url: str) -> np.ndarray:
 
 
 def test_what_leaves_attention_alone_has_neither_column_nor_panel(root: Path) -> None:
-    held = read_run(root).attention
+    held = attention_of(root)
     assert moved(held) == ["cup-lora"]
     one = picture(layer_plot(held) or "")
     for row in held["layers"]:
         row["js"] = 0.0
     assert layer_plot(held) is None
-    more = read_run(root).attention
+    more = attention_of(root)
     for row in more["layers"]:
         row["js"] = 0.25
     assert picture(layer_plot(more) or "").shape[1] > one.shape[1], (

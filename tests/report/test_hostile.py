@@ -10,7 +10,7 @@ import pytest
 
 from raymap.report.export.write import FORMATS, export
 from raymap.report.payload import script_json
-from raymap.report.source import read_run
+from raymap.results import read_run
 from tests.commands import Ended
 from tests.report.hostile_run import IMAGE, PROMPTS, write_hostile_run
 

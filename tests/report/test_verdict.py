@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +11,8 @@ import yaml
 from raymap.analysis.read import read_study
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
-from raymap.report.source import read_run
-from raymap.report.verdict import verdict
+from raymap.report.verdict import look_first, verdict
+from raymap.results import read_run
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import SCORES, stamped
 from raymap.testing.runs import SyntheticRun, write_run
@@ -28,7 +27,7 @@ def test_missing_seeds_are_said(tmp_path: Path) -> None:
     path.write_bytes(arrow_bytes(left.to_arrow().cast(stamped(SCORES, "synthetic"))))
     reduce_run(folder)
     said = [sentence.text for sentence in verdict(read_run(folder)).certainty]
-    assert any("Not every cell holds all 4 seeds: 1 of 18 cells" in text for text in said)
+    assert any("Not every cell has all 4 seeds: 1 of 18 cells" in text for text in said)
 
 
 def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
@@ -55,8 +54,7 @@ def test_a_prompt_s_established_shift_comes_before_a_larger_one(tmp_path: Path) 
         *(pl.Series(name, values) for name, values in shape.items()),
         e_sem=pl.Series([0.03, 0.02, 0.025]), q_sem=pl.Series([0.2, 0.01, 0.3]),
     )  # fmt: skip
-    cells = one.select(run.cells.columns)
-    look = verdict(replace(run, cells=cells)).look
+    look = look_first(one.select(run.cells.columns), 5, one_per_prompt=True)
     assert [(cell.prompt_id, cell.adapter, cell.sure) for cell in look] == [
         ("p000", "face-lora", True),
         ("p001", "style-lora", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -270,8 +271,7 @@ def plain_of(column: np.ndarray, adapter: str = "a", method: str = "lora") -> pl
 def test_a_dose_response_has_the_slope_of_a_line_through_the_origin() -> None:
     rates = np.array([0.01, 0.02, 0.04])
     doses = [0.0, 0.5, 1.0, 1.5]
-    found = dose_response(cells_of({("dose", f"{d:g}"): rates * d for d in doses}), "e_sem")
-    assert found is not None
+    found: Any = dose_response(cells_of({("dose", f"{d:g}"): rates * d for d in doses}), "e_sem")
     assert found["slope"]["value"] == pytest.approx(rates.mean())
     # The interval is Student's over three prompts: t = 4.3027.
     reach = 4.302652729911275 * rates.std(ddof=1) / math.sqrt(3)

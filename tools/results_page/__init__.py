@@ -1,1 +1,1 @@
-"""What was found on the embedded base: run folders reduced, recomputed and put into words."""
+"""Writes docs/results.md: reduces run folders, recomputes their results, and puts them into words."""

@@ -1,12 +1,12 @@
 """docs/results.md from the Arrow files under docs/results/.
 
     python -m tools.results_page --collect RUNS/paper RUNS/why RUNS/factorial   # reduce run folders into docs/results/
-    python -m tools.results_page --plan                          # reckon what jobs/paper.yaml would take
+    python -m tools.results_page --plan                          # estimate what jobs/paper.yaml would take
     python -m tools.results_page                                 # recompute everything, write docs/results.md
-    python -m tools.results_page --check                         # compare instead; exit code 1 on a difference
+    python -m tools.results_page --check                         # only compare; exit code 1 if anything differs
 
-A run folder's name is what the document calls it: `paper` is the study of the paper's shape, `why` the one with
-interventions and attention, `factorial` its adapters on the factorial suite. Run the first two, then the third.
+The document calls a run by the name of its folder: `paper` is the study of the paper's shape, `why` the study with
+interventions and attention, and `factorial` has the adapters of `why` on the factorial suite, so it is run last.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raymap.errors import InputError
-from raymap.report.export.figures import figures
-from raymap.report.export.figures import rendered as rendered_figure
+from raymap.report.figures import figures
+from raymap.report.figures.render import as_file
 from raymap.report.page import write_page
-from raymap.report.source import read_run
+from raymap.results import read_run
 from raymap.store.files import write_atomically
 from raymap.store.folder import as_json
 from tools.results_page.cost import planned
@@ -30,15 +30,16 @@ from tools.results_page.document import DOCS, PAPER, rebuild
 from tools.results_page.reduced import collect
 
 LIMIT = 10_000_000
-"""Bytes of all that is committed under docs/results/."""
+"""How many bytes docs/results/ may hold."""
 FIGURES = ("figure_1", "figure_2")
+"""The figures that the document shows."""
 
 
 def collect_all(sources: Sequence[Path], results: Path) -> int:
-    """Reduce run folders into docs/results/ and return the bytes of all that lies there.
+    """Reduce run folders into docs/results/, and return how many bytes it then holds.
 
     Raises:
-        InputError: a folder cannot be reduced, or all together would exceed LIMIT; nothing is written then.
+        InputError: a folder cannot be reduced, or docs/results/ would exceed LIMIT; nothing is written then.
     """
     names = [source.resolve().name for source in sources]
     with tempfile.TemporaryDirectory(prefix="raymap-results-") as temporary:
@@ -62,24 +63,24 @@ def _illustrate(folder: Path) -> None:
     """Write a reduced run's report and the figures that the document shows."""
     run = read_run(folder)
     page = write_page(run)
-    drawn = figures(run)
-    for name in FIGURES:
-        write_atomically(page.with_name(f"{name}.png"), rendered_figure(drawn[name](), "png"))
+    for figure in figures():
+        if figure.key in FIGURES and (shown := figure.data(run)) is not None:
+            write_atomically(page.with_name(f"{figure.key}.png"), as_file(figure.draw(shown), "png"))
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
 
 
 def main(arguments: Sequence[str] | None = None, docs: Path = DOCS) -> int:
-    """Do what the command line asks; return the exit code."""
+    """Do what the command line asks for, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--collect", type=Path, nargs="+", metavar="RUN", help="run folders to reduce into docs/results/"
     )
-    parser.add_argument("--plan", action="store_true", help="reckon what jobs/paper.yaml would take")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where anything differs")
+    parser.add_argument("--plan", action="store_true", help="estimate what jobs/paper.yaml would take")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if anything differs")
     given = parser.parse_args(arguments)
     results = docs / "results"
     try:

@@ -1,4 +1,4 @@
-"""What jobs/paper.yaml would take: what `raymap run jobs/paper.yaml --dry-run` says, as data."""
+"""What jobs/paper.yaml would take: what `raymap run jobs/paper.yaml --dry-run` prints, as data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACCELERATORS = ("A100", "H100")
 
 
 def planned(job: Path = JOB) -> dict[str, Any]:
-    """Return images, those proved identical, bytes on disk, and hours of one device of each of ACCELERATORS."""
+    """Return the images, those proved identical, bytes on disk, and hours of one device of each of ACCELERATORS."""
     prepared = prepare(load_study(job), dry=True)
     costs = [estimate(_on(prepared, kind)) for kind in ACCELERATORS]
     study = prepared.study

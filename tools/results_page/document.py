@@ -1,16 +1,18 @@
-"""The document: everything recomputed from reduced run folders, then rendered."""
+"""The document: results are recomputed from reduced run folders, then rendered."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from raymap.display import text
 from raymap.errors import InputError
 from raymap.report.page import number
 from raymap.store.files import write_atomically
@@ -27,13 +29,13 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The document, and every JSON file that was recomputed, by its path under docs/results/."""
+    """The rendered document, and every JSON file that was recomputed, by its path within docs/results/."""
 
     page: str
     found: dict[str, dict[str, Any]]
 
     def differences(self, docs: Path) -> list[str]:
-        """Return the files under `docs` that are not what was recomputed."""
+        """Return the files within `docs` that differ from what was recomputed."""
         page, results = docs / "results.md", docs / "results"
         stale = [
             name for name, held in self.found.items()
@@ -44,14 +46,14 @@ class Rebuilt:
         return stale
 
     def write(self, docs: Path) -> None:
-        """Write what differs."""
+        """Write the files that differ."""
         for name in self.differences(docs):
             content = self.page.encode() if name == "results.md" else as_json(self.found[name])
             write_atomically(docs / name if name == "results.md" else docs / "results" / name, content)
 
 
 def rebuild(results: Path) -> Rebuilt:
-    """Recompute everything from Arrow files, in a copy.
+    """Recompute all results from Arrow files, in a copy of their folder.
 
     Raises:
         InputError: there is no run folder of the paper's study.
@@ -72,7 +74,7 @@ def rebuild(results: Path) -> Rebuilt:
 
 
 def rendered(told: dict[str, Any]) -> str:
-    """Return the document."""
+    """Return the document as Markdown."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
@@ -85,18 +87,13 @@ def rendered(told: dict[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
-def estimate(value: dict[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
-    """Return an estimate with its interval, a dash where there is none."""
-    if not value or value["value"] is None:
-        return "–"
-    shown = number(value["value"], digits, signed)
-    if value["low"] is None:
-        return shown
-    return f"{shown} [{number(value['low'], digits, signed)}, {number(value['high'], digits, signed)}]"
+def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
+    """Return an estimate with its interval in print, with true minus signs."""
+    return text.estimate(held, digits, signed).replace("-", "−")
 
 
 def p_value(value: float | None) -> str:
-    """Return a p-value to two digits."""
+    """Return a p-value with two digits."""
     return "–" if value is None else "1" if value > 0.995 else f"{value:.2g}"
 
 
@@ -106,24 +103,24 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in hours and minutes."""
+    """Return seconds as hours and minutes."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def cell(text: str) -> str:
+def cell(given: str) -> str:
     """Return a text for a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return given.replace("|", "\\|").replace("\n", " ")
 
 
-def printed(text: str) -> str:
-    """Return a text with powers of ten and true minus signs in the place of TeX and hyphens."""
-    power = re.sub(r" \\times 10\^\{(-?\d+)\}", lambda found: f" × 10{found[1].translate(RAISED)}", text)
+def printed(given: str) -> str:
+    """Return a text with powers of ten in the place of TeX, and with true minus signs."""
+    power = re.sub(r" \\times 10\^\{(-?\d+)\}", lambda found: f" × 10{found[1].translate(RAISED)}", given)
     return re.sub(r"(?<![\w)])-(?=\d)", "−", power)
 
 
-def sign(value: dict[str, Any]) -> str:
-    """Return what an interval says of its estimate: `above`, `below` 0, `open` where it holds 0, `unknown` without."""
+def sign(value: Mapping[str, Any]) -> str:
+    """Return where an interval lies: `above` 0, `below` 0, `open` if it contains 0, `unknown` if there is none."""
     if value["low"] is None:
         return "unknown"
     return "above" if value["low"] > 0 else "below" if value["high"] < 0 else "open"

@@ -1,26 +1,32 @@
-"""How recomputed runs came about: images, proofs, sessions, devices."""
+"""How recomputed runs came about: their images, proofs, sessions and devices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from raymap.report.source import Run, read_run
-from raymap.report.verdict import smallest_p, verdict
-from tools.results_page.reduced import read_json
+from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
+from raymap.analysis.statistics import Statistics
+from raymap.analysis.why.statistics import FactorialSummary
+from raymap.report.verdict import verdict
+from raymap.results import Run, read_run
+from raymap.study.methods.method import CONTROL
+from tools.results_page.reduced import read_factorial
 
 
 @dataclass(frozen=True)
 class Facts:
     """How a run came about.
 
-    `images` are all that the map holds, the base's included; of these `proved` were not drawn. `recorded` were
-    committed in sessions that ended by themselves, in `drawing_s` of drawing, scoring and starting workers, after
-    `training_s` of training; a session that was killed leaves no record. `varied` are images of interventions, whose
-    sessions count in `seconds` too.
+    Attributes:
+        images: all images that the map rests on, including the base's.
+        proved: how many of them were not drawn, because they are the base's by proof.
+        recorded: how many were committed in sessions that ended by themselves; a killed session leaves no record.
+        drawing_s: seconds of drawing, scoring and starting workers in these sessions; `training_s` of training.
+        seconds: the time of all sessions, those of interventions included.
+        varied: the images of interventions, drawn for `variants` variants of adapters.
     """
 
     prompts: int
@@ -41,35 +47,36 @@ class Facts:
 
     @property
     def share_proved(self) -> float:
-        """Share of all images that are identical by proof."""
+        """The share of all images that are identical by proof."""
         return self.proved / self.images
 
     @property
     def lost(self) -> int:
-        """Images that sessions without record committed."""
+        """The images that sessions without a record committed."""
         return self.images - self.recorded
 
     @property
     def rate(self) -> float | None:
-        """Images committed a second of drawing, proved ones included."""
+        """Images committed per second of drawing, including proved ones."""
         return self.recorded / self.drawing_s if self.drawing_s else None
 
     @property
     def drawn_rate(self) -> float | None:
-        """The same without proved ones, of which every block holds the same share."""
+        """The same without proved images, of which every block holds the same share."""
         return self.rate * (1 - self.share_proved) if self.rate else None
 
 
 @dataclass(frozen=True)
 class Study:
-    """A recomputed run folder and what is told of it; `factorial` is empty where there is no such test."""
+    """A recomputed run folder and what is said about it; `factorial` is None if it has no such test."""
 
     run: Run
     facts: Facts
-    factorial: dict[str, Any]
+    factorial: FactorialSummary | None
 
     @property
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self) -> Statistics:
+        """What statistics.json holds."""
         return self.run.statistics
 
     @property
@@ -78,29 +85,29 @@ class Study:
         return verdict(self.run).headline
 
     @property
-    def smallest_p(self) -> tuple[float, float]:
-        """The least p-values that a single cell can have with the run's seeds."""
-        return smallest_p(self.facts.seeds)
+    def least_p(self) -> tuple[float, float]:
+        """The least p-values that a single cell can have with the run's seeds: of its meaning and of its mean score."""
+        return least_matching_p(self.facts.seeds), least_sign_flip_p(self.facts.seeds)
 
 
 def read_studies(root: Path) -> dict[str, Study]:
-    """Return the recomputed run folders under a folder, by name."""
+    """Return the recomputed run folders within a folder, by their names."""
     found = {}
     for path in sorted(root.glob("*/statistics.json")):
         run = read_run(path.parent)
         factorial = path.with_name("factorial.json")
-        found[path.parent.name] = Study(run, facts(run), read_json(factorial) if factorial.exists() else {})
+        found[path.parent.name] = Study(run, facts(run), read_factorial(factorial) if factorial.exists() else None)
     return found
 
 
 def facts(run: Run) -> Facts:
-    """Return how a run came about, by its rows and its record."""
+    """Return how a run came about, according to its rows and its record."""
     base = run.scores.select("prompt_id", "seed").unique().height
     sessions = run.record.get("sessions", [])
     own = [session for session in sessions if "interventions" not in session and "drawn" in session]
     adapters = run.cells.select("adapter", "method").unique()
-    controls = adapters.filter(pl.col("method") == "identity").height
-    variants = pl.read_ipc(run.folder.root / "interventions.arrow") if run.interventions else None
+    controls = adapters.filter(pl.col("method") == CONTROL).height
+    variants = pl.read_ipc(run.folder / "interventions.arrow") if run.interventions else None
     workers = [worker for session in sessions for worker in session["workers"]]
     return Facts(
         prompts=run.cells["prompt_id"].n_unique(),

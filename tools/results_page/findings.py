@@ -1,4 +1,4 @@
-"""What docs/results.md says of recomputed runs: rows of its tables, and what its conditional sentences ask."""
+"""What docs/results.md says about recomputed runs: the rows of its tables, and what its conditional sentences need."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from raymap.analysis.map import CONTROL
 from raymap.analysis.paper.against import PROVED, against_paper
-from raymap.analysis.paper.published import METHODS, Paper, load_paper
-from raymap.report.source import Run
+from raymap.analysis.paper.published import METHODS, MethodCell, Paper, load_paper
+from raymap.analysis.statistics import MethodOrder, Statistics
+from raymap.results import Run
+from raymap.study.methods.method import CONTROL
 from raymap.study.suite import CATEGORIES
 from tools.results_page.facts import read_studies
 
@@ -22,15 +23,15 @@ SUBJECTS = ("face", "object", "style")
 SEED_MATCHED = "seed-matched"
 TOP = 5
 NORMAL_MEAN = math.sqrt(2 / math.pi) / 1.959964
-"""Mean of |d| over its 95th percentile, d normal around 0: what re-seeding's mean would be in units of τ."""
+"""The mean of |d| over its 95th percentile for a normal d around 0: the mean of re-seeding in units of τ, if normal."""
 
 
 def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
     """Return what the template is rendered with.
 
     Args:
-        root: recomputed run folders; one is called `paper`.
-        plan: what the full study would take (tools.results_page --plan); empty where it was not reckoned.
+        root: holds the recomputed run folders, one of which is called `paper`.
+        plan: what the full study would take (tools.results_page --plan); empty if it was not estimated.
     """
     studies, published = read_studies(root), load_paper()
     paper = studies["paper"]
@@ -40,7 +41,7 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "why": studies.get("why"),
         "others": {name: study for name, study in studies.items() if name not in ("paper", "why")},
         "factorials": {
-            name: study.factorial | {"reading": by_measure(study.factorial["reading"])}
+            name: {**study.factorial, "reading": by_measure(study.factorial["reading"])}
             for name, study in studies.items()
             if study.factorial
         },
@@ -62,92 +63,95 @@ def context(root: Path, plan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def methods(statistics: dict[str, Any], published: Paper) -> list[dict[str, Any]]:
-    """Return Table 1, each row with the paper's cell beside."""
-    known = {(cell.method, cell.subject_category): cell for cell in published.table1.cells}
+def methods(statistics: Statistics, published: Paper) -> list[dict[str, Any]]:
+    """Return Table 1, each row with the paper's cell beside it."""
+    known: dict[tuple[str, str], MethodCell] = {(c.method, c.subject_category): c for c in published.table1.cells}
     rows = [row for row in statistics["table_1"] if (row["method"], row["subject_category"]) in known]
     rows.sort(key=lambda row: (METHODS.index(row["method"]), SUBJECTS.index(row["subject_category"])))
-    return [row | {"paper": known[row["method"], row["subject_category"]]} for row in rows]
+    return [{**row, "paper": known[row["method"], row["subject_category"]]} for row in rows]
 
 
-def orders(statistics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the differences between neighbouring methods that no proof decides, of E and of E_sem."""
+def orders(statistics: Statistics) -> list[MethodOrder]:
+    """Return the differences of E and of E_sem between neighbouring methods that are not decided by a proof."""
     return [row for row in statistics["method_order"] if PROVED.isdisjoint(row["claim"].split(" < "))]
 
 
-def subject_means(statistics: dict[str, Any]) -> dict[str, float]:
-    """Return E by subject category, all methods."""
+def subject_means(statistics: Statistics) -> dict[str, float]:
+    """Return mean E by subject category, over all methods."""
     found: dict[str, list[float]] = {}
     for adapter in statistics["adapters"]:
-        if adapter["e"]["value"] is not None:
-            found.setdefault(adapter["subject_category"], []).append(adapter["e"]["value"])
+        if (value := adapter["e"]["value"]) is not None:
+            found.setdefault(adapter["subject_category"], []).append(value)
     return {name: fmean(found[name]) for name in SUBJECTS if name in found}
 
 
-def category_table(statistics: dict[str, Any]) -> dict[str, Any]:
-    """Return Fig. 3: E_sem by (prompt category, subject category), and each subject category's most shifted prompts."""
-    rows = [row for row in statistics["category_by_category"] if row["e_sem"]["value"] is not None]
+def category_table(statistics: Statistics) -> dict[str, Any]:
+    """Return Figure 3: E_sem by prompt and subject category, and how each subject category ranks the prompt ones."""
+    rows = statistics["category_by_category"]
     cells = {(row["prompt_category"], row["subject_category"]): row["e_sem"] for row in rows}
+    means = {key: value for key, cell in cells.items() if (value := cell["value"]) is not None}
+    cells = {key: cells[key] for key in means}
     subjects = [name for name in SUBJECTS if any(key[1] == name for key in cells)]
     prompts = [name for name in CATEGORIES if any(key[0] == name for key in cells)]
     ranked = {
-        s: sorted((p for p in prompts if (p, s) in cells), key=lambda p: -cells[p, s]["value"])
+        s: sorted((p for p in prompts if (p, s) in cells), key=lambda p: -means[p, s])
         for s in subjects
     }  # fmt: skip
     listed = {
-        key: Counter(row["prompt_category"] for row in statistics[key]) for key in ("most_fragile", "most_robust")
+        "most_fragile": Counter(row["prompt_category"] for row in statistics["most_fragile"]),
+        "most_robust": Counter(row["prompt_category"] for row in statistics["most_robust"]),
     }
     return {"cells": cells, "subjects": subjects, "prompts": prompts, "ranked": ranked, "listed": listed}
 
 
-def region_table(statistics: dict[str, Any]) -> list[tuple[str, dict[str, int]]]:
-    """Return Fig. 1: how many adapters of each method lie in each region."""
+def region_table(statistics: Statistics) -> list[tuple[str, dict[str, int]]]:
+    """Return Figure 1: how many adapters of each method lie in each region."""
     found: dict[str, Counter[str]] = {}
     for row in statistics["regions"]:
         found.setdefault(row["region"] or "unknown", Counter())[row["method"]] += 1
     return sorted((name, dict(counts)) for name, counts in found.items())
 
 
-def below_floor(statistics: dict[str, Any]) -> tuple[int, int]:
-    """Return how many adapters' mean E_sem lies below τ_sem, and how many have a place in Fig. 1."""
+def below_floor(statistics: Statistics) -> tuple[int, int]:
+    """Return how many adapters have a mean E_sem below τ_sem, and how many have a place in Figure 1."""
     placed = [row["region"] for row in statistics["regions"] if row["region"]]
     return sum(region in ("safe", "visual drift") for region in placed), len(placed)
 
 
 def proved(run: Run) -> set[str]:
-    """Return the adapters, controls left out, that leave every picture as it is, by proof."""
+    """Return the adapters, controls left out, that leave every image as it is, by proof."""
     drawn = run.scores.filter(pl.col("method") != CONTROL).group_by("adapter").agg(pl.col("drawn").any())
     return set(drawn.filter(~pl.col("drawn"))["adapter"])
 
 
-def established(statistics: dict[str, Any]) -> int:
-    """Return how many of H2 and H3 pass Holm's correction."""
+def established(statistics: Statistics) -> int:
+    """Return how many of the claims H2 and H3 pass Holm's correction."""
     asked = [row for row in statistics["hypotheses"] if row["hypothesis"].split()[0] in ("H2", "H3")]
-    return sum(row.get("p_holm") is not None and row["p_holm"] < 0.05 for row in asked)
+    return sum((p := row.get("p_holm")) is not None and p < 0.05 for row in asked)
 
 
 def fid_order(run: Run, published: Paper) -> dict[str, Any]:
-    """Return mean seed-matched FID of the groups that the paper orders (§4.4), and whether theirs is the order."""
+    """Return the mean seed-matched FID of the groups that the paper orders (§4.4), and whether its order holds here."""
     order = next(order for order in published.orders if order.id == "fid")
     about = dict(run.cells.select("adapter", pl.struct("method", "subject_category")).unique().iter_rows())
     found = []
     for group in order.ascending:
-        asked = {"method": group.method, "subject_category": group.subject_category}
+        asked: dict[str, Any] = {"method": group.method, "subject_category": group.subject_category}
         values = [
-            row["value"]
-            for row in run.statistics["distances"]
+            value
+            for row in run.statistics.get("distances", [])
             if (row["metric"], row["design"]) == ("fid", SEED_MATCHED)
-            and row["value"] is not None
+            and (value := row["value"]) is not None
             and about.get(row["adapter"]) == asked
         ]
         found.append(asked | {"fid": fmean(values) if values else None})
-    values = [row["fid"] for row in found]
-    holds = None if None in values else values == sorted(values)
+    means = [row["fid"] for row in found]
+    holds = None if None in means else means == sorted(means)
     return {"place": order.place, "groups": found, "holds": holds}
 
 
 def attention(run: Run) -> dict[str, Any] | None:
-    """Return the attention section's rows: correlations, adapters, and the paper's Table 3 at both ends of E_sem."""
+    """Return what the section on attention shows: correlations, adapters, and both ends of the paper's Table 3."""
     held = run.attention
     if not held:
         return None
@@ -157,7 +161,7 @@ def attention(run: Run) -> dict[str, Any] | None:
     free = {row["adapter"]: row for row in rows if row["protocol"] == "free"}
     direct = {row["adapter"]: row for row in held["direct"]}
     table = [
-        row | {"by_subject": _by_subject({name: value for name, value in row["delta_e4"].items() if name in free}, of)}
+        {**row, "by_subject": _by_subject({name: value for name, value in row["delta_e4"].items() if name in free}, of)}
         for row in held["table_3"]
     ]
     return {
@@ -166,14 +170,14 @@ def attention(run: Run) -> dict[str, Any] | None:
             row for row in held["correlations"]
             if (row["tokens"], row["with"], row["measure"]) == ("all", "e_sem", "delta")
         ],
-        "adapters": [row | {"direct": direct[name]} for name, row in free.items() if name in direct],
+        "adapters": [{**row, "direct": direct[name]} for name, row in free.items() if name in direct],
         "ends": {"most disrupted": table[:3], "least disrupted": table[-3:]},
         "subjects": [name for name in SUBJECTS if name in of.values()],
     }  # fmt: skip
 
 
 def _by_subject(values: dict[str, float], of: dict[str, str]) -> dict[str, float]:
-    """Average adapters' values by subject category."""
+    """Average the values of adapters by their subject categories."""
     held: dict[str, list[float]] = {}
     for adapter, value in values.items():
         held.setdefault(of[adapter], []).append(value)
@@ -181,7 +185,7 @@ def _by_subject(values: dict[str, float], of: dict[str, str]) -> dict[str, float
 
 
 def causes(run: Run) -> dict[str, Any] | None:
-    """Return the interventions' rows of E_sem, adapter by adapter, and the sentences that compare methods."""
+    """Return what the section on interventions shows: rows of E_sem by adapter, and sentences that compare methods."""
     held = run.interventions
     if not held:
         return None
@@ -191,8 +195,8 @@ def causes(run: Run) -> dict[str, Any] | None:
         if row["measure"] == "e_sem":
             parts.setdefault(row["adapter"], {})[row["family"]] = row
     random: dict[str, dict[str, Any]] = {}
-    for row in held["random"]:
-        random.setdefault(row["adapter"], {})[row["measure"]] = row["random_over_learned"]
+    for compared in held["random"]:
+        random.setdefault(compared["adapter"], {})[compared["measure"]] = compared["random_over_learned"]
     return {
         "checks": held["checks"],
         "dose": dose,
@@ -205,24 +209,25 @@ def causes(run: Run) -> dict[str, Any] | None:
 
 
 def by_measure(lines: Iterable[str]) -> dict[str, str]:
-    """Join sentences that begin with `E_sem: ` or `E_per: ` to one text each."""
+    """Join the sentences that begin with `E_sem: `, and those that begin with `E_per: `, to one text each."""
     found: dict[str, list[str]] = {}
     for measure, _, said in (line.partition(": ") for line in lines):
         found.setdefault(measure, []).append(said.rstrip("."))
     return {measure: "; ".join(said) + "." for measure, said in found.items()}
 
 
-def inversion(statistics: dict[str, Any], published: Paper) -> dict[str, Any]:
-    """Return the paper's E_sem of Textual Inversion and what re-seeding gives, both also in units of τ_sem."""
+def inversion(statistics: Statistics, published: Paper) -> dict[str, Any]:
+    """Return the paper's E_sem of Textual Inversion and what re-seeding gives, both in units of τ_sem too."""
     cells = [cell.e_sem for cell in published.table1.cells if cell.method in PROVED]
     printed = sorted(cells, key=lambda figure: figure.value)
     tau = published.noise_floor.tau_sem.value
     floor = statistics["noise_floor"]
-    own = floor["tau_sem"]["value"] if floor["pairs"] else None
+    own = floor["tau_sem"]["value"] if floor["tau_sem"] else None
+    mean = floor["mean_e_sem"]["value"]
     return {
         "printed": (printed[0].printed, printed[-1].printed),
         "printed_share": tuple(figure.value / tau for figure in (printed[0], printed[-1])),
         "reseeding": floor["mean_e_sem"],
-        "reseeding_share": floor["mean_e_sem"]["value"] / own if own else None,
+        "reseeding_share": mean / own if own and mean is not None else None,
         "normal_share": NORMAL_MEAN,
     }

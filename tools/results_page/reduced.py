@@ -1,8 +1,9 @@
-"""Run folders reduced to what results rest on: small enough to commit, read by raymap's own functions.
+"""Run folders reduced to what results rest on: small enough to commit, and readable by raymap's own functions.
 
-What is recomputed from a reduced folder: map, tests, statistics, interventions, attention's cells and correlations, the
-factorial test. What is kept as it was measured, because its rows are too large: distances between image features
-(distances.arrow), attention by layer and of the controls (attention_layers.arrow, attention_control.arrow).
+The map, tests, statistics, interventions, the cells and correlations of attention, and the factorial test are computed
+anew from a reduced folder. Some results are kept as they were measured, because the rows they rest on are too large:
+the distances between image features (distances.arrow), and attention by layer and of the controls
+(attention_layers.arrow, attention_control.arrow).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -20,9 +21,11 @@ from raymap.analysis.agreement import agreement
 from raymap.analysis.map import measured, with_entanglement
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
+from raymap.analysis.statistics import DistanceRow
 from raymap.analysis.why.attention import of_cells
 from raymap.analysis.why.factorial import reduce_factorial
 from raymap.analysis.why.interventions import reduce_interventions
+from raymap.analysis.why.statistics import FactorialSummary
 from raymap.errors import InputError
 from raymap.store.files import files_in, write_atomically
 from raymap.store.folder import as_json
@@ -33,7 +36,7 @@ RECORD = ("study", "digest", "images", "versions", "adapters")
 SESSION = ("started", "training_s", "interventions", "drawn", "drawing_s", "swap_s", "draw_s", "score_s", "seconds")
 WORKER = ("device", "threads")
 PRIVATE = ("references", "path", "custom", "accelerator_type")
-"""Keys of a study that name files of this machine, or the machine."""
+"""Keys of a study that name a machine or its files."""
 
 _TEXTS = ("adapter", "prompt_category", "features", "metric", "design", "method", "reason")
 _WHOLE = ("n", "prompts")
@@ -67,11 +70,11 @@ KEPT = {
     "attention_layers.arrow": ("attention.json", "layers", LAYERS),
     "attention_control.arrow": ("attention.json", "identity_control", ATTENTION_CONTROL),
 }
-"""Arrow file -> the JSON file and the key that its rows are of, and their schema."""
+"""Arrow file -> the JSON file and the key that its rows come from, and their schema."""
 
 
 def write_packed(path: Path, table: pa.Table) -> None:
-    """Write an Arrow IPC file in one batch, its buffers compressed by zstd."""
+    """Write an Arrow IPC file as one batch, with buffers compressed by zstd."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table.combine_chunks())
@@ -79,19 +82,19 @@ def write_packed(path: Path, table: pa.Table) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Return an Arrow IPC file with the metadata of its schema."""
+    """Return an Arrow IPC file as a table, with the metadata of its schema."""
     with pa.ipc.open_file(path) as file:
         return file.read_all()
 
 
 def collect(source: Path, target: Path) -> None:
-    """Write a run folder's reduced one, its results recomputed.
+    """Write the reduced form of a run folder, and recompute its results.
 
     Raises:
-        InputError: the run was not reduced, or what it holds is not what its rows give anew.
+        InputError: the run has no statistics, or its results are not what its rows give when they are recomputed.
     """
     if not (source / "statistics.json").exists():
-        raise InputError(str(source), "holds no statistics", "give the folder of a run that has ended")
+        raise InputError(str(source), "holds no statistics", "give the folder of a run that has finished")
     for part in ("scores", "interventions"):
         if files := files_in(source / part, ".arrow"):
             write_packed(target / part / "all.arrow", pa.concat_tables([read_table(file) for file in files]))
@@ -108,18 +111,19 @@ def collect(source: Path, target: Path) -> None:
     recompute(target, factorial=(source / "factorial.json").exists())
     for name in RECOMPUTED:
         if (source / name).exists() and not same(read_json(source / name), read_json(target / name)):
-            problem = "is not what the run's rows give anew"
+            problem = "differs from what the run's rows give when they are reduced again"
             raise InputError(str(source / name), problem, f"write it with `raymap stats {source}`")
 
 
 def recompute(folder: Path, factorial: bool | None = None) -> None:
-    """Reduce a reduced run folder anew, in place: RECOMPUTED and their Arrow files.
+    """Compute the files RECOMPUTED of a reduced run folder, and their Arrow files, anew and in place.
 
     Args:
-        factorial: whether the test of composition is wanted; by default where factorial.json is there.
+        factorial: whether to do the test of composition; by default, if there is a factorial.json.
     """
     statistics = reduce_run(folder)
-    statistics["distances"] = read_table(folder / "distances.arrow").to_pylist()
+    rows = read_table(folder / "distances.arrow").to_pylist()
+    statistics["distances"] = cast(list[DistanceRow], rows)
     cells = with_entanglement(measured(read_map(folder)))
     statistics["distance_agreement"] = agreement(statistics["distances"], cells)
     write_atomically(folder / "statistics.json", as_json(statistics))
@@ -134,7 +138,7 @@ def recompute(folder: Path, factorial: bool | None = None) -> None:
 
 
 def _reduce_attention(folder: Path) -> None:
-    """Set the map's E_sem and E_per beside attention's cells anew, and write attention.json."""
+    """Join the map's E_sem and E_per to the cells of attention anew, and write attention.json."""
     held = read_table(folder / "attention_cells.arrow")
     digest = (held.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     beside = read_map(folder).select("prompt_id", "adapter", "e_sem", "e_per")
@@ -151,7 +155,7 @@ def _reduce_attention(folder: Path) -> None:
 
 
 def public_study(text: str) -> bytes:
-    """Return a resolved study without references, paths and names of machines, as YAML."""
+    """Return a resolved study as YAML, without references, paths and names of machines."""
     return yaml.safe_dump(_public(yaml.safe_load(text)), sort_keys=False, allow_unicode=True).encode()
 
 
@@ -169,7 +173,7 @@ def _is_place(value: Any) -> bool:
 
 
 def public_record(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what results need of run.json: digests, versions, and what each session did on which kind of device."""
+    """Return what results need of run.json: digests, versions, and what each session did on what kind of device."""
     sessions = [
         {key: session[key] for key in SESSION if key in session}
         | {"workers": [{key: worker[key] for key in WORKER} for worker in session.get("workers", ())]}
@@ -179,13 +183,18 @@ def public_record(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object."""
+    """Return the object in a JSON file."""
     held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return held
 
 
+def read_factorial(path: Path) -> FactorialSummary:
+    """Return what a factorial.json holds."""
+    return cast(FactorialSummary, read_json(path))
+
+
 def same(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are equal, floats to nine digits: sums differ in last bits between machines."""
+    """Return whether two JSON values are equal; floats to nine digits, because sums differ in last bits by machine."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

@@ -1,37 +1,63 @@
 """Two runs side by side: paired differences of what adapters do to the same prompts, and which prompts changed.
 
-Pairs are as close as the runs allow: the same prompt and, where both have it, the same seed, whose base image must then
-be the same to the bit. Differences are `after` minus `before`, so that a positive one is more disruption. An adapter's
-mean difference has Student's t interval over prompts and holds for that adapter; over several adapters the interval is
-two-way, over prompts and subjects (`raymap.analysis.numerics.crossed`). A single prompt is tested by exact sign flips
-over its seeds, of which K give no p-value below 2/2^K.
+Pairs are as close as the runs allow: the same prompt and, if both runs have it, the same seed, whose base image must
+then be the same to the bit. Differences are `after` minus `before`, so a positive one is more disruption. The mean
+difference of one adapter has Student's t interval over prompts, which holds for that adapter; over several adapters the
+interval is two-way, over prompts and subjects (`raymap.analysis.numerics.crossed`). A single prompt is tested by sign
+flips over its seeds; K seeds give no p-value below 2/2^K.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
 from raymap.analysis.cube import cubes_of
+from raymap.analysis.estimates import CrossedTested
 from raymap.analysis.hypotheses import holm
-from raymap.analysis.map import measured
+from raymap.analysis.map import finite, measured
+from raymap.analysis.measures import BASIC, IN_MAP
 from raymap.analysis.numerics.crossed import Estimate, Group, contrast
 from raymap.analysis.numerics.exchange import sign_flip_p
 from raymap.analysis.read import read_noise, read_scores, read_study
 from raymap.errors import InputError
 from raymap.study.subject import OWN_CATEGORY
 
-MEASURES = ("e_sem", "e_sem_signed", "e_per")
+MEASURES = tuple(measure.name for measure in IN_MAP)
+TESTED = tuple(measure.name for measure in BASIC)
 ENDS = ("before", "after")
 DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "clip", "lpips")
 TOLERANCE = 1e-3
-"""One judge's values of one picture differ by less than this from device to device."""
+"""A judge's values of one image differ by less than this between devices."""
 TOP = 10
+"""How many prompts that got worse, or better, are listed."""
+
+
+class Difference(CrossedTested):
+    """A measure `before` and `after`, and the difference with its interval, p-value and Holm's adjusted p-value."""
+
+    before: float | None
+    after: float | None
+    p_holm: float | None
+
+
+class Differences(TypedDict):
+    """The differences of the map's measures."""
+
+    e_sem: Difference
+    e_sem_signed: Difference
+    e_per: Difference
+
+
+class AdapterDifferences(Differences):
+    """The differences of one adapter."""
+
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -39,20 +65,19 @@ class Comparison:
     """What `compare_runs` found.
 
     Attributes:
-        prompts, seeds: how many both runs have; no seed in common is 0.
-        adapters: a row an adapter: `adapter` and, for each measure, `before`, `after` and the difference with interval,
-            `p` and Holm's `p_holm` over the measures.
-        overall: the same over all adapters and the prompts that are target of none; None with a single adapter.
-        cells: a row a (adapter, non-target prompt): `e_sem_before`, `e_sem_after`, `e_sem` (the difference), …,
-            `p_e_sem`, `q_e_sem`, `p_e_per`, `q_e_per` (Benjamini-Hochberg over the cells; null where seeds differ).
-        alone: adapters that only one of the runs has.
-        settings: what decides a picture or a score and differs, where both runs have their study.yaml.
+        prompts, seeds: how many of each both runs have; `seeds` is 0 if they have none in common.
+        adapters: one row per adapter: its differences, and `p_holm` by Holm's method over the three measures.
+        overall: the same over all adapters and the prompts that are no target of any; None with a single adapter.
+        cells: one row per adapter and non-target prompt: `e_sem_before`, `e_sem_after`, `e_sem` (the difference), …,
+            `p_e_sem`, `q_e_sem`, `p_e_per`, `q_e_per` (Benjamini-Hochberg over the cells; null without shared seeds).
+        alone: the adapters that only `before` has, and those that only `after` has.
+        settings: the settings that decide an image or a score and differ, if both runs have their study.yaml.
     """
 
     prompts: int
     seeds: int
-    adapters: list[dict[str, Any]]
-    overall: dict[str, Any] | None
+    adapters: list[AdapterDifferences]
+    overall: Differences | None
     cells: pl.DataFrame
     alone: tuple[tuple[str, ...], tuple[str, ...]]
     settings: tuple[str, ...]
@@ -67,8 +92,12 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One side: its folder, study (empty where unknown), score rows without controls, and `prompt` as the key."""
+class Side:
+    """One of the two runs.
+
+    `study` is empty if it is unknown. `scores` are complete rows without controls; like the rows of `noise` they have a
+    column `prompt`, by which the two runs are matched.
+    """
 
     folder: Path
     study: dict[str, Any]
@@ -77,13 +106,14 @@ class _Run:
 
 
 def compare_runs(before: Path, after: Path) -> Comparison:
-    """Compare two run folders, each of which needs `scores/` and `noise.arrow` alone.
+    """Compare two run folders, of which only `scores/` and `noise.arrow` are needed.
 
-    Prompts are matched by text where both runs have their study.yaml, else by id; adapters by name, else by subject
-    where each run has one adapter of it (say, by two methods), else the only one of each run.
+    Prompts are matched by their texts if both runs have their study.yaml, else by their ids. Adapters are matched by
+    name; if no name is in both runs, by subject, where each run has a single adapter of it (say, of two methods); else
+    the only adapter of each run.
 
     Raises:
-        InputError: a folder that is no run, or two runs that cannot be compared, with the reasons.
+        InputError: a folder is not a run, or the two runs cannot be compared; the message has the reasons.
     """
     texts = [_texts(read_study(folder)) for folder in (before, after)]
     one, other = (
@@ -95,7 +125,7 @@ def compare_runs(before: Path, after: Path) -> Comparison:
     names = _matched(one, other)
     cells = _cells(one, other, names, shared)
     if cells.is_empty():
-        raise _refusal(one, other, "no prompt in common that is no target", "draw both with one suite")
+        raise _refusal(one, other, "no prompt in common that is not a target", "draw both with one suite")
     rows = [_adapter(part) for part in cells.partition_by("adapter", maintain_order=True)]
     alone = [sorted(set(side.scores["adapter"]) - {n[k] for n in names}) for k, side in enumerate((one, other))]
     return Comparison(
@@ -113,16 +143,14 @@ def _texts(study: dict[str, Any]) -> dict[str, str]:
     return {p["id"]: p["text"] for p in study.get("prompts", ())}
 
 
-def _open(folder: Path, texts: dict[str, str]) -> _Run:
-    scores = measured(read_scores(folder)).filter(
-        *(pl.col(c).is_finite() for c in ("clip_base", "clip_adapted", "lpips"))
-    )
+def _open(folder: Path, texts: dict[str, str]) -> Side:
+    scores = measured(finite(read_scores(folder)))
     prompt = pl.col("prompt_id").replace_strict(texts, default=pl.col("prompt_id")) if texts else pl.col("prompt_id")
     noise = read_noise(folder)
-    return _Run(folder, read_study(folder), scores.with_columns(prompt=prompt), noise.with_columns(prompt=prompt))
+    return Side(folder, read_study(folder), scores.with_columns(prompt=prompt), noise.with_columns(prompt=prompt))
 
 
-def _differing(one: _Run, other: _Run) -> tuple[str, ...]:
+def _differing(one: Side, other: Side) -> tuple[str, ...]:
     return tuple(
         f"{key} {one.study[key]!r} and {other.study[key]!r}"
         for key in DECIDE
@@ -130,26 +158,26 @@ def _differing(one: _Run, other: _Run) -> tuple[str, ...]:
     )
 
 
-def _refusal(one: _Run, other: _Run, reason: str, remedy: str) -> InputError:
+def _refusal(one: Side, other: Side, reason: str, remedy: str) -> InputError:
     problem = "; ".join([reason, *_differing(one, other)])
     return InputError(f"{one.folder} and {other.folder}", f"cannot be compared ({problem})", remedy)
 
 
-def _shared_seeds(one: _Run, other: _Run) -> int:
-    """Return how many seeds both runs have, after a look at whether base images and judges are the same.
+def _shared_seeds(one: Side, other: Side) -> int:
+    """Return how many seeds both runs have, after checking that their base images and judges are the same.
 
     Raises:
-        InputError: they are not, or nothing tells.
+        InputError: they are not the same, or nothing tells whether they are.
     """
     key = ["prompt", "seed"]
     base = ["base_sha256", "clip_base"]
     both = one.scores.select(*key, *base).unique(key).join(other.scores.select(*key, *base).unique(key), on=key)
     if both.is_empty():
         if not one.study or not other.study:
-            raise _refusal(one, other, "no seed in common and no study.yaml that tells how they were drawn",
+            raise _refusal(one, other, "no seed in common, and no study.yaml that tells how they were drawn",
                            "draw both with the same seeds")  # fmt: skip
         if _differing(one, other):
-            raise _refusal(one, other, "drawn otherwise", "draw both alike")
+            raise _refusal(one, other, "drawn with different settings", "draw both alike")
         return 0
     changed = both.filter(pl.col("base_sha256") != pl.col("base_sha256_right"))
     if not changed.is_empty():
@@ -158,16 +186,16 @@ def _shared_seeds(one: _Run, other: _Run) -> int:
         raise _refusal(one, other, f"{changed.height} of {both.height} base images differ{where}",
                        "draw both with one base, sampler, batch size and kind of device")  # fmt: skip
     if ((both["clip_base"] - both["clip_base_right"]).abs() > TOLERANCE).any():
-        raise _refusal(one, other, "their CLIP cosines of the same base images differ", "score both by one CLIP")
+        raise _refusal(one, other, "their CLIP cosines of the same base images differ", "score both with one CLIP")
     pair = ["prompt", "seed_a", "seed_b"]
     floors = one.noise.join(other.noise, on=pair)
     if ((floors["e_per"] - floors["e_per_right"]).abs() > TOLERANCE).any():
-        raise _refusal(one, other, "their LPIPS of the same base images differ", "score both by one LPIPS")
+        raise _refusal(one, other, "their LPIPS of the same base images differ", "score both with one LPIPS")
     return both["seed"].n_unique()
 
 
-def _matched(one: _Run, other: _Run) -> list[tuple[str, str]]:
-    """Return pairs of adapters: of one name, else the only ones of one subject (by two methods), else the only ones."""
+def _matched(one: Side, other: Side) -> list[tuple[str, str]]:
+    """Return pairs of adapters: of one name, else the only ones of one subject, else the only one of each run."""
     mine, theirs = (sorted(set(side.scores["adapter"])) for side in (one, other))
     if common := sorted(set(mine) & set(theirs)):
         return [(name, name) for name in common]
@@ -176,18 +204,18 @@ def _matched(one: _Run, other: _Run) -> list[tuple[str, str]]:
         return [(single[0][subject], single[1][subject]) for subject in subjects]
     if len(mine) == len(theirs) == 1:
         return [(mine[0], theirs[0])]
-    reason = f"no adapter of one name or subject: {', '.join(mine) or 'none'} and {', '.join(theirs) or 'none'}"
+    reason = f"no adapter has the same name or subject: {', '.join(mine) or 'none'} and {', '.join(theirs) or 'none'}"
     raise _refusal(one, other, reason, "name the adapters alike (`--adapter NAME=PATH`)")
 
 
-def _by_subject(side: _Run) -> dict[str, str]:
-    """Return the adapter of every subject that has one only."""
+def _by_subject(side: Side) -> dict[str, str]:
+    """Return subject -> adapter for every subject with a single adapter."""
     adapters = side.scores.select("subject", "adapter").unique()
     return dict(adapters.filter(~pl.col("subject").is_duplicated()).iter_rows())
 
 
-def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) -> pl.DataFrame:
-    """Return the paired cells of non-target prompts, with each seed's differences where seeds are shared."""
+def _cells(one: Side, other: Side, names: list[tuple[str, str]], shared: int) -> pl.DataFrame:
+    """Return the paired cells of non-target prompts, with the differences of each seed if seeds are shared."""
     named = {mine: mine if mine == theirs else f"{mine} → {theirs}" for mine, theirs in names}
     theirs = {theirs: named[mine] for mine, theirs in names}
     mine = _shifts(one.scores.filter(pl.col("adapter").is_in(list(named))), named)
@@ -198,7 +226,7 @@ def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) ->
         cells = both.group_by(key).agg(
             *(pl.col(m).mean().alias(f"{m}_before") for m in MEASURES),
             *(pl.col(f"{m}_right").mean().alias(f"{m}_after") for m in MEASURES),
-            *((pl.col(f"{m}_right") - pl.col(m)).alias(f"differences_{m}") for m in ("e_sem", "e_per")),
+            *((pl.col(f"{m}_right") - pl.col(m)).alias(f"differences_{m}") for m in TESTED),
             pl.len().alias("n_seeds"),
         )
     else:
@@ -226,7 +254,7 @@ def _cells(one: _Run, other: _Run, names: list[tuple[str, str]], shared: int) ->
     )
     return found.with_columns(
         pl.Series(f"{kind}_{m}", values, pl.Float64).fill_nan(None)
-        for m in ("e_sem", "e_per")
+        for m in TESTED
         for kind, values in zip("pq", _tests(found[f"differences_{m}"]), strict=True)
     )
 
@@ -242,7 +270,7 @@ def _shifts(scores: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
 
 
 def _tests(differences: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Return sign-flip p-values and their Benjamini-Hochberg q-values; NaN below two seeds."""
+    """Return sign-flip p-values and their Benjamini-Hochberg q-values; NaN for fewer than two seeds."""
     p, sizes = np.full(len(differences), np.nan), differences.list.len().to_numpy()
     for k in sorted(set(sizes[sizes > 1].tolist())):
         at = np.flatnonzero(sizes == k)
@@ -253,17 +281,17 @@ def _tests(differences: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     return p, q
 
 
-def _adapter(part: pl.DataFrame) -> dict[str, Any]:
+def _adapter(part: pl.DataFrame) -> AdapterDifferences:
     everything, one = Group(np.arange(part.height)), Group(np.array([0]))
     found = {m: contrast(part[m].to_numpy()[:, None], (everything,), (one,)) for m in MEASURES}
     ends = {m: {end: part[f"{m}_{end}"].mean() for end in ENDS} for m in MEASURES}
     return {"adapter": part["adapter"][0], **_row(found, ends)}
 
 
-def _overall(cells: pl.DataFrame) -> dict[str, Any]:
-    """Return the row of all adapters: before, after and difference over the same prompts, methods averaged first.
+def _overall(cells: pl.DataFrame) -> Differences:
+    """Return the row of all adapters: before, after and difference over the same prompts, averaged over methods first.
 
-    A prompt that is target of any adapter has no cell under it, so that it counts in none of the three.
+    A prompt that is a target of any adapter has no cell under that adapter, so it counts in none of the three.
     """
     found: dict[str, Estimate] = {}
     ends: dict[str, dict[str, Any]] = {}
@@ -277,9 +305,10 @@ def _overall(cells: pl.DataFrame) -> dict[str, Any]:
     return _row(found, ends)
 
 
-def _row(found: dict[str, Estimate], ends: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _row(found: dict[str, Estimate], ends: dict[str, dict[str, Any]]) -> Differences:
     adjusted = holm([estimate.p for estimate in found.values()])
-    return {
-        m: {**ends[m], **estimate.as_dict(), "p": estimate.p, "p_holm": p_holm}
+    row = {
+        m: {**ends[m], **estimate.tested(), "p_holm": p_holm}
         for (m, estimate), p_holm in zip(found.items(), adjusted, strict=True)
-    }  # fmt: skip
+    }
+    return cast(Differences, row)

@@ -1,34 +1,35 @@
 """The gate of an audit: limits that a user sets, and which adapters and prompts exceed them.
 
-A prompt counts as *shifted* under an adapter when, in E_sem or in E_per, its cell of the map is above the noise floor's
-threshold τ and, where its test can tell a single prompt apart, its q-value is at most 5 %. A test can where its
-smallest possible p-value, times the number of cells, is at most 5 %: below that no cell passes Benjamini-Hochberg on
-its own, and τ decides alone. τ is a percentile of single seed pairs, so that a mean over seeds seldom reaches it by
-re-seeding.
+A prompt counts as *shifted* under an adapter if, in E_sem or in E_per, its cell of the map is above the threshold τ of
+the noise floor and, if the test can tell a single prompt apart, its q-value is at most 5 %. The test can do that if its
+least possible p-value times the number of cells is at most 5 %. Otherwise no cell can pass Benjamini-Hochberg on its
+own, and τ alone decides. τ is a percentile of single seed pairs, so a mean over seeds seldom reaches it by re-seeding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
 from raymap.analysis.map import measured
-from raymap.analysis.numerics.exchange import DRAWN
-from raymap.analysis.shifts import FDR, KEY
+from raymap.analysis.measures import BASIC, E_SEM
+from raymap.analysis.numerics.exchange import least_matching_p, least_rank_sum_p
+from raymap.analysis.read import KEY
+from raymap.analysis.shifts import FDR
+from raymap.analysis.statistics import AdapterSummary
 from raymap.errors import InputError
 
-MEASURES = ("e_sem", "e_per")
 WORST = 10
-"""So many prompts are named where a mean exceeds its limit."""
+"""How many prompts are named when a mean exceeds its limit."""
 
 
 @dataclass(frozen=True)
 class AuditLimits:
-    """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, prompts that shifted."""
+    """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, and how many prompts may shift."""
 
     e_sem: float | None = None
     e_per: float | None = None
@@ -42,7 +43,7 @@ class AuditLimits:
 
 @dataclass(frozen=True)
 class Offender:
-    """A prompt that an exceeded limit names: the cell's values, and in which measures it counts as shifted."""
+    """A prompt that is named because a limit was exceeded: its cell's values, and the measures in which it shifted."""
 
     prompt_id: str
     prompt: str
@@ -53,7 +54,10 @@ class Offender:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One adapter against one limit. `value` is None where nothing was measured, which does not pass."""
+    """One adapter against one limit.
+
+    `value` is over `of` prompts; it is None if nothing was measured, which does not pass.
+    """
 
     adapter: str
     criterion: str
@@ -67,15 +71,15 @@ class Verdict:
         return self.value is not None and self.value <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a JSON summary holds of it."""
+        """Return the verdict as a JSON summary holds it."""
         return {"passed": self.passed, **asdict(self)}
 
 
 def parse_limits(text: str) -> AuditLimits:
-    """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each from 0.
+    """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each at least 0.
 
     Raises:
-        InputError: an unknown or repeated name, or a value that is no such number.
+        InputError: a name is unknown or repeated, or a value is not a number from 0.
     """
     where = f"--fail-above {text}"
     kinds: dict[str, Callable[[str], float]] = {"e_sem": float, "e_per": float, "prompts": int}
@@ -83,25 +87,25 @@ def parse_limits(text: str) -> AuditLimits:
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in kinds or name in found:
-            problem = f"{name!r} stands twice" if name in found else f"{name!r} is no limit"
-            raise InputError(where, problem, "write e_sem=0.03,e_per=0.5,prompts=3, or some of them")
+            problem = f"{name!r} is given twice" if name in found else f"{name!r} is not a limit"
+            raise InputError(where, problem, "write e_sem=0.03,e_per=0.5,prompts=3, or only some of these")
         try:
             found[name] = kinds[name](value)
         except ValueError:
             found[name] = math.nan
         if not 0 <= found[name] < math.inf:
             kind = "a whole number" if kinds[name] is int else "a number"
-            raise InputError(where, f"{name} is {value!r}", f"give {kind} from 0")
+            raise InputError(where, f"{name} is {value!r}", f"give {kind} that is at least 0")
     return AuditLimits(**found)
 
 
 def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
-    """Return the non-target cells without controls, with `shifted_e_sem`, `shifted_e_per`, `tested_e_sem`, ….
+    """Return the non-target cells without controls, with `shifted_…` and `tested_…` for E_sem and E_per.
 
     Args:
         cells: the map (schema MAP).
         tests: each cell's p- and q-values (schema SHIFTS).
-        noise: base seed pairs (schema NOISE); their number a prompt decides what the test of E_per can tell.
+        noise: base seed pairs (schema NOISE); how many a prompt has decides what the test of E_per can tell.
     """
     pairs = noise.group_by("prompt_id").agg(pl.len().alias("pairs"))
     found = (
@@ -111,9 +115,11 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
         .join(pairs, on="prompt_id", how="left", maintain_order="left")
         .with_columns(pl.col("pairs").fill_null(0))
     )
+    sizes = found.select("n_seeds", "pairs").rows()
+    least_p = {"sem": [least_matching_p(k) for k, _ in sizes], "per": [least_rank_sum_p(k, n) for k, n in sizes]}
     columns = []
-    for name, smallest in (("sem", smallest_p_sem), ("per", smallest_p_per)):
-        least = pl.Series([smallest(k, n) for k, n in found.select("n_seeds", "pairs").iter_rows()], dtype=pl.Float64)
+    for name, values in least_p.items():
+        least = pl.Series(values, dtype=pl.Float64)
         q, above = pl.col(f"q_{name}"), pl.col(f"above_tau_{name}").fill_null(False)
         tested = q.is_not_null() & (least * q.count().over("adapter") <= FDR)
         columns += [
@@ -123,38 +129,26 @@ def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl
     return found.with_columns(columns)
 
 
-def smallest_p_sem(seeds: int, pairs: int) -> float:
-    """Return the smallest p-value that the matching test of E_sem can give.
-
-    The largest mean difference pairs the upper half of the 2K values with the lower one, which K! of the (2K−1)!!
-    matchings do: 2^K / C(2K, K), and not below what drawing them allows.
-    """
-    return max(2**seeds / math.comb(2 * seeds, seeds), 1 / (DRAWN + 1)) if seeds else 1.0
-
-
-def smallest_p_per(seeds: int, pairs: int) -> float:
-    """Return the smallest p-value of the exact Mann-Whitney U test of K values against the seed pairs'."""
-    return 1 / math.comb(seeds + pairs, seeds)
-
-
-def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: AuditLimits) -> tuple[Verdict, ...]:
+def judge(flagged: pl.DataFrame, adapters: Sequence[AdapterSummary], limits: AuditLimits) -> tuple[Verdict, ...]:
     """Hold every adapter against every limit that is set.
 
     Args:
         flagged: what `shifted` returned.
-        adapters: as statistics.json has them; the means are those of its `e_sem` and `e_per`.
+        adapters: the entries of statistics.json, whose `e_sem` and `e_per` are held against the limits.
     """
     verdicts = []
     for adapter in adapters:
         cells = flagged.filter(pl.col("adapter") == adapter["adapter"])
         for name, limit in limits.given.items():
+            value: float | None
             if name == "prompts":
-                known = cells.drop_nulls(list(MEASURES))
+                known = cells.drop_nulls([m.column for m in BASIC])
                 named = known.filter(pl.col("shifted_e_sem") | pl.col("shifted_e_per"))
                 value, of = (named.height if known.height else None), known.height
                 named = named.sort("e_sem", "prompt_id", descending=[True, False])
             else:
-                value, of = adapter[name]["value"], adapter[name]["n"]
+                mean = adapter["e_sem"] if name == E_SEM.name else adapter["e_per"]
+                value, of = mean["value"], mean["n"]
                 named = cells.drop_nulls(name).sort(name, "prompt_id", descending=[True, False]).head(WORST)
             exceeded = value is not None and value > limit
             offenders = tuple(map(_offender, named.to_dicts())) if exceeded else ()
@@ -163,5 +157,5 @@ def judge(flagged: pl.DataFrame, adapters: list[dict[str, Any]], limits: AuditLi
 
 
 def _offender(cell: dict[str, Any]) -> Offender:
-    shifted_in = tuple(name for name in MEASURES if cell[f"shifted_{name}"])
+    shifted_in = tuple(m.name for m in BASIC if cell[f"shifted_{m.name}"])
     return Offender(cell["prompt_id"], cell["prompt"], cell["e_sem"], cell["e_per"], shifted_in)

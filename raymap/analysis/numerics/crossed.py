@@ -1,24 +1,26 @@
 """Means and contrasts of a prompt × adapter matrix whose rows and columns are both samples.
 
 Cells of one prompt share the prompt and cells of one subject share the subject, so they are not independent: an
-interval has to carry the spread between prompts *and* between subjects. The estimate here is a difference of means
-(or a mean) over groups of rows and groups of columns; its variance is that between columns plus that between rows
-minus what both count twice, each a Welch variance of its groups; quantiles are Student's t with Satterthwaite's degrees
-of freedom (Satterthwaite 1946; the two-way form is that of Cameron, Gelbach & Miller 2011, eq. 2.11).
+interval has to carry the spread between prompts *and* between subjects. An estimate here is a mean, or a difference of
+means, over groups of rows and groups of columns. Its variance is the variance between columns plus the variance between
+rows minus what both count twice, each of them a Welch variance of its groups. Quantiles are Student's t with
+Satterthwaite's degrees of freedom (Satterthwaite 1946; the two-way form is Cameron, Gelbach & Miller 2011, eq. 2.11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy import special, stats
 
+from raymap.analysis.estimates import Crossed, CrossedTested
+
 CONFIDENCE = 0.95
 SPLITS = 100_000
-"""Permutations of subjects are all enumerated up to so many (9 and 9), else so many are drawn."""
+"""The most permutations of subjects that are all enumerated (9 and 9 subjects have fewer); else so many are drawn."""
 
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -26,12 +28,17 @@ BOTH = "t interval, variance between prompts plus between subjects (two-way), Sa
 PROMPTS = "t interval, variance between prompts; a single subject, so it holds for this subject"
 SUBJECTS = "t interval, variance between subjects; a single prompt, so it holds for this prompt"
 ALONE = {PROMPTS: "over prompts alone", SUBJECTS: "over subjects alone"}
-"""What an interval that is not two-way generalises over, in few words."""
+"""What an interval generalises over when it is not two-way, in a few words."""
+
+
+def over(estimate: Crossed) -> str | None:
+    """Return what an estimate's interval generalises over; None if it has no interval."""
+    return None if estimate["low"] is None else ALONE.get(estimate["method"], "over prompts and subjects")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows or columns that are averaged, and the weight of their mean in the contrast (1, or 1 and -1)."""
+    """Rows or columns whose mean enters a contrast, and the weight of that mean (1, or 1 and -1 of a difference)."""
 
     members: np.ndarray
     weight: float = 1.0
@@ -39,7 +46,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate, its 95 % interval and p-value against 0 (None where `reason` says why), and what it rests on."""
+    """An estimate with its 95 % interval, its p-value against 0, and what it rests on.
+
+    `prompts` and `subjects` count the rows and columns that were used, `df` are the degrees of freedom of the interval.
+    Where a number is None, `reason` says why.
+    """
 
     value: float | None
     low: float | None
@@ -51,26 +62,30 @@ class Estimate:
     method: str
     reason: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what statistics.json holds of it."""
+    def as_dict(self) -> Crossed:
+        """Return the estimate as JSON files hold it."""
         return {
             "value": self.value, "low": self.low, "high": self.high, "n": self.prompts, "subjects": self.subjects,
             "df": self.df, "method": self.method, "reason": self.reason,
         }  # fmt: skip
 
+    def tested(self) -> CrossedTested:
+        """Return the same with the p-value."""
+        return {**self.as_dict(), "p": self.p}
+
 
 def contrast(
     cells: np.ndarray, rows: Sequence[Group], columns: Sequence[Group], alternative: Alternative = "two-sided"
 ) -> Estimate:
-    """Estimate Σ_r Σ_c w_r w_c mean(cells[r, c]), rows (prompts) and columns (subjects) both random.
+    """Estimate Σ_r Σ_c w_r w_c mean(cells[r, c]), where rows (prompts) and columns (subjects) are both random.
 
     Args:
-        cells: float (P, S); rows with a NaN in a used column are left out, and not counted.
-        rows: groups of row numbers, without overlap.
-        columns: groups of column numbers, without overlap.
+        cells: float (P, S). Rows with a NaN in a used column are left out and not counted.
+        rows: groups of row numbers that do not overlap.
+        columns: groups of column numbers that do not overlap.
 
     Returns:
-        The estimate; with one member in some group, the spread over that side is unknown, which `method` says.
+        The estimate. Where a group has a single member, the spread over that side is unknown, and `method` says so.
     """
     used = np.concatenate([group.members for group in columns]) if columns else np.empty(0, int)
     complete = ~np.isnan(cells[:, used]).any(axis=1)
@@ -106,7 +121,7 @@ def _mean_of(part: np.ndarray, groups: Sequence[Group], axis: int) -> np.ndarray
 
 
 def _parts(groups: Sequence[Group], values: list[np.ndarray]) -> list[tuple[float, int]] | None:
-    """Return each group's share of the variance with its degrees of freedom; None where a group is a single."""
+    """Return each group's part of the variance and its degrees of freedom; None if a group has a single member."""
     if any(len(group.members) < 2 for group in groups):
         return None
     return [
@@ -118,7 +133,7 @@ def _parts(groups: Sequence[Group], values: list[np.ndarray]) -> list[tuple[floa
 def combined(
     by_row: list[tuple[float, int]] | None, by_column: list[tuple[float, int]] | None, twice: float
 ) -> tuple[float, float]:
-    """Return variance and degrees of freedom; never less than one side alone has."""
+    """Return the variance, which is never below that of one side alone, and its degrees of freedom."""
     sides = [side for side in (by_row, by_column) if side is not None]
     totals = [sum(v for v, _ in side) for side in sides]
     variance = max(sum(totals) - twice, *totals, 0.0)
@@ -127,7 +142,7 @@ def combined(
 
 
 def _interaction(cells: np.ndarray, rows: Sequence[Group], columns: Sequence[Group]) -> float:
-    """Return the variance that single cells add to both sides: that of residuals from row and column means."""
+    """Return the variance that single cells add to both sides: the variance of residuals from row and column means."""
     total = 0.0
     for r in rows:
         for c in columns:
@@ -139,14 +154,16 @@ def _interaction(cells: np.ndarray, rows: Sequence[Group], columns: Sequence[Gro
 
 
 def permuted(one: np.ndarray, other: np.ndarray, alternative: Alternative = "two-sided") -> float | None:
-    """Return the p-value of a difference of means between two groups of subjects, by permutation.
+    """Return the p-value of a difference of means between two groups of subjects, by permutation of their labels.
+
+    The prompts are held fixed. The test is exact for up to SPLITS splits; 5 and 5 subjects have 252 splits, so no
+    one-sided p-value of theirs is below 1/252.
 
     Args:
-        one, other: one number a subject. Their labels are exchangeable where the groups do not differ; prompts are
-            held fixed. Exact up to SPLITS splits; 5 and 5 have 252, so that no p-value is below 1/252 (one-sided).
+        one, other: one number per subject.
 
     Returns:
-        None where a group has fewer than two members: a single one could never be told from the others.
+        None if a group has fewer than two members: a single subject could never be told from the others.
     """
     if min(len(one), len(other)) < 2:
         return None

@@ -1,15 +1,16 @@
-"""Distances between the feature distributions of base and adapted pictures: FID, KID and CMMD, each beside its null.
+"""Distances between the feature distributions of base and adapted images: FID, KID and CMMD, each beside its null.
 
-*Bias.* FID lies far above 0 for two samples of one distribution (arXiv:1911.07023): it stands beside its null at the
-same N. KID and CMMD are estimated without bias.
-*Dependence.* An adapted picture shares prompt and noise with its base picture, pictures of one prompt share the
-prompt, and pictures of one seed share the initial noise, whatever the prompt. The usual "unbiased" MMD falls below 0
-where pairs correlate; the aligned one is unbiased where pairs are independent of one another, which pairs of one
-prompt or of one seed are not. The table here therefore leaves out every two rows that share a prompt *or* a seed.
-That estimates the squared MMD between the mixtures over all prompts and noises that these are a sample of; row-level
-statistics add part of the variance, between prompts and between seeds, of shifts that average out.
-*Designs.* "seed-matched": all rows. "disjoint seeds": base pictures of one half of the seeds against adapted pictures
-of the other, both ways averaged: free of how closely an adapter keeps to the noise, unlike a seed-matched FID.
+*Bias.* FID lies far above 0 even for two samples of one distribution (arXiv:1911.07023), so it is reported beside its
+null at the same N. KID and CMMD are estimated without bias.
+*Dependence.* An adapted image shares prompt and noise with its base image, images of one prompt share the prompt, and
+images of one seed share the initial noise whatever the prompt. The usual "unbiased" MMD falls below 0 where pairs
+correlate. The aligned one is unbiased if pairs are independent of one another, which pairs of one prompt or of one seed
+are not. The estimate here therefore leaves out every two rows that share a prompt *or* a seed. It estimates the squared
+MMD between the mixtures over all prompts and noises of which these are a sample; a row-level statistic would add part
+of the variance, between prompts and between seeds, of shifts that average out.
+*Designs.* "seed-matched" compares all rows. "disjoint seeds" compares base images of one half of the seeds with adapted
+images of the other half, averaged over both ways; unlike a seed-matched FID, it does not depend on how closely an
+adapter keeps to the noise.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ INTERVAL = f"{CONFIDENCE:.0%} t interval, jackknife over prompts plus jackknife 
 
 @dataclass(frozen=True)
 class Distance:
-    """One estimate, its interval [low, high], and its null: the same estimate where there is no shift.
+    """One estimate, its interval [low, high], and its null, which is the same estimate without any shift.
 
-    FID is at least 0; KID and CMMD may be negative. `n` counts the rows of each of the two samples.
-    `method` describes estimator, interval and null; `reason` says why value or interval is None.
+    FID is at least 0; KID and CMMD may be negative. `n` counts the rows of each of the two samples. `method` describes
+    the estimator, the interval and the null; `reason` says why a value or an interval is None.
     """
 
     adapter: str
@@ -60,9 +61,9 @@ class Distance:
     reason: str | None
 
 
-# Rows (n, D), and labels (2, n): the prompt and the seed of each, numbered from 0 over both samples.
+# Rows (n, D) and labels (2, n): the prompt and the seed of each row, numbered from 0 over both samples.
 Sample = tuple[np.ndarray, np.ndarray]
-# Of two samples: replicates (1 + P + K,), the estimate, then that without each prompt, then that without each seed.
+# Takes two samples, returns replicates (1 + P + K,): the estimate, then without each prompt, then without each seed.
 Metric = Callable[[Sample, Sample], np.ndarray]
 
 
@@ -78,14 +79,15 @@ def fid(base: np.ndarray, adapted: np.ndarray) -> float:
 def kid(base: np.ndarray, adapted: np.ndarray, *, aligned: bool) -> float:
     """Return the row-level squared MMD of `polynomial_kernel` between rows as `fid` takes them.
 
-    Two-sample U-statistic: unbiased where the samples are independent. If `aligned` (n = m), i = j is left out of the
-    cross term too: unbiased where row pair i is independent of row pair j (Gretton et al. 2012, JMLR 13, Lemma 6).
+    This two-sample U-statistic is unbiased if the samples are independent. With `aligned` (n = m), i = j is left out of
+    the cross term too, which is unbiased if row pair i is independent of row pair j (Gretton et al. 2012, JMLR 13,
+    Lemma 6).
     """
     return _row_level("kid", base, adapted, aligned)
 
 
 def cmmd(base: np.ndarray, adapted: np.ndarray, *, aligned: bool) -> float:
-    """Return the row-level squared MMD of `gaussian_kernel`, as `kid` does (the published code's is the biased one)."""
+    """Return the row-level squared MMD of `gaussian_kernel`, estimated as in `kid` (the published code's is biased)."""
     return _row_level("cmmd", base, adapted, aligned)
 
 
@@ -109,20 +111,20 @@ def distances_by_category(
     adapters: np.ndarray,
     features: str,
 ) -> list[Distance]:
-    """Measure every adapter within every prompt category: two designs, three metrics, in order of appearance.
+    """Measure every adapter within every prompt category, by two designs and three metrics, in order of appearance.
 
     Data that hold no answer (one prompt, one seed, rows that are not finite, constant features, …) give rows whose
-    value is None and whose reason says so. Memory: about 40 N² bytes, N the rows of one adapter and category.
+    value is None and whose `reason` says why. Takes about 40 N² bytes of memory for N rows of one adapter and category.
 
     Args:
-        base: float (N, D), features of the base picture, repeated for every adapter.
-        adapted: float (N, D), features of the adapted picture of the same prompt and seed.
+        base: float (N, D), features of the base image, repeated for every adapter.
+        adapted: float (N, D), features of the adapted image of the same prompt and seed.
         prompts, seeds: int (N,); equal seeds mean equal initial noise, across prompts too.
-        categories, adapters: str (N,), the prompt's category and the adapter.
+        categories, adapters: str (N,), the category of the prompt, and the adapter.
         features: what the features are, for example `clip:embedded`.
 
     Raises:
-        ValueError: arrays whose shapes disagree.
+        ValueError: the shapes of the arrays disagree.
     """
     base, adapted = np.asarray(base, np.float64), np.asarray(adapted, np.float64)
     prompts, seeds, categories, adapters = labels = [np.asarray(x) for x in (prompts, seeds, categories, adapters)]
@@ -142,7 +144,7 @@ def distances_by_category(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Seed-matched rows (N, D) with labels (2, N): prompts and seeds, after `where` 0..P-1 and 0..K-1."""
+    """Seed-matched rows (N, D) with labels (2, N): prompts and seeds, numbered 0..P-1 and 0..K-1 after `where`."""
 
     base: np.ndarray
     adapted: np.ndarray
@@ -188,11 +190,11 @@ def _measured(blank: Distance, pairs: _Pairs) -> Distance:
 
 
 def _seed_matched(metric: Metric, pairs: _Pairs, by_seed: bool) -> tuple[np.ndarray, float]:
-    """Return replicates of base against adapted, and the null: base and adapted exchanged in half of the rows.
+    """Return replicates of base against adapted, and the null, for which half of the rows swap base and adapted.
 
-    FID's bias depends on what the pictures of a seed have in common, so that whole seeds are exchanged; an odd number
-    of them leaves 1/K² of the squared shift of means in the null. KID and CMMD compare no rows of one seed; a
-    checkerboard over prompts and seeds leaves about 1/((P-1)(K-1)) of the squared MMD.
+    FID's bias depends on what the images of a seed have in common, so whole seeds are swapped; an odd number of seeds
+    leaves 1/K² of the squared shift of means in the null. KID and CMMD compare no rows of one seed; a checkerboard over
+    prompts and seeds leaves about 1/((P-1)(K-1)) of the squared MMD.
     """
     board = pairs.labels[1] if by_seed else pairs.labels.sum(0)
     x, y = (np.where(board[:, None] % 2 == odd, pairs.adapted, pairs.base) for odd in (1, 0))
@@ -201,27 +203,30 @@ def _seed_matched(metric: Metric, pairs: _Pairs, by_seed: bool) -> tuple[np.ndar
 
 
 def _disjoint(metric: Metric, pairs: _Pairs, first: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return replicates of base against adapted in the other half of the seeds, both ways averaged, and the null."""
+    """Return replicates of base against adapted images of the other half of the seeds, and the null.
+
+    The replicates are means of both ways of pairing the halves.
+    """
     a, b = ([(rows[half], pairs.labels[:, half]) for rows in (pairs.base, pairs.adapted)] for half in (first, ~first))
     return (metric(a[0], b[1]) + metric(b[0], a[1])) / 2, float(metric(a[0], b[0])[0])
 
 
 def _halved(pairs: _Pairs) -> tuple[_Pairs, np.ndarray]:
-    """Return the pairs whose seeds split into halves, every prompt evenly, and which of them are in the first half."""
+    """Return the pairs that split evenly into halves of the seeds for every prompt, and which are in the first half."""
     first = pairs.labels[1] % 2 == 0
     kept = np.zeros(len(first), bool)
     for prompt in range(pairs.counts[0]):
-        # Halves in which prompts weigh differently would differ without any shift.
+        # Halves in which prompts weighed differently would differ without any shift.
         a, b = (np.flatnonzero((pairs.labels[0] == prompt) & half) for half in (first, ~first))
         kept[a[: len(b)]] = kept[b[: len(a)]] = True
     return pairs.where(kept), first[kept]
 
 
 def _interval(replicates: np.ndarray, counts: tuple[int, int]) -> tuple[float, float] | None:
-    """Return the jackknife's t interval, None with too few prompts or seeds.
+    """Return the jackknife's t interval; None if there are too few prompts or seeds.
 
-    Prompts and seeds are crossed, so the variances of both jackknives add up (slightly too much: what belongs to the
-    single picture is in both). Degrees of freedom: Satterthwaite 1946, Biometrics 2.
+    Prompts and seeds are crossed, so the variances of both jackknives add up (to slightly too much, because the
+    variance of single images is in both). Degrees of freedom: Satterthwaite 1946, Biometrics 2.
     """
     if min(counts) < 3 or not np.isfinite(replicates).all():
         return None
@@ -237,14 +242,14 @@ def _interval(replicates: np.ndarray, counts: tuple[int, int]) -> tuple[float, f
 def _mmd2(kernel: Callable[..., np.ndarray], x: Sample, y: Sample, counts: tuple[int, int]) -> np.ndarray:
     """Return replicates of the squared MMD over pairs of rows that share neither prompt nor seed; NaN without any."""
     if np.array_equal(x[0], y[0]):
-        # BLAS multiplies an array by itself on another path than by its copy; an identity must give exactly 0.
+        # BLAS multiplies an array by itself and by its copy in different ways; an identity must give exactly 0.
         y = x[0], y[1]
 
     def mean(a: Sample, b: Sample) -> np.ndarray:
         apart = (a[1][:, :, None] != b[1][:, None]).all(axis=0)
         totals = []
         for values in (np.where(apart, kernel(a[0], b[0]), 0.0), apart.astype(np.float64)):
-            # No pair within a group counts, so nothing is in both a group's rows and its columns.
+            # No pair within a group counts, so no value is in both a group's rows and its columns.
             groups = _by_group(a[1], values.sum(1), counts) + _by_group(b[1], values.sum(0), counts)
             totals.append(values.sum() - np.append(0.0, groups))
         return np.asarray(totals[0] / np.where(totals[1] > 0, totals[1], np.nan))
@@ -253,10 +258,11 @@ def _mmd2(kernel: Callable[..., np.ndarray], x: Sample, y: Sample, counts: tuple
 
 
 def _frechet(x: Sample, y: Sample, counts: tuple[int, int]) -> np.ndarray:
-    """Return replicates of the Fréchet distance; those without a group by the infinitesimal jackknife (Jaeckel 1972).
+    """Return replicates of the Fréchet distance, leaving groups out by the infinitesimal jackknife (Jaeckel 1972).
 
-    With A'A = S1 and B'B = S2, tr (S1 S2)^½ is the sum of the singular values of M = AB' = U diag(s) V': no root of a
-    singular product. Its derivative by the weight of row i of A is ½(U diag(s) U')_ii, before n - 1 is adjusted.
+    With A'A = S1 and B'B = S2, tr (S1 S2)^½ is the sum of the singular values of M = AB' = U diag(s) V', so that no
+    root of a singular product is needed. Its derivative by the weight of row i of A is ½(U diag(s) U')_ii, before n - 1
+    is adjusted.
     """
     if np.array_equal(x[0], y[0]):
         return np.zeros(1 + sum(counts))
@@ -272,7 +278,7 @@ def _frechet(x: Sample, y: Sample, counts: tuple[int, int]) -> np.ndarray:
 
     groups = _by_group(x[1], influence(a, qa @ u, shift), counts)
     groups += _by_group(y[1], influence(b, qb @ vt.T, -shift), counts)
-    # Only rounding takes the value below 0.
+    # Only rounding can take the value below 0.
     return max(value, 0.0) - np.append(0.0, groups / (1 - 1 / np.repeat(counts, counts)))
 
 
@@ -289,7 +295,7 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def _row_level(metric: str, base: np.ndarray, adapted: np.ndarray, aligned: bool) -> float:
-    """Return a metric of which every row is a prompt and seed of its own, which row i of both share if aligned."""
+    """Return a metric if every row has a prompt and seed of its own, shared by row i of both samples if `aligned`."""
     x, y = np.asarray(base, np.float64), np.asarray(adapted, np.float64)
     if x.ndim != 2 or x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2 or (aligned and len(x) != len(y)):
         raise ValueError(f"expected (n, D) and (m, D), n and m at least 2, equal if aligned; got {x.shape}, {y.shape}")

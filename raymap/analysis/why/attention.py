@@ -1,39 +1,51 @@
-"""Reduces attention to cells beside the map's, and asks whether it shifts where meaning does.
+"""Reduces attention to cells beside the map's, and asks whether it shifts where meaning shifts.
 
-A cell is a mean over seeds, layers, steps, heads, positions and tokens, every layer counting alike (paper, section 6).
+A cell is a mean over seeds, layers, steps, heads, positions and tokens; every layer counts alike (paper, section 6).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from raymap.analysis.map import CONTROL
+from raymap.analysis.measures import BASIC
 from raymap.analysis.numerics.ranks import rank_correlation
 from raymap.analysis.read import check_columns, read_map
 from raymap.analysis.why.responses import mean_over_prompts, ratio
+from raymap.analysis.why.statistics import (
+    AttentionControl,
+    AttentionCorrelation,
+    AttentionMeans,
+    AttentionOfCells,
+    AttentionOfRows,
+    AttentionPrompt,
+    AttentionSummary,
+    DirectShare,
+    LayerShift,
+)
 from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
+from raymap.study.methods.method import CONTROL
 
 ALL = "all"
 CELL = ("adapter", "method", "subject", "subject_category", "prompt_id", "prompt_category", "protocol")
 MEASURES = ("delta", "relative", "js")
 SCALE = 1e4
-"""Table 3 of the paper gives mean |ΔA| times this."""
+"""The factor by which Table 3 of the paper multiplies mean |ΔA|."""
 
 
-def reduce_attention(folder: Path) -> dict[str, Any]:
-    """Write attention.arrow, attention_tokens.arrow, attention_cells.arrow and attention.json; return the latter.
+def reduce_attention(folder: Path) -> AttentionSummary:
+    """Write attention.arrow, attention_tokens.arrow, attention_cells.arrow and attention.json; return the last one.
 
     Raises:
-        InputError: the folder lacks them or its map, or they break the contract.
+        InputError: the folder has no scores of attention or no map, or they break the contract.
     """
     where = RunFolder(folder / "attention").scores
     with local_copy(where) as copy:
@@ -51,29 +63,29 @@ def reduce_attention(folder: Path) -> dict[str, Any]:
     cells = attention_cells(rows, read_map(folder))
     stamp = stamped(ATTENTION_CELLS, digest)
     write_atomically(folder / "attention_cells.arrow", arrow_bytes(cells.to_arrow().cast(stamp)))
-    found = summarize(rows, cells)
-    write_atomically(folder / "attention.json", as_json({"digest": digest} | found))
+    found: AttentionSummary = {"digest": digest, **summarize(rows, cells)}
+    write_atomically(folder / "attention.json", as_json(found))
     return found
 
 
-def read_attention(folder: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+def read_attention(folder: Path) -> tuple[pl.DataFrame, AttentionSummary]:
     """Return a run folder's attention_cells.arrow (schema ATTENTION_CELLS) and attention.json.
 
     Raises:
-        InputError: it has none.
+        InputError: the folder has none.
     """
     if not (folder / "attention.json").exists():
-        raise InputError(str(folder), "holds no attention", "give its study to `raymap attention`")
+        raise InputError(str(folder), "holds no attention", "measure it with `raymap attention` and the run's study")
     found = json.loads((folder / "attention.json").read_text(encoding="utf-8"))
     return pl.read_ipc((folder / "attention_cells.arrow").read_bytes()), found
 
 
 def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    """Average rows into cells (schema ATTENTION_CELLS), each class of tokens by itself and all tokens together.
+    """Average rows into cells (schema ATTENTION_CELLS): each class of tokens by itself, then all tokens together.
 
     Args:
         rows: schema ATTENTION, names as strings.
-        cells: the map, whose E_sem and E_per are set beside.
+        cells: the map, whose E_sem and E_per become columns of the result.
     """
     by_class = averaged(rows, (*CELL, "tokens"))
     together = averaged(rows, CELL).with_columns(tokens=pl.lit(ALL))
@@ -89,8 +101,8 @@ def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
 def averaged(rows: pl.DataFrame, by: tuple[str, ...]) -> pl.DataFrame:
     """Return means of `delta`, `relative` and `js` over rows of schema ATTENTION, for each key of `by`.
 
-    A bin of steps, a group of heads and a layer count alike; tokens of all classes count alike, and the shares of the
-    divergence of the classes add up. Sums run in the order of rows, so that equal rows give equal bits.
+    All bins of steps, groups of heads and layers count alike, and so do the tokens of all classes; the classes' shares
+    of the divergence add up. Sums run in the order of the rows, so equal rows give equal bits.
     """
     sums = [(pl.col(name).cast(pl.Float64) * pl.col("n_tokens")).sum().alias(name) for name in ("delta", "attention")]
     place = [name for name in ("seed", "layer", "bin", "heads", "prompt_id", "adapter", "protocol") if name not in by]
@@ -107,8 +119,8 @@ def averaged(rows: pl.DataFrame, by: tuple[str, ...]) -> pl.DataFrame:
     return means.with_columns(relative=relative).select(*by, *MEASURES)
 
 
-def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
-    """Return what attention.json holds.
+def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> AttentionOfRows:
+    """Return what attention.json holds of rows and cells.
 
     Args:
         rows: schema ATTENTION, names as strings.
@@ -119,19 +131,26 @@ def summarize(rows: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
     return {
         "identity_control": identity_control(rows),
         **of_cells(cells),
-        "layers": layers.sort("method", "protocol", "layer", "bin", "tokens").to_dicts(),
+        "layers": cast(list[LayerShift], layers.sort("method", "protocol", "layer", "bin", "tokens").to_dicts()),
     }
 
 
-def of_cells(cells: pl.DataFrame) -> dict[str, Any]:
-    """Return what attention.json holds that rests on the cells alone (schema ATTENTION_CELLS)."""
+def of_cells(cells: pl.DataFrame) -> AttentionOfCells:
+    """Return the part of attention.json that rests on the cells alone (schema ATTENTION_CELLS)."""
     measured = cells.filter(pl.col("method") != CONTROL)
     others = measured.filter(~pl.col("target"))
-    adapters = [
-        dict(zip(("adapter", "protocol", "tokens"), key, strict=True))
-        | {"method": part["method"][0], "subject": part["subject"][0]}
-        | {measure: mean_over_prompts(part[measure].to_numpy()) for measure in MEASURES}
-        for key, part in others.group_by("adapter", "protocol", "tokens", maintain_order=True)
+    adapters: list[AttentionMeans] = [
+        {
+            "adapter": str(adapter),
+            "protocol": str(protocol),
+            "tokens": str(tokens),
+            "method": part["method"][0],
+            "subject": part["subject"][0],
+            "delta": mean_over_prompts(part["delta"].to_numpy()),
+            "relative": mean_over_prompts(part["relative"].to_numpy()),
+            "js": mean_over_prompts(part["js"].to_numpy()),
+        }
+        for (adapter, protocol, tokens), part in others.group_by("adapter", "protocol", "tokens", maintain_order=True)
     ]
     found = correlations(measured)
     return {
@@ -144,7 +163,7 @@ def of_cells(cells: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def identity_control(rows: pl.DataFrame) -> dict[str, Any]:
+def identity_control(rows: pl.DataFrame) -> AttentionControl:
     """Return whether every identity control's attention was exactly the base's, and its largest values."""
     control = rows.filter(pl.col("method") == CONTROL)
     if control.is_empty():
@@ -156,28 +175,28 @@ def identity_control(rows: pl.DataFrame) -> dict[str, Any]:
             "computed": computed}  # fmt: skip
 
 
-def direct_share(cells: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return, by adapter, how much of the free-running shift the adapter makes on the base's own latents.
+def direct_share(cells: pl.DataFrame) -> list[DirectShare]:
+    """Return for each adapter how much of its free-running shift it makes on the base's own latents.
 
     The rest comes from trajectories that have drifted apart.
     """
-    found = []
+    found: list[DirectShare] = []
     whole = cells.filter(pl.col("tokens") == ALL)
     for (adapter,), part in whole.group_by("adapter", maintain_order=True):
         both = part.pivot("protocol", index="prompt_id", values="delta", aggregate_function="first")
         if {"free", "forced"} <= set(both.columns):
-            found.append({"adapter": adapter} | ratio(both["forced"].to_numpy(), both["free"].to_numpy()))
+            found.append({"adapter": str(adapter), **ratio(both["forced"].to_numpy(), both["free"].to_numpy())})
     return found
 
 
-def table_3(cells: pl.DataFrame) -> list[dict[str, Any]]:
+def table_3(cells: pl.DataFrame) -> list[AttentionPrompt]:
     """Return the paper's Table 3 with all prompts, the most disrupted first: mean |ΔA| · 10⁴ of each adapter."""
-    protocol = "free" if "free" in cells["protocol"] else "forced"  # the paper's, where it was asked for
+    protocol = "free" if "free" in cells["protocol"] else "forced"  # free is the paper's, if it was measured
     rows = cells.filter(pl.col("tokens") == ALL, pl.col("protocol") == protocol)
-    found = [
+    found: list[AttentionPrompt] = [
         {
-            "prompt_id": prompt_id, "prompt": part["prompt"][0], "prompt_category": part["prompt_category"][0],
-            "protocol": part["protocol"][0], "e_sem": part["e_sem"].mean(),
+            "prompt_id": str(prompt_id), "prompt": part["prompt"][0], "prompt_category": part["prompt_category"][0],
+            "protocol": part["protocol"][0], "e_sem": cast(float | None, part["e_sem"].mean()),
             "delta_e4": {name: SCALE * delta for name, delta in part.select("adapter", "delta").iter_rows()},
         }
         for (prompt_id,), part in rows.group_by("prompt_id", maintain_order=True)
@@ -185,39 +204,40 @@ def table_3(cells: pl.DataFrame) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (-(row["e_sem"] or 0.0), row["prompt_id"]))
 
 
-def correlations(cells: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return Spearman's rank correlation over prompts of attention's shift with E_sem and E_per, over all adapters.
+def correlations(cells: pl.DataFrame) -> list[AttentionCorrelation]:
+    """Return the rank correlations over prompts of attention's shift with E_sem and E_per, averaged over adapters.
 
-    Adapters whose cells are all equal (proved to shift nothing) have no ranks and are left out.
+    Adapters whose cells are all equal, because they are proved to shift nothing, have no ranks and are left out.
     """
-    found = []
+    found: list[AttentionCorrelation] = []
     for (protocol, tokens), part in cells.group_by("protocol", "tokens", maintain_order=True):
-        for effect in ("e_sem", "e_per"):
+        for effect in (m.name for m in BASIC):
             for measure in MEASURES:
                 known = part.drop_nulls([measure, effect])
                 x, y = (_wide(known, column) for column in (measure, effect))
-                key = {"protocol": protocol, "tokens": tokens, "measure": measure, "with": effect}
-                found.append(key | rank_correlation(x, y))
+                found.append({"protocol": str(protocol), "tokens": str(tokens), "measure": measure, "with": effect,
+                              **rank_correlation(x, y)})  # fmt: skip
     return found
 
 
 def _wide(cells: pl.DataFrame, column: str) -> np.ndarray:
-    """Return a column as float64 (prompts, adapters), adapters with ranks and prompts that all of them have."""
+    """Return a column as float64 (prompts, adapters), for the prompts that all adapters have."""
     wide = cells.pivot("adapter", index="prompt_id", values=column, aggregate_function="first").sort("prompt_id")
     return wide.drop_nulls().drop("prompt_id").to_numpy().astype(np.float64)
 
 
-def reading(found: list[dict[str, Any]]) -> list[str]:
-    """Return what the correlations say of attention and disruption, in plain sentences."""
+def reading(found: list[AttentionCorrelation]) -> list[str]:
+    """Return what the correlations say about attention and disruption, in plain sentences."""
     lines = []
     for row in found:
-        if row["tokens"] == ALL and row["measure"] == "delta" and row["value"] is not None:
-            if row["low"] > 0:
+        value, low, high = row["value"], row["low"], row["high"]
+        if row["tokens"] == ALL and row["measure"] == "delta" and not (value is None or low is None or high is None):
+            if low > 0:
                 verdict = "prompts whose attention shifts more are those with more"
+            elif high < 0:
+                verdict = "prompts whose attention shifts more are those with less"
             else:
-                verdict = "prompts whose attention shifts more are those with less" if row["high"] < 0 else (
-                    "how much a prompt's attention shifts does not tell its"
-                )  # fmt: skip
-            interval = f"mean rank correlation {row['value']:.2f}, {row['low']:.2f} to {row['high']:.2f}"
+                verdict = "how much a prompt's attention shifts does not tell its"
+            interval = f"mean rank correlation {value:.2f}, {low:.2f} to {high:.2f}"
             lines.append(f"{row['protocol']}: {verdict} {row['with'].capitalize()} ({interval}, {row['n']} prompts).")
     return lines

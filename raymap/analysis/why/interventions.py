@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.map import entanglement_map, measured, noise_floor
+from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise, read_scores, read_study, read_tables, stream_scores
 from raymap.analysis.why.responses import (
-    MEASURES,
     against_random,
     compare_methods,
     dose_response,
     parts_and_whole,
     reading,
+)
+from raymap.analysis.why.statistics import (
+    DoseCheck,
+    DoseRow,
+    InterventionsOfCells,
+    InterventionsSummary,
+    OfAdapter,
+    PartsRow,
+    RandomRow,
 )
 from raymap.errors import InputError
 from raymap.store.files import files_in, local_copy, write_atomically
@@ -28,7 +37,7 @@ from raymap.study.interventions import MARK, Part, Variant
 PARTS = get_args(Part)
 
 
-def reduce_interventions(folder: Path) -> dict[str, Any]:
+def reduce_interventions(folder: Path) -> InterventionsSummary:
     """Write interventions.arrow and interventions.json from the scores of variants and adapters; return the latter.
 
     Raises:
@@ -43,32 +52,36 @@ def reduce_interventions(folder: Path) -> dict[str, Any]:
         varied = _asked(folder, read_tables(files, SCORES, where))
         digest = (pa.ipc.open_file(files[0]).schema.metadata or {}).get(b"raymap.digest", b"").decode()
     write_atomically(folder / "interventions.arrow", arrow_bytes(cells.to_arrow().cast(stamped(INTERVENTIONS, digest))))
-    found = summarize(cells, measured(read_map(folder))) | {"checks": checks(varied, read_scores(folder))}
-    write_atomically(folder / "interventions.json", as_json({"digest": digest} | found))
+    found: InterventionsSummary = {
+        "digest": digest,
+        **summarize(cells, measured(read_map(folder))),
+        "checks": checks(varied, read_scores(folder)),
+    }
+    write_atomically(folder / "interventions.json", as_json(found))
     return found
 
 
-def read_interventions(folder: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+def read_interventions(folder: Path) -> tuple[pl.DataFrame, InterventionsSummary]:
     """Return a run folder's interventions.arrow (schema INTERVENTIONS) and interventions.json.
 
     Raises:
-        InputError: it has none.
+        InputError: the folder has none.
     """
     if not (folder / "interventions.json").exists():
-        raise InputError(str(folder), "holds no interventions", "give its study `interventions: all` and run it")
+        raise InputError(str(folder), "holds no interventions", "set `interventions: all` in its study and run it")
     found = json.loads((folder / "interventions.json").read_text(encoding="utf-8"))
     return pl.read_ipc((folder / "interventions.arrow").read_bytes()), found
 
 
 def _asked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the variants that run.json names: a study that was changed leaves others behind, in part."""
+    """Return the rows of the variants that run.json names: a study that was changed may have left rows of others."""
     record = folder / "run.json"
     asked = json.loads(record.read_text(encoding="utf-8")).get("variants") if record.exists() else None
     return rows if asked is None else rows.filter(pl.col("adapter").is_in(asked))
 
 
 def _described(cells: pl.DataFrame) -> pl.DataFrame:
-    """Put what a variant's name says before the map's columns."""
+    """Add what the names of variants say, before the map's columns."""
     names = cells["adapter"].unique(maintain_order=True).to_list()
     told = [
         {"adapter": name, "intervened": v.adapter, "family": v.family, "level": v.level, "alpha": v.alpha}
@@ -81,16 +94,16 @@ def _described(cells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def checks(varied: pl.DataFrame, scores: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return for each adapter whether dose 0 gave the base's pictures and dose 1 the adapter's, to the byte.
+def checks(varied: pl.DataFrame, scores: pl.DataFrame) -> list[DoseCheck]:
+    """Return for each adapter whether dose 0 gave the base's images and dose 1 the adapter's, to the byte.
 
-    The latter is known where one kind of device drew both.
+    The second answer is known only if one kind of device drew both.
 
     Args:
         varied: scores of variants (schema SCORES).
-        scores: those of adapters.
+        scores: scores of the adapters as trained (schema SCORES).
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[DoseCheck] = []
     for name in sorted({name.partition(MARK)[0] for name in varied["adapter"].unique()}):
         none, whole = (varied.filter(pl.col("adapter") == Variant(name, "dose", f"{d}", d).name) for d in (0, 1))
         own = scores.filter(pl.col("adapter") == name).select("prompt_id", "seed", "device", plain="adapted_sha256")
@@ -106,28 +119,29 @@ def checks(varied: pl.DataFrame, scores: pl.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def summarize(cells: pl.DataFrame, plain: pl.DataFrame) -> dict[str, Any]:
-    """Return what interventions.json holds.
+def summarize(cells: pl.DataFrame, plain: pl.DataFrame) -> InterventionsOfCells:
+    """Return what interventions.json holds of cells.
 
     Args:
         cells: cells of variants (schema INTERVENTIONS).
         plain: the map's cells of the adapters as trained (schema MAP).
     """
     cells, plain = cells.filter(~pl.col("target")), plain.filter(~pl.col("target"))
-    dose, parts, random = [], [], []
+    dose: list[DoseRow] = []
+    parts: list[PartsRow] = []
+    random: list[RandomRow] = []
     for (name,), own in cells.group_by("intervened", maintain_order=True):
         whole = plain.filter(pl.col("adapter") == name)
-        about = {"adapter": name, "method": own["method"][0], "subject": own["subject"][0]}
-        for measure in MEASURES:
-            key = about | {"measure": measure}
+        for measure in (m.name for m in BASIC):
+            about: OfAdapter = {"adapter": str(name), "method": own["method"][0], "subject": own["subject"][0],
+                                "measure": measure}  # fmt: skip
             if curve := dose_response(own.filter(pl.col("family") == "dose"), measure):
-                dose.append(key | curve)
-            divided = {
-                family: parts_and_whole(own.filter(pl.col("family") == family), whole, measure) for family in PARTS
-            }
-            parts += [key | {"family": family} | found for family, found in divided.items() if found]
+                dose.append({**about, **curve})
+            for family in PARTS:
+                divided = parts_and_whole(own.filter(pl.col("family") == family), whole, measure)
+                parts += [{**about, "family": family, **divided}] if divided else []
             if compared := against_random(own.filter(pl.col("family") == "random"), whole, measure):
-                random.append(key | compared)
+                random.append({**about, **compared})
     methods = compare_methods(cells, plain)
     return {
         "scope": "all prompts but those of the subject's own category",

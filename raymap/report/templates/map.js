@@ -6,47 +6,35 @@ const { cells, tau } = data;
 const prompts = data.prompts.map(([id, text, category], at) => ({ at, id, text, category }));
 const adapters = data.adapters.map(([name, method, subject, category], at) => ({ at, name, method, subject, category }));
 const LEVELS = 32; // shades are classes s0 to s32 (from 0 up) and d0 to d32 (from degradation to improvement)
-const FDR = 0.05;
 const NARROWEST = 18, WITH_NUMBERS = 44, WIDEST = 60; // a cell's width in pixels
-const [SEM, PER] = [["e_sem", tau.sem], ["e_per", tau.per]];
-// `floors`: the columns that re-seeding has a threshold for; `better`: the sign of a change for the better, 0: no sign.
-const MEASURES = {
-  e_sem: { label: "E_sem", tests: ["sem"], floors: [SEM], better: 0 },
-  signed: { label: "signed E_sem", tests: ["signed"], floors: [SEM], better: 1 },
-  e_per: { label: "E_per", tests: ["per"], floors: [PER], better: 0 },
-  e: { label: "E", tests: ["sem", "per"], floors: [SEM, PER], better: 0 },
-};
-for (const { key, name, what, better, of, floor } of data.judges)
-  MEASURES[key] = { label: `${name}: ${what}`, tests: [], floors: [[of, floor]], better, anyScale: true };
+const measures = new Map(data.measures.map((measure) => [measure.name, measure]));
 
 const grid = document.getElementById("grid");
 const controls = document.getElementById("controls");
-const state = {}; // what the form says
+const state = {}; // what the form says, with its measure
 let shown = { rows: [], columns: [] }; // prompts and adapters in the order on screen
-let lines = []; // a <tr> for every shown prompt
-let cursor = 0; // number of the cell that has, or had last, the focus
+let lines = []; // one <tr> per shown prompt
+let cursor = 0; // the number of the cell that has the focus, or had it last
 
 const cellOf = (prompt, adapter) => prompt.at * adapters.length + adapter.at;
 const promptOf = (cell) => prompts[Math.floor(cell / adapters.length)];
 const adapterOf = (cell) => adapters[cell % adapters.length];
-const measure = () => MEASURES[state.measure];
-const valueOf = (cell) => cells[state.measure][cell];
-const aboveFloor = (cell) => measure().floors.some(([column, floor]) => floor !== null && cells[column][cell] > floor);
-const significant = (cell) =>
-  measure().tests.some((k) => cells[`q_${k}`][cell] !== null && cells[`q_${k}`][cell] <= FDR);
+const valueOf = (cell) => cells.values[state.measure.name][cell];
+const aboveFloor = (cell) => state.measure.floors.some((name) => tau[name] !== null && cells.values[name][cell] > tau[name]);
+const significant = (cell) => state.measure.tests.some((test) => cells.q[test][cell] !== null && cells.q[test][cell] <= data.fdr);
 const matches = (cell) => (state.cells === "floor" ? aboveFloor(cell) : state.cells === "sure" ? significant(cell) : true);
 const format = (value, digits, signed) =>
   value === null ? "–" : (signed && value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
-const scaled = (value, signed) => // a number of any scale, to three significant digits
-  value === null ? "–" : (signed && value > 0 ? "+" : "") + String(Number(value.toPrecision(3))).replaceAll("-", "−");
-const formatted = (value) =>
-  measure().anyScale ? scaled(value, measure().better) : format(value, 3, measure().better);
+const scaled = (value, digits, signed) => // a number of any scale, with so many significant digits
+  value === null ? "–" : (signed && value > 0 ? "+" : "") + String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+const printed = (measure, value, digits = measure.digits) =>
+  (measure.any_scale ? scaled : format)(value, digits, measure.better);
 const brief = (text, length = 120) => (text.length > length ? `${text.slice(0, length)}…` : text);
 const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
 function largest() {
   let top = 0;
-  cells[state.measure].forEach((value) => (top = Math.max(top, Math.abs(value ?? 0))));
+  cells.values[state.measure.name].forEach((value) => (top = Math.max(top, Math.abs(value ?? 0))));
   return top;
 }
 
@@ -55,7 +43,7 @@ function mean(numbers) {
   return known.length ? known.reduce((sum, value) => sum + Math.abs(value), 0) / known.length : -1;
 }
 
-// Ordering: every order is a list of keys, compared one after the other.
+// Ordering: keys(item) is a list of keys that are compared one after the other.
 function sorted(items, keys) {
   const known = new Map(items.map((item) => [item, keys(item)]));
   return [...items].sort((a, b) => {
@@ -92,7 +80,7 @@ function filtered() {
   let rows = prompts.filter((p) => !state.category || p.category === state.category);
   const named = columns.filter((a) => holds(a.name));
   const said = rows.filter((p) => holds(p.text) || holds(p.id));
-  if (words && (said.length || !named.length)) rows = said; // a text that stands in no prompt may name adapters
+  if (words && (said.length || !named.length)) rows = said; // a text that no prompt contains may name adapters
   else if (words) columns = named;
   if (state.cells) {
     const all = columns;
@@ -104,7 +92,7 @@ function filtered() {
 
 function shade(value, top) {
   if (value === null) return "n";
-  const { better } = measure();
+  const { better } = state.measure;
   if (better) return `d${Math.round(((top ? (better * value) / top : 0) + 1) * (LEVELS / 2))}`;
   return `s${top ? Math.round((value / top) * LEVELS) : 0}`;
 }
@@ -115,16 +103,17 @@ function markup(cell, top) {
   if (cells.target[cell]) classes.push("t");
   if (significant(cell)) classes.push("q");
   if (!matches(cell)) classes.push("off");
-  return `<td class="${classes.join(" ")}" data-cell="${cell}">${formatted(value)}</td>`;
+  return `<td class="${classes.join(" ")}" data-cell="${cell}">${printed(state.measure, value, 3)}</td>`;
 }
 
 function draw() {
-  for (const [name, value] of new FormData(controls)) state[name] = value;
+  Object.assign(state, Object.fromEntries(new FormData(controls)));
+  state.measure = measures.get(state.measure);
   shown = filtered();
   const { rows, columns } = shown;
   const top = largest();
   const heads = columns.map((a) => `<th scope="col" title="${escaped(brief(a.name))}"><span>${escaped(brief(a.name, 60))}</span></th>`);
-  grid.tHead.innerHTML = `<tr><th scope="col">${escaped(measure().label)}</th>${heads.join("")}</tr>`;
+  grid.tHead.innerHTML = `<tr><th scope="col">${escaped(state.measure.label)}</th>${heads.join("")}</tr>`;
   const body = [];
   rows.forEach((p, r) => {
     if (state.rows === "category" && p.category !== rows[r - 1]?.category)
@@ -143,7 +132,7 @@ function draw() {
   if (rows.length && columns.length) tdOf(nearest(cursor)).tabIndex = 0;
 }
 
-// Cells share the width that there is; where they are wide enough they show their numbers.
+// Cells share the available width, and show their numbers if they are wide enough.
 function fit() {
   const room = document.getElementById("heat").clientWidth - parseInt(getComputedStyle(grid).getPropertyValue("--first"));
   const each = Math.floor((room - 20) / shown.columns.length) - 1;
@@ -154,14 +143,15 @@ function fit() {
 }
 
 function drawLegend(top) {
-  const { better } = measure();
+  const { better } = state.measure;
+  const shown = (value) => printed(state.measure, value, 3);
   const bar = Array.from({ length: LEVELS + 1 }, (_, k) => `<i class="${better ? "d" : "s"}${k}"></i>`);
   document.getElementById("legend").innerHTML = bar.join("");
-  document.getElementById("legend-low").textContent = better ? `worse ${formatted(-better * top)}` : "0";
-  document.getElementById("legend-high").textContent = better ? `${formatted(better * top)} better` : formatted(top);
+  document.getElementById("legend-low").textContent = better ? `worse ${shown(-better * top)}` : "0";
+  document.getElementById("legend-high").textContent = better ? `${shown(better * top)} better` : shown(top);
 }
 
-// The cursor: one cell can be reached by Tab, the arrow keys move from there.
+// The cursor: Tab reaches one cell, and the arrow keys move on from there.
 function place(cell) {
   return { r: shown.rows.indexOf(promptOf(cell)), c: shown.columns.indexOf(adapterOf(cell)) };
 }
@@ -176,7 +166,7 @@ function tdOf(cell) {
   return lines[r].cells[c + 1];
 }
 
-// The shown cell that lies some rows and columns away, within the map's edges.
+// The shown cell that is some rows and columns away, within the map's edges.
 function stepped(cell, down, across) {
   const { r, c } = place(nearest(cell));
   const within = (k, length) => Math.min(Math.max(k, 0), length - 1);
@@ -200,15 +190,12 @@ function moveTo(cell) {
 }
 
 function numbersOf(cell) {
-  const q = (name) => (cells[`q_${name}`][cell] === null ? "" : `, q ${format(cells[`q_${name}`][cell], 3)}`);
-  return [
-    ["E_sem", format(cells.e_sem[cell], 4) + q("sem")],
-    ["signed", format(cells.signed[cell], 4, true) + q("signed")],
-    ["E_per", format(cells.e_per[cell], 3) + q("per")],
-    ["E", format(cells.e[cell], 3)],
-    ...data.judges.map(({ key, better }) => [MEASURES[key].label, scaled(cells[key][cell], better)]),
-    ["seeds", String(cells.seeds[cell])],
-  ];
+  const q = ({ tests }) => {
+    const known = tests.length === 1 ? cells.q[tests[0]][cell] : null; // E has two tests and no q of its own
+    return known === null ? "" : `, q ${format(known, 3)}`;
+  };
+  const numbers = data.measures.map((m) => [m.label, printed(m, cells.values[m.name][cell]) + q(m)]);
+  return [...numbers, ["seeds", String(cells.seeds[cell])]];
 }
 
 function described(cell) {
@@ -241,14 +228,13 @@ grid.addEventListener("click", (event) => {
 for (const kind of ["mouseover", "focusin"])
   grid.addEventListener(kind, (event) => event.target.matches("td") && mark(Number(event.target.dataset.cell)));
 
-function options(name, values) {
-  const select = controls.elements[name];
-  for (const value of values) select.add(new Option(value, value));
+function options(name, choices) {
+  for (const [value, text] of choices) controls.elements[name].add(new Option(text, value));
 }
 
-for (const { key } of data.judges) controls.elements.measure.add(new Option(MEASURES[key].label, key));
-options("category", data.categories);
-options("method", [...new Set(adapters.map((a) => a.method))].sort());
+options("measure", data.measures.map((m) => [m.name, m.says ? `${m.label}: ${m.says}` : m.label]));
+options("category", data.categories.map((name) => [name, name]));
+options("method", [...new Set(adapters.map((a) => a.method))].sort().map((name) => [name, name]));
 controls.addEventListener("input", draw);
 addEventListener("resize", fit);
 controls.addEventListener("submit", (event) => event.preventDefault());

@@ -1,15 +1,15 @@
-// The pair: a dialog with a cell's base and adapted picture of one seed, compared in three ways.
+// The pair: a dialog with a cell's base and adapted image of one seed, which can be compared in three ways.
 
 const dialog = document.getElementById("pair");
 const byId = (id) => document.getElementById(id);
 const pairAt = new Map(data.pairs.cell.map((cell, k) => [cell, k]));
-let pictures = null; // parsed when first asked for
+let images = null; // parsed when they are first needed
 let current = 0; // the cell that the dialog shows
-let returnTo = null; // what gets the focus back
+let returnTo = null; // the element that gets the focus back
 
-function pictureUrl(position) {
-  pictures ??= JSON.parse(byId("pictures").textContent);
-  return `data:image/webp;base64,${pictures[position]}`;
+function imageUrl(position) {
+  images ??= JSON.parse(byId("images").textContent);
+  return `data:image/webp;base64,${images[position]}`;
 }
 
 function openPair(cell) {
@@ -36,13 +36,13 @@ function fill(cell) {
   byId("pair-views").hidden = !embedded;
   byId("pair-none").hidden = embedded;
   byId("pair-none").textContent =
-    k === undefined ? "No picture of this cell is kept." : "This cell's pictures are not in the page, which would grow too large; see the links.";
+    k === undefined ? "No image of this cell is kept." : "The images of this cell are not in the page, which would grow too large; follow the links.";
   byId("pair-links").replaceChildren(...(k === undefined ? [] : links(prompt, adapter, k)));
   if (embedded) show(k, prompt, adapter);
 }
 
 function seedNumbers(k) {
-  if (!data.pairs.drawn[k]) return "the base's own picture, by proof";
+  if (!data.pairs.drawn[k]) return "the base's own image, by proof";
   const [base, adapted] = [data.pairs.clip_base[k], data.pairs.clip_adapted[k]];
   return `CLIP ${format(base, 4)} → ${format(adapted, 4)}, LPIPS ${format(data.pairs.lpips[k], 3)}`;
 }
@@ -71,8 +71,8 @@ function links(prompt, adapter, k) {
 async function show(k, prompt, adapter) {
   const [base, adapted] = [byId("pair-base"), byId("pair-adapted")];
   for (const [image, position, name] of [[base, data.pairs.base[k], "base"], [adapted, data.pairs.adapted[k], "adapted"]]) {
-    image.src = pictureUrl(position);
-    image.alt = `${name} picture: ${brief(prompt.text)}${name === "base" ? "" : `, under ${adapter.name}`}`;
+    image.src = imageUrl(position);
+    image.alt = `${name} image: ${brief(prompt.text)}${name === "base" ? "" : `, under ${adapter.name}`}`;
     byId(`stage-${name}`).src = image.src;
     byId(`stage-${name}`).alt = image.alt;
   }
@@ -128,7 +128,7 @@ dialog.addEventListener("keydown", (event) => {
 });
 dialog.addEventListener("keyup", (event) => {
   if (event.key !== " " || dialog.dataset.mode !== "flip") return;
-  event.preventDefault(); // or the button that has the focus would be pressed
+  event.preventDefault(); // or the focused button would be pressed
   flip(false);
 });
 const frame = dialog.querySelector(".frame");
@@ -147,7 +147,7 @@ dialog.addEventListener("close", () => {
   else returnTo?.focus();
 });
 
-// Buttons elsewhere on the page that name a cell.
+// Buttons elsewhere on the page that open a cell.
 document.querySelectorAll("button[data-prompt]").forEach((button) =>
   button.addEventListener("click", () => {
     const prompt = prompts.find((p) => p.id === button.dataset.prompt);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from raymap.base.pipeline import load
 from raymap.driver.prepare import prepare
 from raymap.embedded.model import PIPELINE
 from raymap.errors import InputError
-from raymap.report.markers import PATHS, marker_of
+from raymap.report.figures.regions import marker_of
 from raymap.study.file import load_study
 from raymap.study.methods.registry import find_method, method_names
 from tests.commands import finish, python, raymap_command
@@ -119,8 +120,8 @@ def test_they_are_mapped_and_reported(added: Path) -> None:
     page = (added / "report" / "index.html").read_text()
     for name in ADDED:
         assert name in page
-    assert PATHS["v"] in page
-    assert PATHS["D"] in page
+    drawn = dict(re.findall(r'<title>star-cup-([a-z_]+):.*?<path d="([^"]+)"', page, re.DOTALL))
+    assert {name: drawn[name].count("L") for name in ADDED} == {"attention_output": 2, "lora_of_values": 3}
 
 
 def test_the_resolved_study_names_them_and_is_a_study_again(added: Path, package: None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import yaml
 from PIL import Image
 
 from raymap import open_run
-from tests.commands import raymap_command
-from tests.judging import example_module, install_example
+from tests.commands import Ended, finish, raymap_command
+from tests.judging import example_module, install_example, near
+from tests.refusals import Call, refused
 from tests.small_study import small_study
 
 PROMPTS = {
@@ -29,13 +30,17 @@ PROMPTS = {
 JUDGES = ["palette", "named-colour", "blurred-rms"]
 
 
-def command(packages: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the real command where a folder of packages is installed."""
+def run_where(packages: Path, study: Path, output: Path) -> str:
+    """Run a study by the real command where a folder of packages is installed, and return what it printed."""
     path = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        raymap_command(*args), capture_output=True, text=True, timeout=900, check=False,
-        env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
+    command = raymap_command("run", study, "--output", output)
+    return finish(command, env=os.environ | {"PYTHONPATH": path}).stdout
+
+
+def use(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder of packages count as installed in this process."""
+    monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.delitem(sys.modules, "my_judges", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +64,7 @@ def study_of(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 def judged(study_of: Callable[..., Path], packages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run folder, and what the command printed."""
     output = tmp_path_factory.mktemp("judged") / "run"
-    done = command(packages, "run", study_of(), "--output", output)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output, done.stdout
+    return output, run_where(packages, study_of(), output)
 
 
 def image(run: Path, adapter: str, prompt_id: str, seed: int) -> np.ndarray:
@@ -82,13 +85,12 @@ def test_each_row_is_what_the_judge_says_of_the_kept_images(judged: tuple[Path, 
         base = image(run, "base", row["prompt_id"], row["seed"])
         adapter, seed = (row["adapter"], row["seed"]) if row["seed_b"] is None else ("base", row["seed_b"])
         other = image(run, adapter, row["prompt_id"], seed)
-        expected: tuple[float | None, ...]
         if row["judge"] == "palette":
-            expected = (None, None, palette.distances(base, other)[0])
+            expected = near(None, None, palette.distances(base, other)[0])
         else:
             text = [prompts[row["prompt_id"]]]
-            expected = (named.scores(text, base)[0], named.scores(text, other)[0], None)
-        assert (row["value_base"], row["value_adapted"], row["value"]) == pytest.approx(expected, rel=1e-6), row
+            expected = near(named.scores(text, base)[0], named.scores(text, other)[0], None)
+        assert (row["value_base"], row["value_adapted"], row["value"]) == expected, row
     moved = rows.filter(pl.col("adapter") == "cup", pl.col("judge") != "named-colour")
     assert (moved["value"] > 0).all()
 
@@ -136,8 +138,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     (output / "ledger.jsonl").write_bytes(b"".join(lines[:-1]))
     damaged = output / "judged" / "00000-cup.arrow"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    done = command(packages, "run", study_of(), "--output", output)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_where(packages, study_of(), output)
     assert files(output) == files(judged[0])
     assert json.loads((output / "run.json").read_text())["sessions"][-1]["drawn"] == 4 + left["rows"]
     again = {(entry["block"], entry["adapter"]) for entry in map(json.loads, (output / "ledger.jsonl").open())}
@@ -145,29 +146,27 @@ def test_a_resumed_run_ends_with_the_same_bytes(
 
 
 def test_a_run_is_not_continued_with_other_judges_or_versions(
-    judged: tuple[Path, str], finished: Path, study: Path, study_of: Callable[..., Path], packages: Path, tmp_path: Path
-) -> None:
-    run, before = judged[0], files(judged[0])
-
-    def refused(path: Path, output: Path, where: Path = packages) -> str:
-        done = command(where, "run", path, "--output", output)
-        said = " ".join(done.stderr.split())
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "give another --output" in said
-        return said
-
-    said = refused(study_of(judges=None), run)
-    assert "blurred-rms (version 1), named-colour (version 1), palette (version 1) there, none in the study" in said
-    assert "write `judges: [blurred-rms, named-colour, palette]`" in said
-    added = refused(study_of(judges=[*JUDGES[:2]]), run)
-    assert "palette (version 1) there, named-colour (version 1), palette (version 1) in the study" in added
+    judged: tuple[Path, str], finished: Path, study: Path, study_of: Callable[..., Path], packages: Path,
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    use(packages, monkeypatch)
+    before = files(judged[0])
+    whole = "blurred-rms (version 1), named-colour (version 1), palette (version 1)"
+    for judges, asked in ((None, "none"), (["palette"], "palette (version 1)")):
+        names = (
+            f"{whole} there, {asked} in the study",
+            "give another --output",
+            f"write `judges: [{', '.join(sorted(JUDGES))}]`",
+        )
+        refused(call, "run", study_of(judges=judges), "--output", judged[0], names=names)
+    unjudged = small_study(tmp_path, **yaml.safe_load(study.read_text()) | {"judges": ["palette"]})
+    refused(call, "run", unjudged, "--output", finished, names=("none there, palette (version 1) in the study",))
     newer = install_example(tmp_path / "newer")
     code = (newer / "my_judges.py").read_text()
     (newer / "my_judges.py").write_text(code.replace('version = "1"', 'version = "2"', 1))
-    assert "palette (version 2) in the study" in refused(study_of(), run, newer)
-    assert files(run) == before
-    unjudged = small_study(tmp_path, **yaml.safe_load(study.read_text()) | {"judges": ["blurred-rms"]})
-    assert "none there, blurred-rms (version 1) in the study" in refused(unjudged, finished)
+    use(newer, monkeypatch)
+    refused(call, "run", study_of(), "--output", judged[0], names=("palette (version 2) in the study",))
+    assert files(judged[0]) == before
 
 
 def test_without_judges_no_file_mentions_them(finished: Path) -> None:
@@ -178,14 +177,19 @@ def test_without_judges_no_file_mentions_them(finished: Path) -> None:
     assert b"judged" not in (finished / "ledger.jsonl").read_bytes()
 
 
-def test_an_audit_takes_judges_too_and_says_so_before_it_starts(finished: Path, packages: Path, tmp_path: Path) -> None:
-    adapter = finished / "adapters" / "star-cup-lora"
-    args = ("audit", "--adapter", adapter, "--dry-run", "--output", tmp_path / "run", "--set")
-    done = command(packages, *args, "judges=[palette, blurred-rms]")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "also judged by blurred-rms, palette" in " ".join(done.stdout.split())
-    unknown = command(packages, *args, "judges=[pallete]")
-    said = " ".join(unknown.stderr.split())
-    assert unknown.returncode == 2, unknown.stdout + unknown.stderr
-    assert "judges: pallete: is no judge that is installed here; use one of blurred-rms, named-colour, palette" in said
-    assert not (tmp_path / "run").exists()
+def test_an_audit_takes_judges_too_and_says_so_before_it_starts(
+    finished: Path, packages: Path, tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(packages, monkeypatch)
+    adapter, output = finished / "adapters" / "star-cup-lora", tmp_path / "run"
+    args = ("audit", "--adapter", adapter, "--dry-run", "--output", output, "--set")
+    assert "also judged by blurred-rms, palette" in " ".join(
+        command(*args, "judges=[palette, blurred-rms]").out.split()
+    )
+    ended = command(*args, "judges=[pallete]")
+    assert ended.code == 2
+    assert (
+        "judges: pallete: is no judge that is installed here; use one of blurred-rms, named-colour, palette"
+        in ended.err
+    )
+    assert not output.exists()

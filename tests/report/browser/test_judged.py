@@ -25,7 +25,7 @@ ADAPTERS = (
     ("identity-lora", "identity", "identity", "control"),
 )
 PROMPTS = [(f"a {thing} number {k}", CATEGORIES[k % 6]) for k, thing in enumerate(("bell", "boat", "drum", "fern") * 3)]
-MENU = ["E_sem: meaning", "signed: better or worse", "E_per: picture", "E: both"]
+MENU = ["E_sem: meaning", "signed: better or worse", "E_per: image", "E: both"]
 ADDED = ["colours: distance", "defects: change", "defects: better or worse"]
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 
 from raymap.analysis.reduce import reduce_run
 from raymap.report.page import render
-from raymap.report.source import read_run
+from raymap.results import read_run
 from raymap.study.suite import CATEGORIES
 from raymap.testing.runs import SyntheticRun, write_run
 from tests.browser import Opened, opened, pixels
@@ -110,7 +110,7 @@ def test_filters_keep_what_they_name(seen: Opened, cells: pl.DataFrame) -> None:
     [
         ("e_sem", "floor", pl.col("above_tau_sem")),
         ("e_per", "floor", pl.col("above_tau_per")),
-        ("signed", "sure", pl.col("q_signed") <= 0.05),
+        ("e_sem_signed", "sure", pl.col("q_signed") <= 0.05),
         ("e", "floor", pl.col("above_tau_sem") | pl.col("above_tau_per")),
     ],
 )
@@ -129,7 +129,7 @@ def test_cells_above_the_floor_or_significant_are_filtered(
 
 def test_target_and_significant_cells_are_marked(seen: Opened, cells: pl.DataFrame) -> None:
     assert seen.page.locator("#grid td.t").count() == cells["target"].sum()
-    seen.page.select_option("[name=measure]", "signed")
+    seen.page.select_option("[name=measure]", "e_sem_signed")
     assert seen.page.locator("#grid td.q").count() == (cells["q_signed"] <= 0.05).sum()
     worst = cells.sort("e_sem_signed").row(0, named=True)
     assert "d0" in (seen.cell(worst["prompt_id"], worst["adapter"]).get_attribute("class") or "").split()

@@ -1,4 +1,4 @@
-"""Which pair of pictures stands for a cell: kept ones, of the seed whose picture moved most."""
+"""Which pair of kept images stands for a cell: that of the seed whose image moved most."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from raymap.analysis.read import KEY
 from raymap.errors import InputError
 from raymap.plan.blocks import BASE
-from raymap.report.source import KEY, Run
+from raymap.results import Run
 
 GAIN = 3
-"""Difference views show |adapted − base| times so much, clipped."""
+"""The factor by which difference views amplify |adapted − base|; what exceeds white is clipped."""
 
 
-def kept_pictures(root: Path) -> pl.DataFrame:
-    """Return what lies in images/: `adapter`, `prompt_id`, `seed`. Names are those of folders, never paths."""
+def kept_images(root: Path) -> pl.DataFrame:
+    """Return the kept images: `adapter`, `prompt_id` and `seed`, as their folders and files are named."""
     paths = (root / "images").glob("*/*/*.png")
     found = [(p.parent.parent.name, p.parent.name, int(p.stem)) for p in paths if p.stem.lstrip("-").isdecimal()]
     return pl.DataFrame(found, schema={"adapter": pl.String, "prompt_id": pl.String, "seed": pl.Int64}, orient="row")
 
 
 def chosen_pairs(run: Run) -> pl.DataFrame:
-    """Return, for every cell of which both pictures are kept, the seed with the largest LPIPS.
+    """Return the seed with the largest LPIPS for every cell of which both images are kept.
 
     Returns:
-        `prompt_id`, `adapter`, `seed`, `clip_base`, `clip_adapted`, `lpips`, `drawn`; where `drawn` is false the
-        adapted picture is the base's own by proof, and only that is kept.
+        `prompt_id`, `adapter`, `seed`, `clip_base`, `clip_adapted`, `lpips` and `drawn`. Where `drawn` is false, the
+        adapted image is the base's own by proof, and only the base's image is kept.
     """
-    kept = kept_pictures(run.folder.root)
+    kept = kept_images(run.folder)
     base = kept.filter(pl.col("adapter") == BASE).select("prompt_id", "seed")
     rows = run.scores.join(base, on=("prompt_id", "seed"), how="semi")
     drawn = rows.filter("drawn").join(kept, on=("adapter", "prompt_id", "seed"), how="semi")
@@ -45,16 +46,19 @@ def chosen_pairs(run: Run) -> pl.DataFrame:
 
 
 def decoded(path: Path, content: bytes | None = None) -> Image.Image:
-    """Return a kept picture in RGB; `content` is the file's, where it was read already.
+    """Return a kept image in RGB.
+
+    Args:
+        content: the bytes of the file, if it has been read already.
 
     Raises:
-        InputError: it is no picture.
+        InputError: it is not an image.
     """
     try:
         with Image.open(io.BytesIO(path.read_bytes() if content is None else content)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for some broken PNG files
-        raise InputError(str(path), f"is no picture ({error})", "delete it, and run the study again") from error
+        raise InputError(str(path), f"is not an image ({error})", "delete it and run the study again") from error
 
 
 def difference(base: Image.Image, adapted: Image.Image) -> Image.Image:
