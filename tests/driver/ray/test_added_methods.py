@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from raymap.errors import InputError
 from raymap.report.figures.regions import marker_of
 from raymap.study.file import load_study
 from raymap.study.methods.registry import find_method, method_names
-from tests.commands import raymap_command
+from tests.commands import finish, python, raymap_command
 from tests.once import made_once
 from tests.small_study import small_study
 
@@ -51,11 +49,7 @@ def raymap(*args: str | Path, site: Path | None = None) -> str:
     """Run the command line, with the package installed in `site` if there is one, and return what it prints."""
     paths = [*([str(site), str(PLUGINS)] if site else []), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    done = subprocess.run(
-        raymap_command(*args), capture_output=True, text=True, timeout=400, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return finish(raymap_command(*args), env=environment).stdout
 
 
 @pytest.fixture(scope="session")
@@ -187,8 +181,7 @@ def test_a_dry_run_of_theirs_loads_no_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'diffusers', 'peft'} & sys.modules.keys(), sorted(sys.modules)"
     )
     paths = os.pathsep.join([str(site), str(PLUGINS), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", code, "run", str(study), "--dry-run"]
-    subprocess.run(command, check=True, timeout=60, env=os.environ | {"PYTHONPATH": paths})
+    python(code, "run", study, "--dry-run", env=os.environ | {"PYTHONPATH": paths})
 
 
 def test_a_method_that_no_package_has_is_refused_by_name(added: Path, tmp_path: Path) -> None:
