@@ -5,13 +5,13 @@ Each class imports its plain one where it is built, for that reason alone. Ray s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
+from raymap.actors.built import Built
 from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, ScorerSpec, TablesSpec
-from raymap.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,32 +21,6 @@ if TYPE_CHECKING:
     from raymap.personalize.orders import AdapterOrder
     from raymap.personalize.step import Step
     from raymap.plan.blocks import AdapterInfo, Block
-
-Plain = TypeVar("Plain")
-
-
-class Built(Generic[Plain]):
-    """A plain class, built when its actor starts; bad input that it meets is reported by the actor's first call.
-
-    The driver gets an error of a call as it was raised, while it gets that of an actor's constructor as text alone.
-    """
-
-    def __init__(self, build: Callable[[], Plain]) -> None:
-        self._problem: InputError | None = None
-        try:
-            self.plain = build()
-        except InputError as error:
-            self._problem = error
-
-    def checked(self) -> Plain:
-        """Return the plain class.
-
-        Raises:
-            InputError: it could not be built.
-        """
-        if self._problem is not None:
-            raise self._problem
-        return self.plain
 
 
 class Generator:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
+from raymap.actors.built import Built
 from raymap.actors.roles import WorkerInfo
-from raymap.cluster.shells import Built
 from raymap.plan.blocks import AdapterInfo, Block
 from raymap.store.schema import NOISE, SCORES, stamped
 
