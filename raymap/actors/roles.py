@@ -6,12 +6,10 @@ under an adapter. Drawing images sends pixels for both; measuring attention has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from raymap.actors.batches import Drawn, Scored
-from raymap.errors import InputError
 from raymap.plan.blocks import Block
 from raymap.study.adapter import AdapterInfo
 
@@ -70,30 +68,3 @@ class Scores(Protocol[BaseBatch, AdaptedBatch_contra]):
     ) -> Scored:
         """Return the rows of a block under an adapter, beside the base's."""
         ...
-
-
-Plain = TypeVar("Plain")
-
-
-class Built(Generic[Plain]):
-    """A plain class, built when its actor starts; bad input that it meets is reported by the actor's first call.
-
-    The driver gets an error of a call as it was raised, while it gets that of an actor's constructor as text alone.
-    """
-
-    def __init__(self, build: Callable[[], Plain]) -> None:
-        self._problem: InputError | None = None
-        try:
-            self.plain = build()
-        except InputError as error:
-            self._problem = error
-
-    def checked(self) -> Plain:
-        """Return the plain class.
-
-        Raises:
-            InputError: it could not be built.
-        """
-        if self._problem is not None:
-            raise self._problem
-        return self.plain

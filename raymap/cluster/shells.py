@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymap.actors.roles import Built, WorkerInfo
+from raymap.actors.built import Built
+from raymap.actors.roles import WorkerInfo
 from raymap.actors.specs import AttentionSpec, GeneratorSpec, ScorerSpec, TablesSpec
 
 if TYPE_CHECKING:

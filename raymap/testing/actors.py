@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from raymap.actors.batches import Drawn, Scored
-from raymap.actors.roles import Built, WorkerInfo
+from raymap.actors.built import Built
+from raymap.actors.roles import WorkerInfo
 from raymap.plan.blocks import Block
 from raymap.store.schema import NOISE, SCORES, stamped
 from raymap.study.adapter import AdapterInfo
