@@ -70,7 +70,7 @@ def rebuild(results: Path) -> Rebuilt:
         found = {str(p.relative_to(copy)): read_json(p) for name in RECOMPUTED for p in sorted(copy.glob(f"*/{name}"))}
         plan = copy / "plan.json"
         told = context(copy, read_json(plan) if plan.exists() else {})
-    return Rebuilt(rendered(told), found)
+        return Rebuilt(rendered(told), found)  # within the block: runs read their files when they are asked for them
 
 
 def rendered(told: dict[str, Any]) -> str:
