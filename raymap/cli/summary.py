@@ -21,6 +21,7 @@ LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
 
 def print_summary(statistics: Statistics) -> None:
     """Print the map's summary: adapters, noise floor, control, fragile and robust prompts."""
+    judged = _judged_lines(statistics["judged"]) if "judged" in statistics else []
     table = Table(title="Entanglement by adapter (non-target prompts)", title_justify="left")
     for name in ("adapter", "E_sem", "signed", "E_per", "E", "above τ_sem", "above τ_per"):
         table.add_column(name, justify="left" if name == "adapter" else "right")
@@ -40,8 +41,8 @@ def print_summary(statistics: Statistics) -> None:
         sem, per = number(floor["tau_sem"]["value"], E_SEM.digits), number(floor["tau_per"]["value"], E_PER.digits)
         taus = f"τ_sem = {sem}, τ_per = {per}"
         console.print(f"noise floor ({floor['pairs']} seed pairs): {taus}", highlight=False)
-    if "judged" in statistics:
-        _print_judged(statistics["judged"])
+    for line in judged:
+        console.print(line, highlight=False)
     control = statistics["identity_control"]
     if control["present"]:
         zero = f"NOT ZERO (E_sem up to {control['max_e_sem']:.2g}, E_per up to {control['max_e_per']:.2g})"
@@ -51,9 +52,10 @@ def print_summary(statistics: Statistics) -> None:
         console.print(f"{label}: {rows}", highlight=False)
 
 
-def _print_judged(judged: Judged) -> None:
-    """Print one line per further judge and adapter."""
+def _judged_lines(judged: Judged) -> list[str]:
+    """Return one line per further judge and adapter."""
     floors = {judge["judge"]: judge["tau"] for judge in judged["judges"]}
+    lines = []
     for a in judged["adapters"]:
         shift, tau = a["shift"], floors[a["judge"]]
         line = f"{a['judge']}: {shown(a['adapter'])} {escape(scaled(shift))}"
@@ -61,7 +63,8 @@ def _print_judged(judged: Judged) -> None:
             line += f", signed {significant(a['shift_signed']['value'], signed=True)}"
         if tau:
             line += f"; {a['above_tau']}/{shift['n']} above τ = {significant(tau['value'])}"
-        console.print(line, highlight=False)
+        lines.append(line)
+    return lines
 
 
 def print_comparison(rows: list[Beside]) -> None:
