@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,9 @@ from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.bench.models import random_lora, write_lora
 from raymap.embedded.model import PIPELINE
-from raymap.errors import InputError
-from raymap.plan.blocks import Block, Item, make_plan
-from raymap.study.adapter import BASE, AdapterInfo
-from raymap.study.file import load_study
-from raymap.study.model import SamplerSettings, SpeedSettings, Study
-from tests.small_study import small_study
+from raymap.plan.blocks import Block, Item
+from raymap.study.adapter import BASE
+from raymap.study.model import SamplerSettings, SpeedSettings
 
 BLOCK = Block(0, (Item("p0", "a red car", "objects", 1), Item("p1", "a city at night", "scenes", 2)), ())
 
@@ -99,31 +94,3 @@ def test_a_channels_last_base_keeps_its_layout_under_adapters(adapters: dict[str
     assert np.array_equal(pixels["null"], pixels[BASE])
     plain = generator(adapters, SpeedSettings()).draw(BLOCK, "cup")[0]
     assert np.abs(pixels["cup"].astype(int) - plain).max() <= 2  # other kernels, other last bits
-
-
-def test_a_digest_knows_of_speed_only_where_it_is_not_the_usual(tmp_path: Path) -> None:
-    """Runs from before there was a `speed` go on: the digest of a plain study is over what it always was over."""
-    path = small_study(tmp_path)
-    adapter = AdapterInfo("a", "lora", "s", "object", "0" * 64)
-
-    def digest_of(study: Study) -> str:
-        return make_plan(study, (adapter,), {"base": "b"}).digest
-
-    study = load_study(path)
-    decides = {
-        "models": {"base": "b"}, "clip": "embedded", "lpips": "embedded",
-        "sampler": {"steps": 3, "guidance_scale": 3.0}, "seeds": [0, 1],
-        "prompts": [[p.id, p.text, p.category] for p in study.prompts],
-        "adapters": [{"name": "a", "method": "lora", "subject": "s", "subject_category": "object", "sha256": "0" * 64}],
-        "batch_size": 4, "dtype": "float32", "protocol": "plain", "draw_anyway": False, "threads": 1,
-    }  # fmt: skip
-    usual = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    assert digest_of(study) == digest_of(load_study(path, ("speed.compile=none",))) == usual
-    others = ("channels_last=true", "compile=default", "compile=max-autotune", "compile=reduce-overhead")
-    digests = {digest_of(load_study(path, (f"speed.{pair}",))) for pair in others}
-    assert len(digests | {usual}) == 5
-
-
-def test_an_unknown_mode_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"speed\.compile"):
-        load_study(small_study(tmp_path), ("speed.compile=fastest",))

@@ -29,6 +29,7 @@ from raymap.study.recipes import Recipe
 
 SEEDS = (3, 5)
 SAMPLER = SamplerSettings(steps=4, guidance_scale=4.0)
+CUSTOM_DIFFUSION_PROMPTS = ["a photo of <new1> cup", "a <new1> cup in a city"]
 
 
 def taught(method: str, recipe: Recipe, trigger: str, folder: Path) -> Path:
@@ -89,14 +90,18 @@ def test_an_inversion_draws_the_same_through_diffusers(inversion: Path) -> None:
     assert apart(ours, theirs).max() <= 1
 
 
+@pytest.fixture(scope="module")
+def drawn_by_raymap(custom_diffusion: Path) -> tuple[np.ndarray, np.ndarray]:
+    return by_raymap(custom_diffusion, CUSTOM_DIFFUSION_PROMPTS)
+
+
 @pytest.mark.parametrize("processor", ["as diffusers loads it", "with scaled dot products"])
 def test_custom_diffusion_draws_the_same_through_diffusers(
-    processor: str, custom_diffusion: Path, tmp_path: Path
+    processor: str, custom_diffusion: Path, drawn_by_raymap: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     """diffusers reads the pickled layout alone, in which self-attention's processors stand empty, and applies it
     only when it is given `_pipeline` (its issues 4634 and 9320)."""
-    prompts = ["a photo of <new1> cup", "a <new1> cup in a city"]
-    base, ours = by_raymap(custom_diffusion, prompts)
+    base, ours = drawn_by_raymap
     pipeline = load(PIPELINE)
     weights = load_file(custom_diffusion / CUSTOM_DIFFUSION_FILE)
     empty: dict[str, dict[str, torch.Tensor]] = {
@@ -115,7 +120,7 @@ def test_custom_diffusion_draws_the_same_through_diffusers(
     pipeline.load_textual_inversion(custom_diffusion, weight_name="<new1>.safetensors")
     if processor == "with scaled dot products":
         pipeline.unet.set_attn_processor({name: scaled(own) for name, own in pipeline.unet.attn_processors.items()})
-    theirs = by_diffusers(pipeline, prompts)
+    theirs = by_diffusers(pipeline, CUSTOM_DIFFUSION_PROMPTS)
     assert apart(ours, base).mean() > 1
     # The loaded processor multiplies out what torch's fused attention does at once.
     assert apart(ours, theirs).max() <= 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +23,21 @@ from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
-from raymap.embedded.world.subjects import CAPTAIN, STAR_CUP
-from raymap.errors import InputError
+from raymap.embedded.world.subjects import STAR_CUP
 from raymap.personalize import training
 from raymap.personalize.lessons import lesson_of, trainer_of
-from raymap.personalize.orders import AdapterOrder, info_of, is_trained, orders, together
+from raymap.personalize.orders import AdapterOrder
 from raymap.personalize.references.read import read_reference
 from raymap.personalize.step import Step
 from raymap.personalize.tokens import LearnedTokens
-from raymap.personalize.views import rescaled
 from raymap.scoring.clip import ClipScorer
-from raymap.study.file import build_study
 from raymap.study.methods.custom_diffusion import CustomDiffusionRecipe
 from raymap.study.methods.lora import LoraRecipe
 from raymap.study.methods.registry import METHODS
 from raymap.study.methods.textual_inversion import InversionRecipe
 from raymap.study.model import SamplerSettings
 from raymap.study.recipes import Recipe
+from tests.orders import orders_of_all_methods
 
 SHORT: dict[str, Recipe] = {
     "textual_inversion": InversionRecipe(steps=3, batch_size=2, learning_rate=1e-2, vectors=2),
@@ -57,25 +54,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterOrder]:
-    """The orders of a study that trains two drawn subjects by every method's embedded preset, by name."""
-    folder = tmp_path_factory.mktemp("references")
-    subjects = [
-        {
-            "name": subject.name,
-            "category": subject.category,
-            "class_word": subject.class_word,
-            "references": [str(p) for p in subject.write_references(folder / subject.name, n=5)],
-        }
-        for subject in (STAR_CUP, CAPTAIN)
-    ]
-    raw = {
-        "name": "s",
-        "seeds": 2,
-        "prompts": {"scenes": ["a city at night"]},
-        "methods": {m: f"embedded-{m}" for m in METHODS},
-        "subjects": subjects,
-    }
-    return {o.name: o for o in orders(build_study(raw, "test", folder), "0" * 64, {"star-cup": {}, "captain": {}})}
+    return orders_of_all_methods(tmp_path_factory.mktemp("references"))
 
 
 def references(order: AdapterOrder) -> np.ndarray | None:
@@ -228,15 +207,6 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_bits(
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_groups_hold_one_method_and_null_adapters_stay_alone(wanted: dict[str, AdapterOrder]) -> None:
-    groups = together(tuple(wanted.values()), 8)
-    assert [[o.name for o in g] for g in groups] == [
-        *[[f"star-cup-{m}", f"captain-{m}"] for m in METHODS],
-        *[[f"identity-{m}"] for m in METHODS],
-    ]
-    assert [len(g) for g in together(tuple(wanted.values()), 1)] == [1] * 9
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_each_null_adapter_leaves_every_pixel(
     method: str, wanted: dict[str, AdapterOrder], pipeline: StableDiffusionPipeline, tmp_path: Path
@@ -282,76 +252,3 @@ def test_a_learned_token_is_encoded_as_if_it_were_a_row_of_the_embedding(pipelin
     for caption, ours in zip(captions, tokens.encode(captions), strict=True):
         theirs, _ = reference.encode_prompt(caption, "cpu", 1, False)
         assert torch.allclose(ours, theirs[0], rtol=1e-5, atol=1e-5), caption
-
-
-def test_rescaled_views_mask_what_is_padded() -> None:
-    images = np.full((2, 64, 64, 3), 200, dtype=np.uint8)
-    pictures, captions, masks = rescaled(images, "photo of a <new1> cup", 0, 4)
-    assert pictures.shape == (64, 64, 64, 3)
-    assert masks.shape == (64, 16, 16)
-    shrunk = [k for k in range(64) if (pictures[k] == 127).any()]
-    assert 30 < len(shrunk) < 55
-    for k in shrunk:
-        inside = np.kron(masks[k], np.ones((4, 4))).astype(bool)
-        assert masks[k].all() or (pictures[k][inside] == 200).all()
-    for k in range(64):
-        far, near = ("far away" in captions[k][0]), ("zoomed in" in captions[k][0])
-        share = (pictures[k] == 200).mean()
-        assert far == (share < 0.59**2)
-        assert not near or share == 1
-
-
-def test_a_trained_adapter_is_of_the_category_that_the_study_names(
-    wanted: dict[str, AdapterOrder], tmp_path: Path
-) -> None:
-    order = wanted["star-cup-lora"]
-    assert order.subject is not None
-    (tmp_path / LORA_FILE).write_bytes(b"weights")
-    write_card(tmp_path, order.card(tmp_path, []))
-    corrected = replace(order, subject=order.subject.model_copy(update={"category": "face"}))
-    assert is_trained(tmp_path, corrected)
-    assert (info_of(order, tmp_path).subject_category, info_of(corrected, tmp_path).subject_category) == (
-        "object",
-        "face",
-    )
-
-
-def test_an_instance_prompt_holds_what_each_method_calls_its_subject(wanted: dict[str, AdapterOrder]) -> None:
-    skeleton = Base.at(PIPELINE).skeleton
-
-    def order(method: str, prompt: str) -> AdapterOrder:
-        known = wanted[f"star-cup-{method}"]
-        assert known.subject is not None
-        return replace(known, subject=known.subject.model_copy(update={"instance_prompt": prompt}))
-
-    captions = {}
-    for method in METHODS:
-        order(method, "a cosy picture of {}").check(skeleton)
-        captions[method] = order(method, "a cosy picture of {}").caption
-    assert captions["lora"] == "a cosy picture of sks cup"
-    assert captions["custom_diffusion"] == "a cosy picture of <new1> cup"
-    assert captions["textual_inversion"] == wanted["star-cup-textual_inversion"].caption
-    order("lora", "a photo of sks mug").check(skeleton)
-    for method, trigger in (("lora", "'sks'"), ("custom_diffusion", "'<new1>'")):
-        with pytest.raises(InputError, match=f"instance_prompt of star-cup.*{trigger}"):
-            order(method, "a photo of zwx cup").check(skeleton)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "words"),
-    [
-        (InversionRecipe(initializer="teapotlike"), ("initializer", "teapotlike", "one token")),
-        (InversionRecipe(trigger="cat"), ("trigger", "cat", "ordinary")),
-        (CustomDiffusionRecipe(initializer="qzxqzx"), ("initializer", "qzxqzx")),
-        (LoraRecipe(targets=("to_q", "to_qq")), ("target", "to_qq", "a layer")),
-        (LoraRecipe(targets=("conv1",)), ("target", "conv1", "a layer")),
-    ],
-)
-def test_words_and_layers_that_the_base_lacks_or_has_are_refused(
-    recipe: Recipe, words: tuple[str, ...], wanted: dict[str, AdapterOrder]
-) -> None:
-    subject = wanted["star-cup-lora"].subject
-    method = next(m for m, known in SHORT.items() if type(known) is type(recipe))
-    with pytest.raises(InputError) as refused:
-        AdapterOrder("star-cup", method, recipe, "0" * 64, subject).check(Base.at(PIPELINE).skeleton)
-    assert all(word in str(refused.value) for word in words)
