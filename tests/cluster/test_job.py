@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,12 @@ class Head:
     def job(self, *args: str | Path) -> str:
         """Run `ray job …` with the token, and return what it printed."""
         return finish([RAY, "job", *(str(arg) for arg in args)], env=self.environment).stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
