@@ -171,7 +171,7 @@ def test_single_adapters_of_other_names_are_matched_and_lone_ones_named(tmp_path
     found = compare_runs(tmp_path / "a", tmp_path / "c")
     assert [row["adapter"] for row in found.adapters] == ["first"]
     assert found.alone == ((), ("third",))
-    with pytest.raises(InputError, match=r"no adapter of one name or subject.*NAME=PATH"):
+    with pytest.raises(InputError, match=r"no adapter has the same name or subject.*NAME=PATH"):
         compare_runs(tmp_path / "b", tmp_path / "c")
 
 
@@ -194,8 +194,11 @@ def test_two_methods_are_compared_by_subject(tmp_path: Path) -> None:
         ({"image": "other", "study": {**STUDY, "base": "elsewhere"}}, r"base 'embedded' and 'elsewhere'"),
         ({"image": "other", "study": {**STUDY, "sampler": {"steps": 5}}}, r"sampler .*'steps': 20.*'steps': 5"),
         ({"texts": tuple(f"unheard of {p}" for p in range(P))}, "no prompt in common"),
-        ({"seeds": tuple(range(10, 16)), "study": None}, "no seed in common and no study"),
-        ({"seeds": tuple(range(10, 16)), "study": {**STUDY, "clip": "ViT-L-14/openai"}}, r"drawn otherwise; clip "),
+        ({"seeds": tuple(range(10, 16)), "study": None}, "no seed in common, and no study"),
+        (
+            {"seeds": tuple(range(10, 16)), "study": {**STUDY, "clip": "ViT-L-14/openai"}},
+            r"drawn with different settings; clip ",
+        ),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_with_the_reason(

@@ -73,7 +73,7 @@ def test_a_bad_matrix_is_refused_by_name(text: str, named: str, tmp_path: Path) 
 
 def test_a_bench_is_kept_on_a_local_disk(call: Callable[..., tuple[int, str]]) -> None:
     code, said = call("bench", "--dry-run", "--output", "memory://bench")
-    assert (code, "no local path" in said) == (2, True)
+    assert (code, "is not a local path" in said) == (2, True)
 
 
 def test_a_dry_run_measures_nothing(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:

@@ -74,7 +74,7 @@ def test_what_is_absent_is_named_and_what_is_broken_is_refused_all_the_same(tmp_
     (missing,) = prepare(study, dry=True).missing
     assert missing == f"references: 1, of star-cup; the first is {first} (docs/subjects.md)"
     second.write_bytes(b"this is no picture")
-    with pytest.raises(InputError, match=re.escape(f"{second}: is no readable image")):
+    with pytest.raises(InputError, match=re.escape(f"{second}: is not a readable image")):
         prepare(study, dry=True)
 
 

@@ -220,7 +220,7 @@ def test_variants_of_replaced_weights_are_drawn_and_leave_no_trace(
     names = [n for n in weights if n.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
     moved = {n: weights[n] + 0.1 * torch.randn(weights[n].shape, generator=random) for n in names}
     save_file({key_of(n.removeprefix("unet.")): w for n, w in moved.items()}, tmp_path / CUSTOM_DIFFUSION_FILE)
-    card = {"sha256": adapter_digest((tmp_path / CUSTOM_DIFFUSION_FILE,))}
+    card = {"method": "custom_diffusion", "sha256": adapter_digest((tmp_path / CUSTOM_DIFFUSION_FILE,))}
     (tmp_path / "adapter.json").write_text(json.dumps(card))
     sampler = SamplerSettings(steps=2, guidance_scale=3.0)
     spec = GeneratorSpec(PIPELINE, {"cup": tmp_path}, sampler, 2, "float32", False, False, 1, "cpu")
