@@ -22,7 +22,7 @@ class Decision(Enum):
     """The fault is the batch's or the training's own: it is recorded as failed, and the rest goes on."""
 
     RETRY_ELSEWHERE = auto()
-    """The fault may be the worker's: another one tries the same again, so often as the caller allows."""
+    """The fault may be the worker's: another one tries the same again, as often as the caller allows."""
 
     END_RUN = auto()
     """No worker could do better: the run ends, and what was committed stays."""
