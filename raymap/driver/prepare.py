@@ -100,7 +100,7 @@ class Prepared:
         missing = []
         if self.base.is_outline:
             side = self.base.side
-            what = f"not fetched; its known architecture stands in, with images of {side}x{side}"
+            what = f"not fetched; its known architecture is used instead, with images of {side}x{side}"
             missing.append(f"base {self.base.name}: {what}")
         if self.absent:
             of = ", ".join(s.name for s in self.study.subjects if set(s.references) & set(self.absent))
