@@ -74,10 +74,10 @@ def audit(
     output: str | Path | None = None,
     quiet: bool = False,
 ) -> Audit:
-    """Measure adapters that are there already and hold them against limits, as `raymap audit` does.
+    """Measure existing adapters and check them against limits, as `raymap audit` does.
 
     Args:
-        adapters: files or folders, or `name=path` where the name is not to be the file's.
+        adapters: files or folders, or `name=path` to give an adapter another name than its file's.
         base: `embedded`, a diffusers folder, or a hub id.
         limits: what each adapter may reach.
         categories: the subjects' categories (`face`, `object`, `style`): none, one for all, or one per adapter.
