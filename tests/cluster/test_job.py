@@ -105,7 +105,7 @@ def test_a_job_that_is_stopped_goes_on_when_submitted_again(
     log = head.job("logs", "first")
     assert "training 2 adapters: 20 steps" in log
     assert "drawing: 42 images" in log
-    assert "raymap: stopped; the same command goes on" in log
+    assert "raymap: stopped; the same command resumes" in log
     assert "Traceback" not in log
     committed = (output / "ledger.jsonl").read_bytes()
     assert 1 <= committed.count(b"\n") < 12
@@ -144,4 +144,4 @@ def test_sigterm_ends_a_driver_with_exit_code_3(head: Head, study: Path, finishe
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == 3, rest
-    assert rest.strip().splitlines()[-1] == "raymap: stopped; the same command goes on"
+    assert rest.strip().splitlines()[-1] == "raymap: stopped; the same command resumes"
