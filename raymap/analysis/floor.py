@@ -28,7 +28,7 @@ from raymap.study.methods.method import CONTROL
 
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
-OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, each with the mean of its pairs"
+OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
 NO_PAIRS = "noise.arrow has no finite seed pair"
 SINGLE_PAIRS = "every prompt has a single seed pair: no spread within prompts"
 NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
