@@ -29,7 +29,7 @@ from raymap.study.methods.method import CONTROL
 RESAMPLES = 2_000
 BOOTSTRAP = f"{CONFIDENCE:.0%} percentile bootstrap over prompts, {RESAMPLES} resamples"
 OF_MEANS = f"{CONFIDENCE:.0%} t interval over prompts, of each the mean of its pairs"
-NO_PAIRS = "noise.arrow has no finite seed pair"
+NO_PAIRS = "noise.arrow holds no finite seed pair"
 SINGLE_PAIRS = "every prompt has a single seed pair: no spread within prompts"
 NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
 
@@ -181,7 +181,7 @@ def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> IdentityCo
     consequence = (
         "exactly 0: pairs are computed alike to the last bit, so any value above 0 is the adapter's doing"
         if exact
-        else "not 0: base and adapted images were not computed alike, and values up to these say nothing"
+        else "not 0: base and adapted images were not computed alike, and smaller values say nothing"
     )
     return {
         "present": True, "exact": exact, "max_e_sem": sem, "max_e_per": per, "cells": controls.height,
