@@ -53,9 +53,9 @@ def head() -> Iterator[Head]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(HANG_S),
         "HF_TOKEN": SECRET,
     }
-    # Every port is one that Ray finds free itself, when it binds it.
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", "--ray-client-server-port=0",
-               "--dashboard-agent-listen-port=0", f"--temp-dir={folder}", "--object-store-memory=200000000",
+    # Ray finds every port free itself, when it binds it, but for that of its client server, which may not be 0.
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0",
+               f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}", "--object-store-memory=200000000",
                "--disable-usage-stats", "--log-color=false"]  # fmt: skip
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
