@@ -54,8 +54,8 @@ def head() -> Iterator[Head]:
         "HF_TOKEN": SECRET,
     }
     # Ray finds every port free itself, when it binds it, but for that of its client server, which may not be 0.
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0",
-               f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}", "--object-store-memory=200000000",
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", "--dashboard-agent-listen-port=0",
+               f"--ray-client-server-port={_free_port()}", f"--temp-dir={folder}", "--object-store-memory=200000000",
                "--disable-usage-stats", "--log-color=false"]  # fmt: skip
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
