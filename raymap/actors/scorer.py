@@ -54,7 +54,7 @@ class Scorer:
         return True
 
     def score_base(self, block: Block, pixels: np.ndarray, drawn: Drawn) -> Scored:
-        """Keep the base pictures and measure the block's noise pairs (schema NOISE)."""
+        """Keep the base images and measure the block's noise pairs (schema NOISE)."""
         start = time.perf_counter()
         base = self._of_base(block, pixels)
         self.folder.save_images(BASE, block.items, pixels)
@@ -82,17 +82,17 @@ class Scorer:
         return Scored(table, features, base.digests, drawn.device, seconds, judged)
 
     def read_base(self, block: Block) -> np.ndarray:
-        """Return the kept base pictures of a block, uint8 (N, H, W, 3)."""
+        """Return the kept base images of a block, uint8 (N, H, W, 3)."""
         return self.folder.read_images(BASE, block.items)
 
     def score_adapted(
         self, block: Block, adapter: AdapterInfo, pixels: np.ndarray, drawn: Drawn, base: np.ndarray
     ) -> Scored:
-        """Score adapted against base pictures of the same prompts and seeds (schema SCORES).
+        """Score adapted against base images of the same prompts and seeds (schema SCORES).
 
         Args:
-            pixels: the adapted pictures; none where all are proved to be the base's own.
-            base: the base pictures, drawn on the same device.
+            pixels: the adapted images; none where all are proved to be the base's own.
+            base: the base images, drawn on the same device.
 
         Raises:
             DrawingError: an all-black image, one of the base's too; a score that is not finite; an image that was
@@ -109,7 +109,7 @@ class Scorer:
             features = self._features(block, adapter.name, seen)
             cosines = self.clip.cosines([i.prompt for i in block.items], seen)
             distances = self.lpips.distances(base, pixels)
-            digests = [pixel_digest(picture) for picture in pixels]
+            digests = [pixel_digest(image) for image in pixels]
         else:
             cosines, distances, digests = own.cosines, np.zeros(len(base), dtype=np.float32), own.digests
         if not all(np.isfinite(found).all() for found in (own.cosines, cosines, distances)):
@@ -151,7 +151,7 @@ class Scorer:
         return pa.table(columns, schema=stamped(FEATURES, self.spec.digest))
 
     def _of_base(self, block: Block, pixels: np.ndarray) -> _Base:
-        """Return cosines and digests of a block's base pictures, checked and computed once a block."""
+        """Return cosines and digests of a block's base images, checked and computed once a block."""
         if self._base is None or self._base.block != block.index:
             _check(block, pixels, BASE)
             features = self.clip.image_features(pixels)
@@ -162,7 +162,7 @@ class Scorer:
         return self._base
 
     def _kept(self, block: Block, distances: np.ndarray) -> list[int]:
-        """Return the positions of the pictures to keep: all, or each prompt's most distant one."""
+        """Return the positions of the images to keep: all, or each prompt's most distant one."""
         if self.spec.keep_all:
             return list(range(len(block.items)))
         worst: dict[str, int] = {}
@@ -179,8 +179,8 @@ def _check(block: Block, pixels: np.ndarray, adapter: str) -> None:
 
 
 def _check_proof(block: Block, pixels: np.ndarray, unchanged: tuple[bool, ...], base: np.ndarray, adapter: str) -> None:
-    for item, picture, own, proved in zip(block.items, pixels, base, unchanged, strict=True):
-        if proved and not np.array_equal(picture, own):
+    for item, image, own, proved in zip(block.items, pixels, base, unchanged, strict=True):
+        if proved and not np.array_equal(image, own):
             raise DrawingError(f"under {adapter}: proved to be the base's own image, drawn another for {_named(item)}")
 
 

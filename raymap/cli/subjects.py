@@ -10,7 +10,7 @@ import typer
 from raymap.cli.app import app, console
 from raymap.display.text import LONG, shown
 
-subjects = typer.Typer(help="Public reference pictures of a study's subjects.", no_args_is_help=True)
+subjects = typer.Typer(help="Public reference images of a study's subjects.", no_args_is_help=True)
 app.add_typer(subjects, name="subjects")
 
 
@@ -24,7 +24,7 @@ def fetch(
         bool,
         typer.Option(
             "--research-only",
-            help="Also fetch pictures of people who were not asked, or with no licence to pass them on: you use them "
+            help="Also fetch images of people who were not asked, or with no licence to pass them on: you use them "
             "for research and pass on neither them nor what is trained on them.",
         ),
     ] = False,
@@ -32,7 +32,7 @@ def fetch(
         Path | None, typer.Option(help="A catalogue, YAML.", show_default="the subjects of jobs/paper.yaml")
     ] = None,
 ) -> None:
-    """Fetch reference pictures from their public sources; exit code 2 unless all that was asked for is there."""
+    """Fetch reference images from their public sources; exit code 2 unless all that was asked for is there."""
     from raymap.personalize.references import fetch as fetching
     from raymap.personalize.references.catalogue import PAPER, read_catalogue
 
