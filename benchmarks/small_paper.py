@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         study, subjects = write_study(folder)
         overrides = changes(subjects, args.sampler_steps, args.workers, args.device)
-        flops = Base.at(OUTLINES / "sd15").flops
+        flops = Base.at(OUTLINES / "sd15").flops()
         real = minutes(study, overrides, args.workers)
         console.print(
             f"real size: {flops.denoiser / 1e12:.3g} TFLOP per denoiser pass, {flops.decoder / 1e12:.3g} per decoding, "

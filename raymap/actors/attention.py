@@ -40,7 +40,7 @@ class AttentionMeter:
         prompts = [item.prompt for item in block.items]
         if adapter == BASE:
             return None, Drawn((False,) * len(prompts), self._generator.device, {})
-        unchanged = self._generator.encoder.unchanged(prompts, adapter)
+        unchanged = self._generator.unchanged(prompts, adapter)
         if all(unchanged):
             compared = self._comparer.unmoved(prompts)
         else:

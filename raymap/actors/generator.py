@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from raymap.base.device import device_name, pin
 from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
-from raymap.drawing.sampling import denoising_steps, draw
+from raymap.drawing.proof import unchanged
+from raymap.drawing.sampling import BeforeStep, draw
 from raymap.plan.blocks import Block
 from raymap.study.adapter import BASE
 from raymap.study.interventions import MARK, Variant, in_force
@@ -64,7 +64,7 @@ class Generator:
         """
         start = time.perf_counter()
         prompts = [item.prompt for item in block.items]
-        unchanged = [False] * len(prompts)
+        same = [False] * len(prompts)
         encoder, before_step = self.encoder, None
         if adapter == BASE:
             self.store.swap(None)
@@ -75,10 +75,10 @@ class Generator:
         else:
             phrase = self.phrases.get(adapter)
             adapted = [f"{phrase} {prompt}" for prompt in prompts] if phrase else prompts
-            unchanged = self.encoder.unchanged(prompts, adapter, adapted)
+            same = self.unchanged(prompts, adapter, adapted)
             prompts = adapted
         swapped = time.perf_counter()
-        if all(unchanged) and not self.spec.draw_anyway:
+        if all(same) and not self.spec.draw_anyway:
             pixels = np.empty((0, 0, 0, 3), dtype=np.uint8)
         else:
             seeds = tuple(item.seed for item in block.items)
@@ -87,13 +87,17 @@ class Generator:
                 pixels = draw(self.pipeline, encoder, prompts, seeds, sampler, size, before_step)
             self._drew = True
         seconds = {"swap_s": swapped - start, "draw_s": time.perf_counter() - swapped}
-        return pixels, Drawn(tuple(unchanged), self.device, seconds)
+        return pixels, Drawn(tuple(same), self.device, seconds)
+
+    def unchanged(self, prompts: list[str], adapter: str, adapted: list[str] | None = None) -> list[bool]:
+        """Return for each prompt whether an adapter provably leaves its images alone (raymap.drawing.proof)."""
+        return unchanged(self.pipeline, self.store, self.encoder, self.spec.sampler, adapter, prompts, adapted)
 
     def _add(self, name: str, adapter: Adapter) -> None:
         self.store.add(name, adapter)
         self._resident[name] = adapter
 
-    def _intervene(self, variant: Variant) -> Callable[[int], None] | None:
+    def _intervene(self, variant: Variant) -> BeforeStep | None:
         """Put a variant in force; return what is to be called before each denoising step, if anything."""
         name = variant.adapter
         if variant.family in ("random", "budget"):
@@ -106,9 +110,8 @@ class Generator:
         if variant.family != "timesteps":
             return None
         text_alone = frozenset(key for key in updates if not self._family.in_denoiser(key))
-        steps = denoising_steps(self.pipeline, self.spec.sampler)
 
-        def before_step(step: int) -> None:
+        def before_step(step: int, steps: int) -> None:
             changed = in_force(variant, step, steps)
             self.store.swap(name, only=None if changed else text_alone)
 

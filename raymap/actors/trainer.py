@@ -15,7 +15,7 @@ from raymap.adapters.read import read_adapter
 from raymap.adapters.resident import AdapterStore
 from raymap.base.device import pin
 from raymap.base.model import open_base
-from raymap.base.pipeline import load
+from raymap.base.pipeline import load, usual_sampler
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.errors import DrawingError, InputError
@@ -25,7 +25,6 @@ from raymap.personalize.references.read import read_reference
 from raymap.personalize.step import Step
 from raymap.store.files import local_space, move_folder, remove_folder
 from raymap.store.lock import check_seen
-from raymap.study.model import SamplerSettings
 
 
 class Trainer:
@@ -89,7 +88,7 @@ class Trainer:
     def _images(self, order: AdapterOrder) -> np.ndarray | None:
         if order.subject is None:
             return None
-        return np.stack([read_reference(path, self.base.side) for path in order.subject.references])
+        return np.stack([read_reference(path, self.base.size[0]) for path in order.subject.references])
 
     def _sample(self, order: AdapterOrder, folder: Path) -> None:
         """Draw the subject's caption, seeds 0 to 3 side by side, with the adapter as its files hold it."""
@@ -97,7 +96,8 @@ class Trainer:
         store.add(order.name, read_adapter(folder, self.base.skeleton, method=order.trained_by).adapter)
         store.swap(order.name)
         captions, seeds = [order.caption] * SAMPLES, tuple(range(SAMPLES))
-        pixels = draw(self.pipeline, PromptEncoder(self.pipeline, store), captions, seeds, SamplerSettings(), SAMPLES)
+        encoder, sampler = PromptEncoder(self.pipeline, store), usual_sampler(self.pipeline)
+        pixels = draw(self.pipeline, encoder, captions, seeds, sampler, SAMPLES)
         store.restore()
         Image.fromarray(np.concatenate(list(pixels), 1)).save(folder / "samples.png")
 

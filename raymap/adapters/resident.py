@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from raymap.adapters.triggers import may_stand_in
+from raymap.adapters.table import TokenTable
 from raymap.adapters.update import Adapter, Token, Update
-from raymap.base.families.registry import family_of
+from raymap.base.parts import parts_in
 
-EMBEDDING = "text_encoder.token_embedding"
 MERGED_BYTES = 4 * 2**30
 """How many bytes of merged weights are kept on a CPU, so that each adapter is merged once and then exchanged."""
 State = tuple[str, float, frozenset[str] | None] | None
@@ -23,7 +22,7 @@ def weights_of(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Return a pipeline's adaptable weights by `component.parameter`, named as in a skeleton."""
     return {
         f"{component}.{name}": parameter
-        for component in family_of(pipeline).adapted
+        for component in parts_in(pipeline).adapted
         for name, parameter in getattr(pipeline, component).named_parameters()
     }
 
@@ -33,7 +32,7 @@ class AdapterStore:
 
     A swap writes W0 + α·ΔW into the live weights, from pristine copies of W0. Addresses stay, nothing is recompiled,
     and `restore` brings W0 back bit for bit (fusing and unfusing does not). New tokens are written into spare rows at
-    the end of the token embedding, which grows when an adapter is added and never on a swap.
+    the end of each text encoder's token embedding.
 
     On a CPU, where writing is slow and no CUDA graph holds an address, parameters stay and their storage is exchanged:
     for W0 itself, for the adapter's merged weights if they fit into MERGED_BYTES, else for a scratch copy that is
@@ -43,13 +42,14 @@ class AdapterStore:
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self._pipeline = pipeline
         self._live = weights_of(pipeline)
-        self._embedding = pipeline.text_encoder.get_input_embeddings()
-        self._tokenizer = pipeline.tokenizer
-        self._first = len(pipeline.tokenizer)
+        self._tokenizers = parts_in(pipeline).tokenizers
+        self._tables = {
+            encoder: TokenTable(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
+            for encoder, tokenizer in self._tokenizers.items()
+        }
         self._adapters: dict[str, Adapter] = {}
-        self._tokenizers: dict[str, Any] = {}
         self._pristine: dict[str, torch.Tensor] = {}
-        self._exchanges = self._embedding.weight.device.type == "cpu"
+        self._exchanges = pipeline.device.type == "cpu"
         self._merged: dict[tuple[str, str], torch.Tensor] = {}
         self._kept = 0
         self._scratch: dict[str, torch.Tensor] = {}
@@ -79,18 +79,19 @@ class AdapterStore:
         """
         if self._state is not None or name in self._adapters:
             raise RuntimeError(f"{name}: restore the base before adding" if self._state else f"{name} is taken")
-        device = self._embedding.weight.device
         for key in adapter.updates:
             if key not in self._pristine:
                 own = self._live[key].detach()
                 self._pristine[key] = own if self._exchanges else own.clone()
-        if adapter.rows is not None and EMBEDDING not in self._pristine:
-            self._pristine[EMBEDDING] = self._embedding.weight[: self._first].detach().clone()
-        self._grow(sum(len(t.vectors) for t in adapter.tokens))
-        updates: dict[str, Update] = {key: update.to(device) for key, update in adapter.updates.items()}
-        tokens = tuple(Token(t.trigger, t.vectors.to(device)) for t in adapter.tokens)
-        rows = None if adapter.rows is None else adapter.rows.to(device)
-        self._adapters[name] = Adapter(updates, tokens, rows)
+        for encoder in adapter.rows:
+            self._tables[encoder].keep()
+        grown = [
+            self._tables[encoder].grow(sum(len(token.vectors.get(encoder, ())) for token in adapter.tokens))
+            for encoder in {encoder: None for token in adapter.tokens for encoder in token.vectors}
+        ]
+        if any(grown):
+            self._live = weights_of(self._pipeline)
+        self._adapters[name] = self._placed(adapter)
 
     @torch.no_grad()
     def swap(self, name: str | None, alpha: float = 1.0, only: frozenset[str] | None = None) -> None:
@@ -112,46 +113,48 @@ class AdapterStore:
             raise KeyError(min(unknown))
         wanted = {key: u for key, u in adapter.updates.items() if only is None or key in only}
         for key in self._changed - wanted.keys():
-            if self._exchanges and key != EMBEDDING:
+            if self._exchanges:
                 self._live[key].data = self._pristine[key]
             else:
-                self._target(key).copy_(self._pristine[key])
+                self._live[key].copy_(self._pristine[key])
         for key, update in wanted.items():
             if self._exchanges:
                 self._live[key].data = self._merge(str(name), key, update, alpha)
             else:
                 update.write(self._pristine[key], self._live[key], alpha)
-        if adapter.rows is not None:
-            self._target(EMBEDDING).copy_(torch.lerp(self._pristine[EMBEDDING], adapter.rows, alpha))
-        spare = self._embedding.weight[self._first :]
-        spare.zero_()
-        if adapter.tokens:
-            vectors = torch.cat([t.vectors for t in adapter.tokens])
-            spare[: len(vectors)] = vectors.to(spare.dtype)
-        self._changed = set(wanted) | ({EMBEDDING} if adapter.rows is not None else set())
+        for encoder, table in self._tables.items():
+            vectors = [token.vectors[encoder] for token in adapter.tokens if encoder in token.vectors]
+            table.write(torch.cat(vectors) if vectors else None, adapter.rows.get(encoder), alpha)
+        self._changed = set(wanted)
         self._state = state
 
     def restore(self) -> None:
         """Bring the base back, bit for bit."""
         self.swap(None)
 
-    def tokenizer(self, prompt: str) -> Any:
-        """Return the tokenizer that reads a prompt under the adapter in force.
-
-        If no trigger can be found in the prompt, it is the base's own, which gives the same ids: the costly copy with
-        added tokens is not made.
-        """
+    @contextlib.contextmanager
+    def reading(self, prompt: str) -> Iterator[None]:
+        """Give the pipeline the tokenizers that read a prompt under the adapter in force."""
         tokens = self._adapters[self._state[0]].tokens if self._state else ()
-        if not self._state or not any(may_stand_in(name, prompt) for t in tokens for name in t.names):
-            return self._tokenizer
-        name = self._state[0]
-        if name not in self._tokenizers:
-            extended = copy.deepcopy(self._tokenizer)
-            names = [n for t in tokens for n in t.names]
-            if extended.add_tokens(names) != len(names) or extended.convert_tokens_to_ids(names[0]) != self._first:
-                raise RuntimeError(f"{name}: the tokenizer does not take {names}")
-            self._tokenizers[name] = extended
-        return self._tokenizers[name]
+        own = {tokenizer: getattr(self._pipeline, tokenizer) for tokenizer in self._tokenizers.values()}
+        try:
+            for encoder, tokenizer in self._tokenizers.items() if tokens else ():
+                known = tuple(token for token in tokens if encoder in token.vectors)
+                setattr(self._pipeline, tokenizer, self._tables[encoder].tokenizer(str(self.active), known, prompt))
+            yield
+        finally:
+            for tokenizer, before in own.items():
+                setattr(self._pipeline, tokenizer, before)
+
+    def _placed(self, adapter: Adapter) -> Adapter:
+        """Return an adapter with its tensors beside the weights that they change."""
+        updates: dict[str, Update] = {key: u.to(self._live[key].device) for key, u in adapter.updates.items()}
+        tokens = tuple(
+            Token(token.trigger, {encoder: v.to(self._tables[encoder].device) for encoder, v in token.vectors.items()})
+            for token in adapter.tokens
+        )
+        rows = {encoder: rows.to(self._tables[encoder].device) for encoder, rows in adapter.rows.items()}
+        return Adapter(updates, tokens, rows)
 
     def _merge(self, name: str, key: str, update: Update, alpha: float) -> torch.Tensor:
         """Return one weight under an adapter, in storage of its own: kept from before, or in a scratch copy."""
@@ -167,15 +170,3 @@ class AdapterStore:
             merged = self._scratch[key]
         update.write(pristine, merged, alpha)
         return merged
-
-    def _target(self, key: str) -> torch.Tensor:
-        return self._embedding.weight[: self._first] if key == EMBEDDING else self._live[key]
-
-    def _grow(self, rows: int) -> None:
-        weight = self._embedding.weight
-        missing = self._first + rows - len(weight)
-        if missing > 0:
-            grown = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
-            self._embedding.weight = nn.Parameter(grown, requires_grad=weight.requires_grad)
-            self._embedding.num_embeddings = len(grown)
-            self._live = weights_of(self._pipeline)

@@ -13,6 +13,8 @@ INVERSION_FILE = "learned_embeds.safetensors"
 ROWS_FILE = "token_embedding.safetensors"
 ROWS_KEY = "token_embedding.weight"
 """The key of a whole token embedding, from a training that let other rows drift (`restore_rows: false`)."""
+ENCODER_KEYS = {"clip_l", "clip_g", "t5"}
+"""The keys of files that hold embeddings of several text encoders, as they were trained for SDXL, SD 3 and FLUX."""
 MAX_VECTORS = 75
 
 
@@ -31,19 +33,19 @@ def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | 
 
 def _is_inversion(file: Container) -> bool:
     keys = file.entries.keys()
-    if keys & {"string_to_param", "emb_params", "clip_l", "clip_g"}:
+    if keys & {"string_to_param", "emb_params"} or keys & ENCODER_KEYS:
         return True
     tensors = all(isinstance(v, torch.Tensor) and v.dim() <= 2 for v in file.entries.values())
     return tensors and 1 <= len(keys) <= 16 and not any(key.endswith((".weight", ".bias")) for key in keys)
 
 
-def _rows(file: Container, skeleton: Skeleton) -> torch.Tensor:
-    rows = file.entries[ROWS_KEY]
-    expected = (len(skeleton.vocabulary), skeleton.text_width)
+def _rows(file: Container, skeleton: Skeleton) -> dict[str, torch.Tensor]:
+    rows, encoder = file.entries[ROWS_KEY], skeleton.encoder
+    expected = (len(skeleton.vocabulary), skeleton.text_widths[encoder])
     if not isinstance(rows, torch.Tensor) or rows.shape != expected:
         problem = f"is not a token embedding of shape {expected}"
         raise InputError(str(file.path), problem, "use the base it was trained for")
-    return rows
+    return {encoder: rows}
 
 
 def _tokens(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[Token, ...]:
@@ -53,8 +55,8 @@ def _tokens(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[T
     the file's name, as in A1111's interface.
     """
     entries = file.entries
-    if entries.keys() & {"clip_l", "clip_g"}:
-        raise InputError(str(file.path), "is a Textual Inversion for SDXL (clip_l, clip_g)", "use an SDXL base")
+    if entries.keys() & ENCODER_KEYS:
+        return (_of_encoders(trigger or file.path.stem, file, skeleton),)
     if "string_to_param" in entries:
         vectors = entries["string_to_param"]
         if not isinstance(vectors, dict) or len(vectors) != 1:
@@ -69,8 +71,30 @@ def _tokens(file: Container, skeleton: Skeleton, trigger: str | None) -> tuple[T
     return tuple(token(name, value, file, skeleton) for name, value in named.items())
 
 
-def token(trigger: str, value: object, file: Container, skeleton: Skeleton) -> Token:
+def _of_encoders(trigger: str, file: Container, skeleton: Skeleton) -> Token:
+    """Return the token of a file that names the text encoder of each embedding (`clip_l`, `clip_g`, `t5`)."""
+    where, family = str(file.path), skeleton.family
+    if extra := file.entries.keys() - ENCODER_KEYS:
+        raise InputError(where, f"holds {min(extra)!r} beside embeddings of text encoders", "fetch it again")
+    places = {key: family.inversions.get(key) for key in file.entries}
+    missing = sorted(key for key, encoder in places.items() if encoder not in skeleton.parts.encoders)
+    if missing:
+        problem = (
+            f"is a Textual Inversion of {' and '.join(sorted(places))}; the base, {family.title}, lacks {missing[0]}"
+        )
+        raise InputError(where, problem, "use the base it was trained for")
+    parts = [token(trigger, value, file, skeleton, places[key]) for key, value in file.entries.items()]
+    learned = Token(trigger, {encoder: vectors for part in parts for encoder, vectors in part.vectors.items()})
+    if len({len(vectors) for vectors in learned.vectors.values()}) > 1:
+        raise InputError(where, "has another number of vectors for each text encoder", "train or fetch it again")
+    return learned
+
+
+def token(trigger: str, value: object, file: Container, skeleton: Skeleton, encoder: str | None = None) -> Token:
     """Return one learned token, checked.
+
+    Args:
+        encoder: the text encoder whose token it is; without it, the one whose embeddings are as wide.
 
     Raises:
         InputError: as `read`.
@@ -79,14 +103,20 @@ def token(trigger: str, value: object, file: Container, skeleton: Skeleton) -> T
     if not isinstance(value, torch.Tensor) or value.dim() not in (1, 2):
         raise InputError(where, f"{trigger!r} is not an embedding", "give a Textual Inversion of one text encoder")
     vectors = value.reshape(-1, value.shape[-1]) if value.numel() else value
-    if not 1 <= len(vectors) <= MAX_VECTORS or value.shape[-1] != skeleton.text_width:
-        problem = f"{trigger!r} has shape {tuple(value.shape)}; the base's embeddings are {skeleton.text_width} wide"
+    widths = skeleton.text_widths if encoder is None else {encoder: skeleton.text_widths[encoder]}
+    fitting = [name for name, width in widths.items() if width == value.shape[-1]]
+    if not 1 <= len(vectors) <= MAX_VECTORS or not fitting:
+        wide = " and ".join(str(width) for width in widths.values())
+        problem = f"{trigger!r} has shape {tuple(value.shape)}; the base's embeddings are {wide} wide"
         raise InputError(where, problem, "use the base it was trained for")
     if not trigger.strip() or trigger != trigger.strip():
         problem = f"its trigger {trigger!r} is blank or has blanks around it"
         raise InputError(where, problem, "give another with `trigger:`")
-    learned = Token(trigger, vectors)
-    if taken := [name for name in learned.names if name in skeleton.vocabulary]:
+    learned = Token(trigger, {fitting[0]: vectors})
+    vocabulary = (
+        skeleton.vocabulary if fitting[0] == skeleton.encoder else skeleton.tokenizer_of(fitting[0]).get_vocab()
+    )
+    if taken := [name for name in learned.names if name in vocabulary]:
         problem = f"its trigger {taken[0]!r} is an ordinary token of the base"
         raise InputError(where, problem, "give another with `trigger:`")
     return learned

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-TEXT = "text_encoder"
-"""Every pipeline of diffusers names its text encoders so; all other weights that adapters update are the denoiser's."""
+from raymap.base.parts import is_text
 
 
 @dataclass(frozen=True)
@@ -84,65 +83,81 @@ Update = LowRank | Replacement
 
 @dataclass(frozen=True)
 class Token:
-    """A learned token: where the tokenizer finds `trigger`, the text encoder gets `vectors` (n, width), float32."""
+    """A learned token: where a tokenizer finds `trigger`, its text encoder gets vectors (n, width), float32.
+
+    `vectors` has those of each text encoder that learned the token, equally many; others read the trigger as text.
+    """
 
     trigger: str
-    vectors: torch.Tensor
+    vectors: Mapping[str, torch.Tensor]
+
+    @property
+    def count(self) -> int:
+        """How many vectors a text encoder gets."""
+        return max(len(vectors) for vectors in self.vectors.values())
 
     @property
     def names(self) -> list[str]:
         """The tokenizer entries of the vectors, named as diffusers names them."""
-        return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, len(self.vectors)))]
+        return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, self.count))]
+
+    @property
+    def size(self) -> int:
+        """How many numbers the token holds."""
+        return sum(vectors.numel() for vectors in self.vectors.values())
 
 
 @dataclass(frozen=True)
 class Adapter:
     """A personalization: updates by parameter name (`unet.….weight`, `text_encoder.….weight`) and new tokens.
 
-    `rows`, if any, replaces the whole token embedding (vocabulary, width); a training that let other rows drift has it.
+    `rows` replaces the whole token embedding (vocabulary, width) of text encoders, by their names; a training that let
+    other rows drift has them.
     """
 
     updates: Mapping[str, Update]
     tokens: tuple[Token, ...] = ()
-    rows: torch.Tensor | None = None
+    rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def touches_denoiser(self) -> bool:
         """Whether a weight of the denoiser changes; if none does, equal prompt embeddings give equal images."""
-        return any(not name.startswith(TEXT) for name in self.updates)
+        return any(not is_text(name) for name in self.updates)
 
     @property
     def touches_text(self) -> bool:
-        """Whether tokenizer or text encoder change, so that prompts have to be encoded again."""
-        return bool(self.tokens) or self.rows is not None or any(n.startswith(TEXT) for n in self.updates)
+        """Whether tokenizers or text encoders change, so that prompts have to be encoded again."""
+        return bool(self.tokens or self.rows) or any(is_text(name) for name in self.updates)
 
     @property
     def triggers(self) -> tuple[str, ...] | None:
         """The triggers without which a prompt is drawn as by the base; None if an image may change without them."""
-        return None if self.updates or self.rows is not None else tuple(token.trigger for token in self.tokens)
+        return None if self.updates or self.rows else tuple(token.trigger for token in self.tokens)
 
     @property
     def size(self) -> int:
         """How many numbers the adapter holds."""
-        rows = 0 if self.rows is None else self.rows.numel()
-        return sum(u.size for u in self.updates.values()) + sum(t.vectors.numel() for t in self.tokens) + rows
+        numbers = [rows.numel() for rows in self.rows.values()] + [token.size for token in self.tokens]
+        return sum(update.size for update in self.updates.values()) + sum(numbers)
 
 
 def merged(parts: list[Adapter]) -> Adapter:
-    """Return one adapter of what several files hold.
+    """Return one adapter of what several files hold; a token may have its vectors for each text encoder in another.
 
     Raises:
-        ValueError: two files update the same weight, or have the same trigger.
+        ValueError: two files update the same weight, or have vectors of one trigger for the same text encoder.
     """
     updates: dict[str, Update] = {}
-    tokens: list[Token] = []
-    rows = None
+    tokens: dict[str, Token] = {}
+    rows: dict[str, torch.Tensor] = {}
     for part in parts:
         if twice := updates.keys() & part.updates.keys():
             raise ValueError(f"two files update {min(twice)}")
-        if {t.trigger for t in tokens} & {t.trigger for t in part.tokens}:
-            raise ValueError("two files have the same trigger")
         updates |= part.updates
-        tokens += part.tokens
-        rows = part.rows if part.rows is not None else rows
-    return Adapter(updates, tuple(tokens), rows)
+        rows |= part.rows
+        for token in part.tokens:
+            known = tokens.get(token.trigger, Token(token.trigger, {}))
+            if known.vectors.keys() & token.vectors.keys():
+                raise ValueError("two files have the same trigger")
+            tokens[token.trigger] = Token(token.trigger, {**known.vectors, **token.vectors})
+    return Adapter(updates, tuple(tokens.values()), rows)

@@ -19,9 +19,9 @@ class Flops:
     denoiser: float
     decoder: float
 
-    def image(self, steps: int, guided: bool) -> float:
+    def image(self, steps: int, passes: int) -> float:
         """Return the FLOPs of drawing an image; guidance runs the denoiser twice in every step."""
-        return steps * (2 if guided else 1) * self.denoiser + self.decoder
+        return steps * passes * self.denoiser + self.decoder
 
 
 def count_flops(family: Family, denoiser: Shapes, autoencoder: Shapes, side: int, tokens: int) -> Flops:
@@ -45,7 +45,7 @@ def _count(family: Family, shapes: Shapes, side: int, tokens: int) -> float:
     """
     matrices = {name: shape for name, shape in shapes.items() if name.endswith(".weight") and len(shape) > 1}
     down, up = (sum(f".{kind}samplers." in name for name in matrices) for kind in ("down", "up"))
-    of_prompt = tuple(f"{layer}.weight" for layer in family.keys_and_values)
+    of_prompt = tuple(f"{layer}.weight" for layer in family.text_keys)
     total = 0
     for name, shape in matrices.items():
         places = round(side * 2.0 ** _level(name, down, up)) ** 2
@@ -53,7 +53,12 @@ def _count(family: Family, shapes: Shapes, side: int, tokens: int) -> float:
         uses = 1 if "emb" in name else tokens if name.endswith(of_prompt) else places
         total += 2 * math.prod(shape) * uses
         if name.endswith(("to_q.weight", "query.weight")):
-            total += 4 * places * (tokens if family.cross_attention in name else places) * shape[0]
+            total += (
+                4
+                * places
+                * (tokens if family.cross_attention and family.cross_attention in name else places)
+                * shape[0]
+            )
     return float(total)
 
 

@@ -1,4 +1,4 @@
-"""Finds the folder of a base, which is `embedded`, a local diffusers folder, a URL of one, or a hub id. Loads none."""
+"""Finds the folder of a base, which is embedded, a local diffusers folder, a URL of one, or a hub id. Loads none."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import hashlib
 import os
 from pathlib import Path
 
-from raymap.base.families.family import Family
 from raymap.base.families.registry import FAMILIES, family_at
 from raymap.base.fetch import fetch_folder
-from raymap.base.shapes import INDEX
-from raymap.embedded.model import PIPELINE
+from raymap.base.parts import parts_of
+from raymap.base.settings import OWN, own_settings
+from raymap.base.shapes import INDEX, index_of
+from raymap.embedded.model import PIPELINES
 from raymap.errors import InputError
 
 OUTLINES = Path(__file__).with_name("outlines")
+SUFFIXES = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin")
+"""Suffixes of the files that loading a component reads."""
 
 
 def resolve(base: str) -> Path:
@@ -23,8 +26,8 @@ def resolve(base: str) -> Path:
         InputError: it is neither embedded nor a diffusers folder, its URL or the hub does not give it, or the hub's
             base is of no known family.
     """
-    if base == "embedded":
-        return PIPELINE
+    if base in PIPELINES:
+        return PIPELINES[base]
     if "://" in base:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
         return fetch_folder(base, cache / hashlib.sha256(base.encode()).hexdigest()[:16], INDEX)
@@ -67,36 +70,31 @@ def outline_of(base: str) -> Path | None:
     return None if isinstance(cached, str) else OUTLINES / known
 
 
-def tokenizer_folder(folder: Path, family: Family) -> Path:
-    """Return the folder of a base's tokenizer; an outline has none and takes the embedded base's, which is CLIP's."""
-    return (PIPELINE if folder.parent == OUTLINES else folder) / family.tokenizer
-
-
 def pinned(base: str, folder: Path) -> str:
     """Return the name by which every node gets the files in this folder: a hub id with its commit, or the name."""
     from_hub = not Path(base).exists() and folder.parent.name == "snapshots"
     return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
 
 
-def digest(folder: Path, family: Family) -> str:
+def digest(folder: Path) -> str:
     """Return the SHA-256 over the files that loading a base reads: their names and contents, in order of name."""
     total = hashlib.sha256()
-    for path in _decisive(folder, family):
+    for path in _decisive(folder):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 
-def _decisive(folder: Path, family: Family) -> list[Path]:
+def _decisive(folder: Path) -> list[Path]:
     """Return the files of a base's folder that loading it reads.
 
     The hub's cache puts others beside them when they are asked for: variants (`….fp16.safetensors`), pickles of what
     safetensors hold, a safety checker.
     """
-    decisive = [folder / INDEX]
-    for part in family.parts:
-        named = [path for path in (folder / part).glob("*") if path.suffix in (".json", ".txt", ".safetensors", ".bin")]
+    decisive = [folder / INDEX, *([folder / OWN] if own_settings(folder).call else [])]
+    for part in parts_of(index_of(folder)).names:
+        named = [path for path in (folder / part).glob("*") if path.suffix in SUFFIXES]
         plain = [path for path in named if "." not in path.stem]
         safe = any(path.suffix == ".safetensors" for path in plain)
         decisive += [path for path in plain if not (safe and path.suffix == ".bin")]

@@ -10,9 +10,13 @@ from typing import Self
 from raymap.base.families.family import Family
 from raymap.base.families.registry import family_at
 from raymap.base.flops import Flops, count_flops
-from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve, tokenizer_folder
-from raymap.base.shapes import config_of, shapes_of
+from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve
+from raymap.base.parts import Parts, parts_of
+from raymap.base.settings import OwnSettings, own_settings
+from raymap.base.shapes import config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
+from raymap.embedded.model import PIPELINE
+from raymap.study.model import SamplerSettings
 
 
 @dataclass(frozen=True)
@@ -48,38 +52,62 @@ class Base:
     @cached_property
     def sha256(self) -> str:
         """The digest of all files that decide an image."""
-        return digest(self.folder, self.family)
+        return digest(self.folder)
+
+    @cached_property
+    def own(self) -> OwnSettings:
+        """What its folder says about drawing."""
+        return own_settings(self.folder)
+
+    def sampler(self, asked: SamplerSettings) -> SamplerSettings:
+        """Return settings with its own steps and guidance scale, or its family's, where a study left them out."""
+        return self.family.sampler(self.own.completed(asked))
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Its components."""
+        return parts_of(index_of(self.folder))
 
     @cached_property
     def skeleton(self) -> Skeleton:
         """What it offers to adapters. Raises InputError where a weight file cannot be read."""
-        return read_skeleton(self.folder, self.family, tokenizer_folder(self.folder, self.family))
+        # An outline has no tokenizer and takes the embedded base's, which is CLIP's.
+        tokenizers = PIPELINE if self.is_outline else self.folder
+        folders = {encoder: tokenizers / name for encoder, name in self.parts.tokenizers.items()}
+        return read_skeleton(self.folder, self.family, folders)
 
     @cached_property
-    def side(self) -> int:
-        """The side in pixels of the images that it draws."""
-        return self._latent_side * 2 ** (len(config_of(self.folder, "vae")["block_out_channels"]) - 1)
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that it draws where a study asks for no size."""
+        call = self.own.call
+        if "height" in call and "width" in call:
+            return call["height"], call["width"]
+        if self.family.size:
+            return self.family.size
+        side = int(config_of(self.folder, self.parts.denoisers[0])["sample_size"]) * self.pixels
+        return side, side
 
     @cached_property
-    def flops(self) -> Flops:
-        """The FLOPs of one image."""
-        denoiser, autoencoder = (
-            shapes_of(self.folder, part, self.family.hub_prefix) for part in (self.family.denoiser, "vae")
-        )
-        return count_flops(self.family, denoiser, autoencoder, self._latent_side, self.skeleton.text_length)
+    def pixels(self) -> int:
+        """How many image pixels there are to a latent pixel, along a side."""
+        config = config_of(self.folder, "vae")
+        ratio = config.get("spatial_compression_ratio") or config.get("scale_factor_spatial")
+        return int(ratio or 2 ** (len(config["block_out_channels"]) - 1))
+
+    def flops(self, size: tuple[int, int] | None = None) -> Flops:
+        """Return the FLOPs of one image of a height and width in pixels; by default as it draws without being asked."""
+        denoiser, autoencoder = (shapes_of(self.folder, part) for part in (self.parts.denoisers[0], "vae"))
+        latents = tuple(side // self.pixels for side in size or self.size)
+        return count_flops(self.family, denoiser, autoencoder, latents[0], self.skeleton.text_length)
 
     @cached_property
     def heads(self) -> int:
         """The number of attention heads in the denoiser's layer with the fewest."""
-        config = config_of(self.folder, self.family.denoiser)
+        config = config_of(self.folder, self.parts.denoisers[0])
         heads = (
             config.get("num_attention_heads") or config["attention_head_dim"]
         )  # what diffusers' UNet takes for heads
         return min(heads) if isinstance(heads, list) else heads
-
-    @property
-    def _latent_side(self) -> int:
-        return int(config_of(self.folder, self.family.denoiser)["sample_size"])
 
 
 def open_base(name: str, outline: bool = False) -> Base:

@@ -8,27 +8,60 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from raymap.base.families.registry import family_at, family_of
+from raymap.base.parts import TEXT, parts_in, parts_of
+from raymap.base.settings import OwnSettings, own_settings
+from raymap.base.shapes import index_of
+from raymap.errors import InputError
+from raymap.study.model import SamplerSettings
 
 
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
+    What its folder itself says about drawing is kept in the pipeline's configuration.
+
     Raises:
-        InputError: the folder's base is of no known family.
+        InputError: the folder's base is of no family, or a part of it is missing or damaged.
     """
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
     family = family_at(folder)
-    pipeline = family.pipeline_class.from_pretrained(folder, dtype=dtype, local_files_only=True, **family.options)
+    kind = family.pipeline_class
+    absent = dict.fromkeys(_optional(kind) - set(parts_of(index_of(folder)).names))
+    try:
+        pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **{**absent, **family.options})
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
+        raise InputError(f"base: {folder}", problem, "fetch the base again, all of its files") from error
+    own = own_settings(folder)
+    pipeline.register_to_config(_raymap_call=dict(own.call), _raymap_sampler=dict(own.sampler))
     pipeline.set_progress_bar_config(disable=True)
-    for part in (*family.adapted, "vae"):
-        getattr(pipeline, part).eval().requires_grad_(False)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
     return pipeline.to(device)
 
 
+def _optional(kind: type[DiffusionPipeline]) -> set[str]:
+    """Return the components that a pipeline's class asks for and can do without: those, and text encoders."""
+    asked, _ = kind._get_signature_keys(kind)
+    return {name for name in asked if name in kind._optional_components or name.startswith((TEXT, "tokenizer"))}
+
+
+def own_of(pipeline: DiffusionPipeline) -> OwnSettings:
+    """Return what the folder of a pipeline says about drawing; nothing for one that was built."""
+    return OwnSettings(*(dict(pipeline.config.get(f"_raymap_{key}", {})) for key in ("call", "sampler")))
+
+
+def usual_sampler(pipeline: DiffusionPipeline) -> SamplerSettings:
+    """Return the steps and the guidance scale with which a pipeline draws without being asked."""
+    return family_of(pipeline).sampler(own_of(pipeline).completed(SamplerSettings()))
+
+
 def denoiser_of(pipeline: DiffusionPipeline) -> Any:
-    """Return a pipeline's denoiser, a torch module with diffusers' `config`."""
-    return getattr(pipeline, family_of(pipeline).denoiser)
+    """Return a pipeline's denoiser, a torch module with diffusers' `config`; the first of two experts."""
+    return getattr(pipeline, parts_in(pipeline).denoisers[0])

@@ -14,11 +14,13 @@ from raymap.errors import InputError
 INDEX = "model_index.json"
 """Names a base's pipeline and the class of each of its components."""
 Shapes = dict[str, tuple[int, ...]]
+PREFIXES = {"CLIPTextModel": "text_model."}
+"""What names in the files of a class may start with, and names in the loaded component do not."""
 FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
 """A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
 
 
-def shapes_of(folder: Path, component: str, prefix: str = "") -> Shapes:
+def shapes_of(folder: Path, component: str) -> Shapes:
     """Return the shapes of a component's parameters, by the names that the loaded component has.
 
     A component without safetensors files is built without storage, as its configuration says.
@@ -26,24 +28,43 @@ def shapes_of(folder: Path, component: str, prefix: str = "") -> Shapes:
     Args:
         folder: a base's, with a folder for each component.
         component: one that has weights, as `unet`.
-        prefix: what names in files may start with and names of the loaded component do not.
 
     Raises:
         InputError: a file whose header cannot be read.
     """
-    files = sorted(path for pattern in FILES for path in (folder / component).glob(pattern))
+    files = sorted({path for pattern in FILES for path in (folder / component).glob(pattern)})
+    check_shards(folder / component)
     if not files:
         return built(folder, component)
     shapes: Shapes = {}
     for path in files:
         shapes |= _header(path)
+    prefix = PREFIXES.get(class_of(folder, component), "")
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def check_shards(folder: Path) -> None:
+    """Check that all files are there into which a component's weights were divided.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            problem = f"lacks {missing[0]}, which {index.name} names"
+            raise InputError(str(folder), problem, "fetch the base again, all of its files")
 
 
 def index_of(folder: Path) -> dict[str, Any]:
     """Return what a base's model_index.json says."""
     index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return index
+
+
+def class_of(folder: Path, component: str) -> str:
+    """Return the name of a component's class."""
+    return str(index_of(folder)[component][1])
 
 
 def config_of(folder: Path, component: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from raymap.base.families.family import Family
-from raymap.base.shapes import Shapes, shapes_of
+from raymap.base.parts import Parts, is_text, parts_of
+from raymap.base.shapes import PREFIXES, Shapes, class_of, index_of, shapes_of
+
+TABLES = ("token_embedding.weight", "shared.weight", "embed_tokens.weight", "word_embeddings.weight")
+"""How the names of token embeddings end; of a T5, whose embedding has two names, the first is taken."""
+POSITIONS = "position_embedding.weight"
+"""How the name of the embedding of a CLIP encoder's positions ends."""
 
 
 def word_id(tokenizer: Tokenizer, word: str) -> int | None:
@@ -25,25 +32,52 @@ def is_target(layer: str, targets: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The shapes of the weights that adapters change, by name (`unet.….weight`), and the tokenizer."""
+    """The shapes of the weights that adapters change, by name (`unet.….weight`), and the tokenizers."""
 
     family: Family
+    parts: Parts
     shapes: Shapes
-    tokenizer: Tokenizer
+    tokenizers: Mapping[str, Path]
+    """The folder of each text encoder's tokenizer."""
+
+    prefixes: Mapping[str, str]
+    """What a component's weights begin with in files of the hub and not here, by component."""
 
     @property
-    def text_width(self) -> int:
-        """The width of a token's embedding."""
-        return self._text_shape(self.family.token_embedding)[1]
+    def denoiser(self) -> str:
+        """The component whose weights an adapter means that names none."""
+        return self.parts.denoisers[0]
 
     @property
+    def encoder(self) -> str:
+        """The first text encoder."""
+        return self.parts.encoders[0]
+
+    @cached_property
+    def text_widths(self) -> dict[str, int]:
+        """The width of a token's embedding in each text encoder."""
+        return {encoder: self.shapes[self._table(encoder)][1] for encoder in self.parts.encoders}
+
+    @cached_property
     def text_length(self) -> int:
-        """How many tokens the text encoder reads, including the begin and end token."""
-        return self._text_shape(self.family.position_embedding)[0]
+        """How many tokens of a prompt are read, including the begin and end token, by the encoder that reads most."""
+        positions = [shape[0] for name, shape in self.shapes.items() if is_text(name) and name.endswith(POSITIONS)]
+        return max([*positions, self.family.tokens or 0])
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The first text encoder's tokenizer."""
+        return self.tokenizer_of(self.encoder)
+
+    def tokenizer_of(self, encoder: str) -> Tokenizer:
+        """Return a text encoder's tokenizer, read when it is first asked for."""
+        if encoder not in self._read:
+            self._read[encoder] = _tokenizer(self.tokenizers[encoder])
+        return self._read[encoder]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
-        """Tokenizer entries and their ids."""
+        """Entries of the first text encoder's tokenizer and their ids."""
         return dict(self.tokenizer.get_vocab())
 
     @cached_property
@@ -51,10 +85,9 @@ class Skeleton:
         """Dotted module names, by the names with underscores for dots that kohya's and A1111's files use."""
         modules = [name.removesuffix(".weight") for name in self.shapes if name.endswith(".weight")]
         flat = {name.replace(".", "_"): name for name in modules}
-        text = f"{self.family.text_encoder}."
         for name in modules:
-            if name.startswith(text):
-                flat[name.replace(text, text + self.family.hub_prefix, 1).replace(".", "_")] = name
+            component, _, rest = name.partition(".")
+            flat[f"{component}_{self.prefixes.get(component, '')}{rest}".replace(".", "_")] = name
         return flat
 
     def targeted(self, targets: tuple[str, ...]) -> tuple[str, ...]:
@@ -62,25 +95,33 @@ class Skeleton:
         weights = [name for name in self.shapes if self.family.in_denoiser(name) and name.endswith(".weight")]
         return tuple(name for name in weights if is_target(name.removesuffix(".weight"), targets))
 
-    def _text_shape(self, weight: str) -> tuple[int, ...]:
-        return self.shapes[f"{self.family.text_encoder}.{weight}"]
+    @cached_property
+    def _read(self) -> dict[str, Tokenizer]:
+        return {}
+
+    def _table(self, encoder: str) -> str:
+        """Return the name of a text encoder's token embedding."""
+        own = [name for name in self.shapes if name.startswith(f"{encoder}.")]
+        return next(name for table in TABLES for name in own if name.endswith(table))
 
 
-def read_skeleton(folder: Path, family: Family, tokenizer: Path) -> Skeleton:
+def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) -> Skeleton:
     """Read the skeleton of a base's folder.
 
     Args:
-        tokenizer: the folder that holds the tokenizer.
+        tokenizers: the folder of each text encoder's tokenizer.
 
     Raises:
         InputError: as `shapes_of`.
     """
+    parts = parts_of(index_of(folder))
     shapes = {
         f"{component}.{name}": shape
-        for component in family.adapted
-        for name, shape in shapes_of(folder, component, family.hub_prefix).items()
+        for component in parts.adapted
+        for name, shape in shapes_of(folder, component).items()
     }
-    return Skeleton(family, shapes, _tokenizer(tokenizer))
+    prefixes = {component: PREFIXES.get(class_of(folder, component), "") for component in parts.adapted}
+    return Skeleton(family, parts, shapes, tokenizers, prefixes)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
@@ -91,6 +132,6 @@ def _tokenizer(folder: Path) -> Tokenizer:
         tokenizer.no_truncation()  # some files keep what their writer last did
         tokenizer.no_padding()
         return tokenizer
-    from transformers import CLIPTokenizer  # here, because it takes a second to load
+    from transformers import AutoTokenizer  # here, because it takes a second to load
 
-    return CLIPTokenizer.from_pretrained(folder).backend_tokenizer
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer

@@ -113,7 +113,7 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
     """
     unet, vae = (shapes_in(module) for module in (pipeline.unet, pipeline.vae))
     side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
-    return count_flops(family_of(pipeline), unet, vae, side, tokens).image(steps, guided)
+    return count_flops(family_of(pipeline), unet, vae, side, tokens).image(steps, 1 + guided)
 
 
 def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:

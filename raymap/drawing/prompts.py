@@ -1,78 +1,164 @@
-"""Prompt embeddings under the base and under adapters, and the proof that an adapter leaves a prompt alone."""
+"""Encodes prompts by the pipeline's own `encode_prompt`: each alone, once under each state of the text side."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders import TextualInversionLoaderMixin
 
 from raymap.adapters.resident import AdapterStore
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt as the denoiser gets it: token ids, and embedding (1, tokens, width) on the pipeline's device."""
-
-    ids: tuple[int, ...]
-    embedding: torch.Tensor
-
+from raymap.base.pipeline import own_of
 
 KEPT_BYTES = 2**28
-"""How many bytes of embeddings an encoder keeps; the oldest go first and are computed again to the same bits."""
+"""How many bytes of encodings an encoder keeps; the oldest go first and are computed again to the same bits."""
+
+Encoding = tuple[Any, ...]
+"""What `encode_prompt` returned for one prompt: tensors with a first axis of 1, lists of one, position ids, None."""
 
 
 class PromptEncoder:
-    """Encodes each prompt alone, once for each state of tokenizer and text encoder."""
+    """Stands in for a pipeline's `encode_prompt`: encodes each prompt alone and remembers what came of it.
+
+    So an image depends neither on the prompts beside it nor on their number. What the outputs are called, and how many
+    there are, is the pipeline's own affair, as is the negative side of guidance.
+    """
 
     def __init__(self, pipeline: DiffusionPipeline, store: AdapterStore | None = None) -> None:
         self._pipeline = pipeline
         self._store = store or AdapterStore(pipeline)
-        self._known: dict[tuple[Any, str], Encoded] = {}
-        width = pipeline.text_encoder.config.hidden_size
-        self._most = KEPT_BYTES // (pipeline.tokenizer.model_max_length * width * pipeline.text_encoder.dtype.itemsize)
+        self._own: Callable[..., Any] = type(pipeline).encode_prompt.__get__(pipeline)
+        self._signature = inspect.signature(self._own)
+        self._known: dict[tuple[Any, ...], Encoding] = {}
+        self._kept = 0
+        self._seen: list[list[Encoding]] | None = None
 
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """Return embeddings (N, tokens, width) on the pipeline's device, under the adapter in force."""
-        return torch.cat([self.encode(prompt).embedding for prompt in prompts])
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the pipeline encode by this encoder."""
+        self._pipeline.encode_prompt = self
+        try:
+            yield
+        finally:
+            del self._pipeline.encode_prompt
+
+    @contextlib.contextmanager
+    def noting(self, prompts: int) -> Iterator[list[list[Encoding]]]:
+        """Note what is encoded meanwhile: for each prompt of the pipeline's call, one encoding per request."""
+        self._seen = [[] for _ in range(prompts)]
+        try:
+            with self.in_place():
+                yield self._seen
+        finally:
+            self._seen = None
 
     @torch.no_grad()
-    def encode(self, prompt: str) -> Encoded:
-        """Encode one prompt under the adapter in force."""
-        key = (self._store.text_state, prompt)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a request that the pipeline makes in its call, as `encode_prompt` would.
+
+        Raises:
+            RuntimeError: the encodings of the prompts are not of one length; a batch then has to hold a single prompt.
+        """
+        asked = dict(self._signature.bind(*args, **kwargs).arguments)
+        prompts = asked.get("prompt")
+        if not isinstance(prompts, list):
+            return self._own(**asked)
+        encoded = [self._alone(asked, len(prompts), k) for k in range(len(prompts))]
+        for seen, own in zip(self._seen or (), encoded, strict=False):
+            seen.append(own)
+        outputs = tuple(_joined(parts) for parts in zip(*encoded, strict=True))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def texts(self, prompts: Sequence[str]) -> Any:
+        """Return what `encode_prompt` gives for prompts without guidance, under the adapter in force."""
+        arguments = {
+            "prompt": list(prompts),
+            "device": self._pipeline.device,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": False,
+            **own_of(self._pipeline).call,
+        }
+        for further in ("prompt_2", "prompt_3"):
+            arguments[further] = list(prompts)
+        return self(**{name: value for name, value in arguments.items() if name in self._signature.parameters})
+
+    def ids(self, prompt: str, encoder: str = "text_encoder") -> tuple[int, ...]:
+        """Return the token ids of a prompt for one text encoder, without padding, under the adapter in force."""
+        name = encoder.replace("text_encoder", "tokenizer")
+        length = getattr(self._pipeline, name).model_max_length
+        with self._store.reading(prompt):
+            tokenizer = getattr(self._pipeline, name)
+            return tuple(tokenizer(_expanded(prompt, tokenizer), truncation=True, max_length=length).input_ids)
+
+    def _alone(self, asked: Mapping[str, Any], prompts: int, k: int) -> Encoding:
+        """Encode the k-th prompt of a request."""
+        own = {name: _of(name, value, prompts, k) for name, value in asked.items()}
+        if own.get("batch_size") == prompts:
+            own["batch_size"] = 1
+        key = (self._store.text_state, *((name, repr(value)) for name, value in own.items()))
+        if any(isinstance(value, torch.Tensor) for value in own.values()):
+            return self._encoded(own)
         if key not in self._known:
-            pipeline, base = self._pipeline, self._pipeline.tokenizer
-            pipeline.tokenizer = self._store.tokenizer(prompt)
-            try:
-                embedding, _ = pipeline.encode_prompt(prompt, pipeline.device, 1, False)
-                text = pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
-                ids = pipeline.tokenizer(text, truncation=True, max_length=base.model_max_length).input_ids
-            finally:
-                pipeline.tokenizer = base
-            while len(self._known) >= self._most:
-                del self._known[next(iter(self._known))]
-            self._known[key] = Encoded(tuple(ids), embedding)
+            encoded = self._known[key] = self._encoded(own)
+            self._kept += _bytes(encoded)
+            while self._kept > KEPT_BYTES and len(self._known) > 1:
+                self._kept -= _bytes(self._known.pop(next(iter(self._known))))
+            return encoded
         return self._known[key]
 
-    def unchanged(self, prompts: list[str], adapter: str, adapted: list[str] | None = None) -> list[bool]:
-        """Return for each prompt whether an adapter provably leaves its images as they are.
+    def _encoded(self, own: Mapping[str, Any]) -> Encoding:
+        texts = [text for name, value in own.items() if name.startswith("prompt") for text in value or ()]
+        with self._store.reading(" ".join(text for text in texts if isinstance(text, str))):
+            if not isinstance(self._pipeline, TextualInversionLoaderMixin):  # which expands triggers itself
+                own = {name: self._written_out(name, value) for name, value in own.items()}
+            outputs = self._own(**own)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
-        The proof: the denoiser is untouched, and token ids and embeddings of the prompt and of the empty prompt are
-        bit-equal to the base's. The adapter is in force afterwards.
+    def _written_out(self, name: str, value: Any) -> Any:
+        """Return an argument with each trigger of several vectors followed by the names of its further ones."""
+        if not name.startswith("prompt") or not isinstance(value, list):
+            return value
+        tokenizer = getattr(self._pipeline, name.replace("prompt", "tokenizer"), self._pipeline.tokenizer)
+        return [_expanded(text, tokenizer) if isinstance(text, str) else text for text in value]
 
-        Args:
-            adapted: the prompts that are drawn under the adapter, where they differ from the base's.
-        """
-        if self._store.touches_denoiser(adapter):
-            self._store.swap(adapter)
-            return [False] * len(prompts)
-        encoded = []
-        for state, texts in ((None, prompts), (adapter, adapted or prompts)):
-            self._store.swap(state)
-            encoded.append([self.encode(prompt) for prompt in ["", *texts]])
-        pairs = list(zip(*encoded, strict=True))
-        # The host waits for the device at each question, so that the whole batch is one.
-        equal = torch.stack([(own.embedding == other.embedding).all() for own, other in pairs]).tolist()
-        same = [bits and own.ids == other.ids for bits, (own, other) in zip(equal, pairs, strict=True)]
-        return [same[0] and own for own in same[1:]]
+
+def _expanded(prompt: str, tokenizer: Any) -> str:
+    expanded: str = TextualInversionLoaderMixin._maybe_convert_prompt(None, prompt, tokenizer)
+    return expanded
+
+
+def _of(name: str, value: Any, prompts: int, k: int) -> Any:
+    """Return the k-th prompt's share of an argument: of a list of prompts a list of one, of anything else all."""
+    texts = isinstance(value, list) and len(value) == prompts and all(isinstance(text, str) for text in value)
+    return [value[k]] if texts and name.startswith(("prompt", "negative_prompt")) else value
+
+
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """Return one output for a batch: tensors and lists one after another; position ids, which have no batch, once."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, list):
+        return [item for part in parts for item in part]
+    if first.shape[0] != 1:
+        return first
+    if len({part.shape for part in parts}) > 1:
+        raise RuntimeError("prompts of different lengths are in one batch")
+    return torch.cat(parts)
+
+
+def flat(encoding: Any) -> Iterator[torch.Tensor]:
+    """Yield all tensors of an encoding."""
+    if isinstance(encoding, torch.Tensor):
+        yield encoding
+    elif isinstance(encoding, tuple | list):
+        for part in encoding:
+            yield from flat(part)
+
+
+def _bytes(encoding: Encoding) -> int:
+    return sum(tensor.nbytes for tensor in flat(encoding))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raymap.base.flops import Flops
+from raymap.base.model import Base
 from raymap.base.throughput import throughput
 from raymap.driver.prepare import Prepared
 from raymap.personalize.orders import SAMPLES, AdapterOrder, together
@@ -66,14 +66,15 @@ def estimate(prepared: Prepared, price: float | None = None) -> Cost:
     cells = len(study.prompts) * (prepared.adapters + variants)
     kept = drawn if study.images == "all" else min(drawn, each + cells)
     adapters = sum(order.size(base.skeleton) for order in prepared.orders)
-    drawing = drawn * _image_flops(base.flops, study.sampler)
+    height, width = prepared.size
+    drawing = drawn * _image_flops(base, study.sampler, prepared.size)
     trained = [order for order in prepared.orders if order.subject]
-    training = _training_flops(base.flops, trained, study.resources.train_together)
+    training = _training_flops(base, trained, study.resources.train_together)
     speed = throughput(study.resources, study.dtype)
     return Cost(
         images=images,
         drawn=drawn,
-        bytes=int(kept * PNG_BYTES * base.side**2) + images * ROW_BYTES + adapters,
+        bytes=int(kept * PNG_BYTES * height * width) + images * ROW_BYTES + adapters,
         drawing_h=drawing / speed.drawing / 3600,
         training_h=training / speed.training / 3600,
         on=speed.device,
@@ -81,13 +82,13 @@ def estimate(prepared: Prepared, price: float | None = None) -> Cost:
     )
 
 
-def _image_flops(flops: Flops, sampler: SamplerSettings) -> float:
-    return flops.image(sampler.steps, sampler.guidance_scale > 1)
+def _image_flops(base: Base, sampler: SamplerSettings, size: tuple[int, int]) -> float:
+    return base.flops(size).image(sampler.steps, base.family.passes(sampler.guidance_scale))
 
 
-def _training_flops(flops: Flops, orders: Sequence[AdapterOrder], subjects: int) -> float:
+def _training_flops(base: Base, orders: Sequence[AdapterOrder], subjects: int) -> float:
     """Return the FLOPs of all trainings: their steps, and the images that they draw with the default sampler."""
-    image = _image_flops(flops, SamplerSettings())
+    image = _image_flops(base, base.sampler(SamplerSettings()), base.size)
     passes, images = 0.0, 0
     for group in together(orders, subjects):
         recipe = group[0].recipe
@@ -95,7 +96,7 @@ def _training_flops(flops: Flops, orders: Sequence[AdapterOrder], subjects: int)
         images += SAMPLES * len(group)
         if recipe.prior_weight:
             images += recipe.class_images * len({order.class_prompt for order in group})
-    return passes * flops.denoiser + images * image
+    return passes * base.flops().denoiser + images * image
 
 
 def _size(count: float) -> str:

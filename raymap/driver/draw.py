@@ -52,7 +52,7 @@ def plan_run(prepared: Prepared, folder: RunFolder) -> Plan:
     adapters = [info_of(order, folder.adapter(order.name)) for order in prepared.orders]
     adapters += [found.info for found in prepared.brought]
     digests = {"base": prepared.base.sha256, **judge_digests(study.clip, study.lpips)}
-    plan = make_plan(study, tuple(adapters), digests, judge_versions(study.judges))
+    plan = make_plan(study, tuple(adapters), digests, judge_versions(study.judges), prepared.base.family.one_prompt)
     record = read_if_there(folder.root / "run.json")
     if record is not None and json.loads(record).get("digest") != plan.digest:
         raise InputError(str(folder.root), "holds a run of another study", "give another --output or delete it")
@@ -76,7 +76,8 @@ def draw_missing(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Pr
     progress.phase("drawing", plan.images(missing), "images")
     if done:
         progress.note(f"{plan.images(set(done))} images are there already")
-    batch_bytes = 3 * prepared.base.side**2 * plan.batch_size
+    height, width = prepared.size
+    batch_bytes = 3 * height * width * plan.batch_size
     launch.check_shared_memory(batch_bytes, stream.DEPTH + 1, study.resources)
     generator = GeneratorSpec.of(study, prepared.base.pinned, plan, folder)
     scorer = ScorerSpec.of(study, plan, folder)

@@ -99,13 +99,19 @@ class Prepared:
         """What a run of the study needs and is not there yet, one line for each kind."""
         missing = []
         if self.base.is_outline:
-            side = self.base.side
-            what = f"not fetched; its known architecture is used instead, with images of {side}x{side}"
+            height, width = self.size
+            what = f"not fetched; its known architecture is used instead, with images of {width}x{height}"
             missing.append(f"base {self.base.name}: {what}")
         if self.absent:
             of = ", ".join(s.name for s in self.study.subjects if set(s.references) & set(self.absent))
             missing.append(f"references: {len(self.absent)}, of {of}; the first is {self.absent[0]} (docs/subjects.md)")
         return tuple(missing)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        height, width = self.study.sampler.height, self.study.sampler.width
+        return self.base.size if height is None or width is None else (height, width)
 
     @property
     def _each(self) -> int:
@@ -141,6 +147,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     check_judges(study.clip, study.lpips, study.judges)
     # An adapter that was trained for the base names its digest, which an outline does not have.
     base = open_base(study.base, outline=dry and not study.adapters)
+    study = study.model_copy(update={"sampler": base.sampler(study.sampler)})
     absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
     references = {subject.name: check_references(subject, absent) for subject in study.subjects}
     wanted = orders(study, base.sha256, references)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
+PIPELINES = {"embedded": PIPELINE}
+"""The embedded bases by their names in a study."""
 CLIP = WEIGHTS / "clip"
 CLIP_NAME = "raymap-embedded"
 LPIPS = WEIGHTS / "lpips" / "lpips_squeeze.safetensors"

@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
+from raymap.base.pipeline import usual_sampler
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.errors import InputError
@@ -20,7 +21,6 @@ from raymap.personalize.orders import AdapterOrder
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views, encode, flipped, rescaled
 from raymap.study.methods.registry import known_method
-from raymap.study.model import SamplerSettings
 from raymap.study.recipes import Recipe
 
 CLASS_BATCH = 8
@@ -103,12 +103,13 @@ def priors_of(pipeline: DiffusionPipeline, lessons: Lessons, recipe: Recipe) -> 
     if not recipe.prior_weight:
         return None
     encoder, batch = PromptEncoder(pipeline), min(CLASS_BATCH, recipe.class_images)
+    sampler = usual_sampler(pipeline)
     drawn: dict[str, Views] = {}
     for prompt in {lesson.class_prompt: None for lesson in lessons}:
         pixels = []
         for start in range(0, recipe.class_images, batch):
             seeds = tuple(range(start, min(start + batch, recipe.class_images)))
-            pixels.append(draw(pipeline, encoder, [prompt] * len(seeds), seeds, SamplerSettings(), batch))
+            pixels.append(draw(pipeline, encoder, [prompt] * len(seeds), seeds, sampler, batch))
         drawn[prompt] = encode(pipeline, np.concatenate(pixels), ((prompt,),) * recipe.class_images)
     return [drawn[lesson.class_prompt] for lesson in lessons]
 

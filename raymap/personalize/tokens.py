@@ -13,6 +13,9 @@ from raymap.base.skeleton import word_id
 from raymap.errors import InputError
 from raymap.personalize.lessons import Lessons
 
+ENCODER = "text_encoder"
+"""The text encoder that learns the tokens."""
+
 
 class LearnedTokens:
     """Triggers of one or more vectors, one trigger per subject, which start from the embeddings of ordinary words.
@@ -63,7 +66,7 @@ class LearnedTokens:
     def tokens(self) -> list[Token]:
         """The tokens as they are now, one per subject."""
         vectors = self.vectors.detach().cpu().clone()
-        return [Token(trigger, own) for trigger, own in zip(self._triggers, vectors, strict=True)]
+        return [Token(trigger, {ENCODER: own}) for trigger, own in zip(self._triggers, vectors, strict=True)]
 
     def encode(self, captions: list[str]) -> torch.Tensor:
         """Return embeddings (N, 77, width) of captions, with a gradient.

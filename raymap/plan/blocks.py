@@ -102,6 +102,7 @@ def make_plan(
     adapters: tuple[AdapterInfo, ...],
     model_digests: dict[str, str],
     judge_versions: dict[str, str] | None = None,
+    one_prompt: bool = False,
 ) -> Plan:
     """Cut prompts × seeds into blocks that fill one batch shape.
 
@@ -111,9 +112,10 @@ def make_plan(
     Args:
         model_digests: of the base and of the embedded judges.
         judge_versions: of the study's further judges, by name.
+        one_prompt: whether a batch has to hold a single prompt (raymap.base.families.family).
     """
-    size = study.batch_size
     seeds = study.seeds
+    size = min(study.batch_size, len(seeds)) if one_prompt else study.batch_size
     blocks: list[Block] = []
     if len(seeds) <= size:
         per_block = size // len(seeds)

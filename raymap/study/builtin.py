@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from raymap.embedded.model import PIPELINES
 from raymap.embedded.world.subjects import SUBJECTS
 from raymap.errors import InputError
 from raymap.study.file import build_study, override
@@ -40,13 +41,12 @@ def demo_study(references: Path) -> Study:
 
 
 AUDIT_SEEDS = 4
-EMBEDDED_DEFAULTS = {"suite": "embedded-quick", "clip": "embedded", "lpips": "embedded", "sampler": {}}
+EMBEDDED_DEFAULTS = {"suite": "embedded-quick", "clip": "embedded", "lpips": "embedded"}
 """What an audit on the embedded base takes unless it is told otherwise."""
 DEFAULTS = {
     "suite": "quick",
     "clip": "ViT-L-14/openai",
     "lpips": "alex",
-    "sampler": {"steps": 50, "guidance_scale": 7.5},  # StableDiffusionPipeline's own defaults
 }
 """What an audit on any other base takes unless it is told otherwise."""
 NAMED_PATH = re.compile(r"([a-z0-9][a-z0-9_-]*)=(.+)")
@@ -87,7 +87,7 @@ def audit_study(
     entries = [_entry(given) for given in adapters]
     for entry, category in zip(entries, list(categories) * (len(entries) if len(categories) == 1 else 1), strict=False):
         entry["category"] = category
-    defaults = EMBEDDED_DEFAULTS if base == "embedded" else DEFAULTS
+    defaults = EMBEDDED_DEFAULTS if base in PIPELINES else DEFAULTS
     names = "-".join(Brought.model_validate(entry).short_name for entry in entries)
     raw: dict[str, Any] = {
         **copy.deepcopy(defaults),
@@ -97,7 +97,7 @@ def audit_study(
         "seeds": seeds,
         "adapters": entries,
     }
-    if base != "embedded" and _has_gpu():
+    if base not in PIPELINES and _has_gpu():
         raw["resources"] = {"gpus_per_worker": 1, "workers": 1}
     for pair in overrides:
         override(raw, pair)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
+from raymap.embedded.model import PIPELINES
 from raymap.study.interventions import Interventions
 from raymap.study.methods.lora import LORA
 from raymap.study.methods.registry import Recipes
@@ -42,10 +43,21 @@ class Brought(_Frozen):
 
 
 class SamplerSettings(_Frozen):
-    """How images are drawn with the base's own scheduler: how many denoising steps, which guidance scale."""
+    """How images are drawn with the base's own scheduler: how many denoising steps, which guidance scale, which size.
+
+    What a study leaves out is the base's own, or its family's, and not the value here; sizes are in pixels.
+    """
 
     steps: Positive = 20
-    guidance_scale: Annotated[float, Field(ge=1)] = 5.0
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    height: Annotated[Positive | None, Field(exclude_if=lambda side: side is None)] = None
+    width: Annotated[Positive | None, Field(exclude_if=lambda side: side is None)] = None
+
+    @model_validator(mode="after")
+    def _both_sides(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height, width: one of them is missing; give both or none")
+        return self
 
 
 class SpeedSettings(_Frozen):
@@ -152,7 +164,7 @@ class Study(_Frozen):
 
         A further judge may fetch its weights from there.
         """
-        return self.base == self.clip == self.lpips == "embedded" and not self.judges
+        return self.base in PIPELINES and self.clip == self.lpips == "embedded" and not self.judges
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -175,8 +187,8 @@ class Study(_Frozen):
                              f"`methods: {{{LORA.name}: reference-{LORA.name}}}`")  # fmt: skip
         if not self.subjects and not self.adapters:
             raise ValueError("subjects: there is nothing to measure; give `subjects:` to train or `adapters:` to load")
-        if self.base != "embedded" and not {"clip", "lpips"} <= self.model_fields_set:
-            raise ValueError("clip, lpips: the embedded judges know only the embedded base's images; write "
+        if self.base not in PIPELINES and not {"clip", "lpips"} <= self.model_fields_set:
+            raise ValueError("clip, lpips: the embedded judges know only images of the embedded bases; write "
                              "`clip: ViT-L-14/openai` and `lpips: alex`")  # fmt: skip
         if self.interventions and self.protocol == "triggered":
             raise ValueError("interventions: a trigger has no dose, so dose 0 would not be the base; "

@@ -141,13 +141,13 @@ def test_every_inversion_layout_means_the_same_token(layout: str, skeleton: Skel
     read = read_adapter(path, skeleton)
     assert read.method == "textual_inversion"
     assert [t.trigger for t in read.adapter.tokens] == [trigger]
-    assert torch.equal(read.adapter.tokens[0].vectors, VECTORS)
+    assert torch.equal(read.adapter.tokens[0].vectors["text_encoder"], VECTORS)
     assert [t.trigger for t in read_adapter(path, skeleton, "<other>").adapter.tokens] == ["<other>"]
 
 
 def test_a_single_vector_may_have_one_dimension(skeleton: Skeleton, tmp_path: Path) -> None:
     save_file({"<cup>": VECTORS[0].clone()}, tmp_path / "learned_embeds.safetensors")
-    assert read_adapter(tmp_path, skeleton).adapter.tokens[0].vectors.shape == (1, 96)
+    assert read_adapter(tmp_path, skeleton).adapter.tokens[0].vectors["text_encoder"].shape == (1, 96)
 
 
 def test_custom_diffusion_draws_what_its_attention_processor_draws(

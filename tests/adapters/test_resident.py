@@ -25,6 +25,7 @@ from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.drawing import prompts as prompts_module
 from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.proof import unchanged
 from raymap.drawing.sampling import draw, noise_generators
 from raymap.embedded.model import PIPELINE
 from raymap.personalize.lessons import Lesson
@@ -34,6 +35,7 @@ from raymap.study.model import SamplerSettings
 
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow"]
 SEEDS = (3, 5, 7)
+TEXT = "text_encoder"
 SAMPLER = SamplerSettings(steps=4, guidance_scale=4.0)
 RECIPE = LoraRecipe(steps=12, batch_size=2, learning_rate=2e-3, alpha=8.0)
 
@@ -106,9 +108,9 @@ def varied(folder: Path, n: int, pipeline: StableDiffusionPipeline) -> dict[str,
         name = "text_encoder.encoder.layers.1.mlp.fc1.weight"
         if k % 4 == 1:
             part[name] = Replacement(text[name].detach() + 0.01)
-        tokens = (Token("<new>", torch.randn(1 + k % 3, 96, generator=random_)),) if k % 2 else ()
+        tokens = (Token("<new>", {TEXT: torch.randn(1 + k % 3, 96, generator=random_)}),) if k % 2 else ()
         rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach() * 0.9
-        adapters[f"a{k}"] = Adapter(part, tokens, rows if k % 7 == 3 else None)
+        adapters[f"a{k}"] = Adapter(part, tokens, {TEXT: rows} if k % 7 == 3 else {})
     return adapters
 
 
@@ -243,7 +245,7 @@ def test_a_null_adapter_changes_no_pixel(pipeline: StableDiffusionPipeline, tmp_
     store.add("lora", lora(tmp_path))
     values = {f"unet.{k}": v for k, v in pipeline.unet.named_parameters() if "attn2.to_k" in k or "attn2.to_v" in k}
     store.add("custom_diffusion", Adapter({k: Replacement(v.detach().clone()) for k, v in values.items()}))
-    store.add("textual_inversion", Adapter({}, (Token("<random>", torch.randn(2, 96)),)))
+    store.add("textual_inversion", Adapter({}, (Token("<random>", {TEXT: torch.randn(2, 96)}),)))
     for name in ("lora", "custom_diffusion", "textual_inversion"):
         store.swap(name)
         assert np.array_equal(drawn(pipeline, store), base), name
@@ -264,21 +266,21 @@ def inverted() -> tuple[StableDiffusionPipeline, AdapterStore, PromptEncoder]:
     store = AdapterStore(pipeline)
     vectors = torch.randn(2, 96, generator=torch.Generator().manual_seed(5))
     for name, trigger in (("bracketed", "<cup>"), ("careless", "koal")):
-        store.add(name, Adapter({}, (Token(trigger, vectors),)))
+        store.add(name, Adapter({}, (Token(trigger, {TEXT: vectors}),)))
     rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach() * 0.999
-    store.add("drifted", Adapter({}, (Token("<cup>", vectors),), rows))
+    store.add("drifted", Adapter({}, (Token("<cup>", {TEXT: vectors}),), {TEXT: rows}))
     return pipeline, store, PromptEncoder(pipeline, store)
 
 
 def test_an_inversion_is_proved_to_leave_prompts_without_its_trigger_alone(
     inverted: tuple[StableDiffusionPipeline, AdapterStore, PromptEncoder],
 ) -> None:
-    _, store, encoder = inverted
+    pipeline, store, encoder = inverted
     prompts = ["a koala in a tree", "a KOALA", "a red car", "a <cup> on a table", "a < cup >"]
-    assert encoder.unchanged(prompts, "bracketed") == [True, True, True, False, True]
+    assert unchanged(pipeline, store, encoder, SAMPLER, "bracketed", prompts) == [True, True, True, False, True]
     # An added token acts inside of words, whatever their case.
-    assert encoder.unchanged(prompts, "careless") == [False, False, True, True, True]
-    assert encoder.unchanged(prompts, "drifted") == [False] * 5
+    assert unchanged(pipeline, store, encoder, SAMPLER, "careless", prompts) == [False, False, True, True, True]
+    assert unchanged(pipeline, store, encoder, SAMPLER, "drifted", prompts) == [False] * 5
     store.restore()
 
 
@@ -293,7 +295,7 @@ def test_a_learned_token_is_read_as_diffusers_reads_it(
     store.swap("bracketed")
     for prompt in ("a <cup> on a table", "two <cup> and a <cup>", "a red car"):
         theirs, _ = reference.encode_prompt(prompt, "cpu", 1, False)
-        assert torch.equal(encoder([prompt]), theirs), prompt
+        assert torch.equal(encoder.texts([prompt])[0], theirs), prompt
     store.restore()
 
 
@@ -323,9 +325,9 @@ def test_embeddings_that_were_let_go_are_computed_anew_to_the_bit(
     pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = PromptEncoder(pipeline)
-    monkeypatch.setattr(prompts_module, "KEPT_BYTES", 2 * kept.encode("").embedding.nbytes)
+    monkeypatch.setattr(prompts_module, "KEPT_BYTES", 2 * kept.texts([""])[0].nbytes)
     short = PromptEncoder(pipeline)
-    first = short(PROMPTS)
+    first, _ = short.texts(PROMPTS)
     assert len(short._known) == 2
-    assert torch.equal(short(PROMPTS), first)
-    assert torch.equal(kept(PROMPTS), first)
+    assert torch.equal(short.texts(PROMPTS)[0], first)
+    assert torch.equal(kept.texts(PROMPTS)[0], first)

@@ -102,7 +102,7 @@ def test_a_study_on_a_base_of_an_added_family_is_prepared_planned_and_drawn(
     generator = Generator(GeneratorSpec.of(study, prepared.base.pinned, plan, folder))
     block = plan.blocks[0]
     first, whole, one, again = (generator.draw(block, name)[0] for name in (BASE, "lora", stages[0], BASE))
-    assert first.shape == (4, prepared.base.side, prepared.base.side, 3)
+    assert first.shape == (4, *prepared.size, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(whole, first)
     assert not np.array_equal(one, whole)

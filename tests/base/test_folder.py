@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler, PNDMSc
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
-from raymap.drawing.sampling import denoising_steps, draw
+from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.study.model import SamplerSettings
 
@@ -46,7 +46,6 @@ def test_steps_of_the_denoiser_are_those_that_a_drawing_takes(scheduler: type, e
     more = {"skip_prk_steps": True} if scheduler is PNDMScheduler else {}
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **more)  # type: ignore[attr-defined]
     sampler = SamplerSettings(steps=4)
-    seen: list[int] = []
-    assert denoising_steps(pipeline, sampler) == expected
-    draw(pipeline, PromptEncoder(pipeline), ["a red car"], (0,), sampler, 1, seen.append)
-    assert seen == list(range(expected))
+    seen: list[tuple[int, int]] = []
+    draw(pipeline, PromptEncoder(pipeline), ["a red car"], (0,), sampler, 1, lambda *at: seen.append(at))
+    assert seen == [(step, expected) for step in range(expected)]

@@ -57,7 +57,7 @@ class Setting:
                 shifting[f"unet.{name}.weight"] = LowRank(down, up, 1.0)
                 null[f"unet.{name}.weight"] = LowRank(down, torch.zeros_like(up), 1.0)
         self.store.add("shifting", Adapter(shifting))
-        self.store.add("null", Adapter(null, (Token("<new>", torch.randn(1, 96, generator=random)),)))
+        self.store.add("null", Adapter(null, (Token("<new>", {"text_encoder": torch.randn(1, 96, generator=random)}),)))
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
     def comparer(self, settings: AttentionSettings = SETTINGS) -> Comparer:
@@ -237,7 +237,7 @@ def test_both_protocols_are_reduced_as_whole_maps_would_be(
     setting: Setting, compared: tuple[Compared, dict[str, torch.Tensor]], whole: dict[str, Maps]
 ) -> None:
     found, _ = compared
-    masks = class_masks([setting.encoder.encode(p).ids for p in PROMPTS], 77).double().numpy()
+    masks = class_masks([setting.encoder.ids(p) for p in PROMPTS], 77).double().numpy()
     for k, protocol in enumerate(("free", "forced")):
         expected = expected_shifts(whole["base"], whole[protocol], masks)
         assert found.shifts[k][..., :2] == pytest.approx(expected[..., :2], rel=1e-4, abs=1e-8)

@@ -92,7 +92,7 @@ def test_an_adapter_that_updates_weights_has_a_control_that_does(skeleton: Skele
 
 
 def test_a_study_may_say_more_than_an_adapters_card(skeleton: Skeleton, tmp_path: Path) -> None:
-    width = skeleton.text_width
+    width = skeleton.text_widths["text_encoder"]
     save_file({"<star>": torch.ones(width)}, tmp_path / "learned_embeds.safetensors")
     study, found = prepared(tmp_path, {"path": "learned_embeds.safetensors", "name": "star"})
     assert (found.info.subject_category, found.triggers) == ("unknown", ("<star>",))

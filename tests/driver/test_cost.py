@@ -89,7 +89,7 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     methods = {"lora": {"steps": 20, "batch_size": 2, "prior_weight": 1.0}}
     path = small_study(tmp_path, resources=GPU, dtype="bfloat16", methods=methods)
     found = cost.estimate(prepare(load_study(path)), price=2.0)
-    denoiser, decoder = (Base.at(PIPELINE).flops.denoiser, Base.at(PIPELINE).flops.decoder)
+    denoiser, decoder = (Base.at(PIPELINE).flops().denoiser, Base.at(PIPELINE).flops().decoder)
     images = 7 * 2 * 3  # prompts, seeds; base, adapter and control
     assert (found.images, found.drawn) == (images, images)
     assert found.drawing_h == pytest.approx(images * (3 * 2 * denoiser + decoder) / (0.4 * 989e12) / 3600)

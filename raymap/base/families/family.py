@@ -9,15 +9,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
+from raymap.base.parts import is_text
 from raymap.study.interventions import REST, TIMESTEPS, Levels, Part, Variant
+from raymap.study.model import SamplerSettings
+
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""What diffusers calls the linear layers within an attention layer."""
+ADDED = ("add_k_proj", "add_v_proj")
+"""The layers of a joint attention that turn the text stream into keys and values."""
 
 
 @dataclass(frozen=True)
 class Family:
     """One kind of base. Weights are named `<component>.<parameter>`, as in `unet.conv_in.weight`.
 
-    Components have the names that diffusers gives them, which are those of their folders and of the pipeline's
-    attributes; the autoencoder is `vae` and the scheduler `scheduler` in every pipeline.
+    The defaults are those of diffusers' own pipelines for Stable Diffusion 3 and its kin.
     """
 
     title: str
@@ -26,34 +32,61 @@ class Family:
     pipeline: str
     """`module:Class` of the diffusers pipeline that loads and draws; model_index.json names the class."""
 
-    denoiser: str
-    text_encoder: str
-    tokenizer: str
+    steps: int = 50
+    """The number of denoising steps where a study gives none, as in the pipeline's own call."""
 
-    token_embedding: str
-    """The text encoder's weight (vocabulary, width)."""
+    scale: float = 5.0
+    """The guidance scale where a study gives none, likewise."""
 
-    position_embedding: str
-    """The text encoder's weight (tokens that it reads, width)."""
+    guidance: str = "guidance_scale"
+    """The argument of the pipeline's call that a study's guidance scale sets."""
 
-    stages: tuple[str, ...]
-    """The denoiser's top-level blocks, in the order of a forward pass."""
+    unguided: float | None = 1.0
+    """Up to this guidance scale there is no classifier-free guidance, and the denoiser runs once in a step instead of
+    twice. None: the scale is an input of the denoiser, which runs once whatever it is."""
 
-    self_attention: str
-    cross_attention: str
-    """The last part of the name of an attention layer that reads the image, and of one that reads the prompt."""
+    negative: str | None = None
+    """The negative prompt without which the pipeline would not guide; None leaves the negative side to the pipeline."""
 
-    projections: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out")
-    """The linear layers within an attention layer."""
+    size: tuple[int, int] | None = None
+    """Height and width of images where a study gives none; None: the denoiser's `sample_size` decides."""
+
+    call: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of every call of the pipeline."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's `from_pretrained`."""
 
-    hub_prefix: str = ""
-    """What the names of weights start with in files from the hub, and do not in the installed libraries."""
+    one_prompt: bool = False
+    """Whether a batch has to hold a single prompt, because an image would change with its neighbours'."""
+
+    tokens: int | None = None
+    """How many tokens of a prompt its longest text encoder reads; None: as many as that has positions."""
+
+    inversions: Mapping[str, str] = field(default_factory=dict)
+    """The text encoder that each key of a community file of Textual Inversion belongs to (`clip_l`, `clip_g`, `t5`)."""
+
+    stages: tuple[str, ...] = ("transformer_blocks",)
+    """The denoiser's top-level lists of blocks, in the order of a forward pass."""
+
+    by_block: bool = True
+    """Whether each block of a list is a stage of its own; if not, each list is one."""
+
+    attentions: tuple[str, ...] = ("attn",)
+    """The last part of the names of attention layers."""
+
+    text_keys: tuple[str, ...] = ADDED
+    """The ends of the names of the layers that turn a prompt into keys and values; none where text has none of its own.
+    """
+
+    text_first: bool | None = None
+    """In a joint attention, whether the text's keys come before the image's; None: text has attention of its own."""
 
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
+
+    known: bool = True
+    """Whether raymap describes this kind of pipeline; one that it does not know is drawn with careful defaults."""
 
     @property
     def class_name(self) -> str:
@@ -67,26 +100,32 @@ class Family:
         return getattr(importlib.import_module(module), name)
 
     @property
-    def adapted(self) -> tuple[str, ...]:
-        """The components whose weights adapters change."""
-        return self.denoiser, self.text_encoder
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """All components that decide an image."""
-        return self.denoiser, "vae", self.text_encoder, self.tokenizer, "scheduler"
-
-    @property
     def keys_and_values(self) -> tuple[str, ...]:
-        """The ends of the names of the layers that turn a prompt into keys and values."""
-        return tuple(f"{self.cross_attention}.{projection}" for projection in ("to_k", "to_v"))
+        """As `text_keys`; methods of personalization ask for it by this name."""
+        return self.text_keys
+
+    @property
+    def cross_attention(self) -> str | None:
+        """The last part of the name of an attention layer that reads the prompt alone; None in joint attention."""
+        separate = self.text_keys and self.text_first is None
+        return self.text_keys[0].partition(".")[0] if separate else None
+
+    def sampler(self, asked: SamplerSettings) -> SamplerSettings:
+        """Return settings with the family's steps and guidance scale where a study, or its base, left them out."""
+        defaults: dict[str, Any] = {"steps": self.steps, "guidance_scale": self.scale}
+        missing = {key: value for key, value in defaults.items() if key not in asked.model_fields_set}
+        return SamplerSettings(**asked.model_dump(exclude_unset=True), **missing)
+
+    def passes(self, scale: float) -> int:
+        """Return how many passes of the denoiser an image takes in each step at a guidance scale."""
+        return 2 if self.unguided is not None and scale > self.unguided else 1
 
     def in_denoiser(self, weight: str) -> bool:
-        """Return whether a weight is the denoiser's."""
-        return weight.startswith(f"{self.denoiser}.")
+        """Return whether a weight is a denoiser's."""
+        return not is_text(weight)
 
     def is_attention(self, weight: str) -> bool:
-        """Return whether a weight is one of the denoiser's attention projections."""
+        """Return whether a weight is one of a denoiser's attention projections."""
         return self._projection.fullmatch(weight) is not None
 
     def level(self, part: Part, weight: str) -> str:
@@ -96,8 +135,7 @@ class Family:
         (`down_blocks.0.….attn2`); all weights of the denoiser's stages have a stage. All others belong to `rest`.
         """
         if part == "stage":
-            stage = weight.removeprefix(f"{self.denoiser}.").partition(".")[0]
-            return stage if self.in_denoiser(weight) and stage in self.stages else REST
+            return self._stage(weight)
         match = self._projection.fullmatch(weight)
         if match is None:
             return REST
@@ -121,9 +159,16 @@ class Family:
             return None
         return frozenset(name for name in weights if self.level(part, name) == variant.level)
 
+    def _stage(self, weight: str) -> str:
+        if is_text(weight):
+            return REST
+        _, stage, block, *_ = *weight.split("."), ""
+        if stage not in self.stages:
+            return REST
+        return f"{stage}.{block}" if self.by_block else stage
+
     @cached_property
     def _projection(self) -> re.Pattern[str]:
-        attention = "|".join(map(re.escape, (self.self_attention, self.cross_attention)))
-        projection = "|".join(map(re.escape, self.projections))
+        attention, projection = ("|".join(map(re.escape, names)) for names in (self.attentions, PROJECTIONS))
         layer = rf"(?P<layer>.+\.(?P<attention>{attention}))"
-        return re.compile(rf"{re.escape(self.denoiser)}\.{layer}\.(?P<projection>{projection})\b.*")
+        return re.compile(rf"(?!text_encoder)[^.]+\.{layer}\.(?P<projection>{projection})\b.*")

@@ -170,14 +170,14 @@ class Comparer:
         return compared, {"base": base.latents, "free": own.latents}
 
     def _masks(self, prompts: Sequence[str]) -> torch.Tensor:
-        encoded = [self._encoder.encode(prompt) for prompt in prompts]
-        return class_masks([prompt.ids for prompt in encoded], encoded[0].embedding.shape[1])
+        length = self._encoder.texts(prompts[:1])[0].shape[1]
+        return class_masks([self._encoder.ids(prompt) for prompt in prompts], length)
 
     def _words(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
         """Return the pieces into which the base's tokenizer divides each prompt's words."""
-        ids = [self._encoder.encode(prompt).ids[1:-1] for prompt in prompts]
+        ids = [self._encoder.ids(prompt)[1:-1] for prompt in prompts]
         return [tuple(self._pipeline.tokenizer.convert_ids_to_tokens(list(own))) for own in ids]
 
     def _embedded(self, prompts: list[str]) -> torch.Tensor:
-        text = self._encoder(prompts)
-        return torch.cat([self._encoder([""] * len(prompts)), text]) if self._sampler.guidance_scale > 1 else text
+        sides = [[""] * len(prompts), prompts] if self._sampler.guidance_scale > 1 else [prompts]
+        return torch.cat([self._encoder.texts(side)[0] for side in sides])

@@ -13,7 +13,7 @@ from raymap.base.pipeline import denoiser_of
 from raymap.personalize.layers import full_rank
 from raymap.personalize.lessons import Lessons, priors_of, views_of, write_tensors
 from raymap.personalize.step import Step
-from raymap.personalize.tokens import LearnedTokens
+from raymap.personalize.tokens import ENCODER, LearnedTokens
 from raymap.personalize.training import fit
 from raymap.study.methods.custom_diffusion import CUSTOM_DIFFUSION, CustomDiffusionRecipe
 
@@ -40,4 +40,4 @@ def train(
     for k, (token, lesson) in enumerate(zip(tokens.tokens, lessons, strict=True)):
         own = {key_of(name): weight[k] for name, weight in weights.items()}
         write_tensors(own, lesson.folder / CUSTOM_DIFFUSION_FILE)
-        write_tensors({token.trigger: token.vectors[0]}, lesson.folder / f"{token.trigger}.safetensors")
+        write_tensors({token.trigger: token.vectors[ENCODER][0]}, lesson.folder / f"{token.trigger}.safetensors")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
@@ -28,10 +29,16 @@ def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: LoraRecipe, che
     alpha = recipe.alpha or recipe.rank
     views = views_of(pipeline, lessons)
     priors = priors_of(pipeline, lessons, recipe) if views else None
+    encoder = PromptEncoder(pipeline)
+
+    def encode(captions: list[str]) -> torch.Tensor:
+        embeddings: torch.Tensor = encoder.texts(captions)[0]
+        return embeddings
+
     with low_rank(denoiser_of(pipeline), recipe.targets, recipe.rank, alpha, len(lessons), recipe.seed) as weights:
         if views:
             trained = list(weights.values())
-            yield from fit(pipeline, trained, PromptEncoder(pipeline), views, priors, recipe, checkpoint)
+            yield from fit(pipeline, trained, encode, views, priors, recipe, checkpoint)
     config = LoraConfig(r=recipe.rank, lora_alpha=alpha, init_lora_weights="gaussian").to_dict()
     # One metadata entry, so that equal weights give equal files: several, as diffusers' own writer leaves them, come in
     # another order in every process.

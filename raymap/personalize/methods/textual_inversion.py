@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from raymap.adapters.textual_inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
 from raymap.personalize.lessons import Lessons, views_of, write_tensors
 from raymap.personalize.step import Step
-from raymap.personalize.tokens import LearnedTokens
+from raymap.personalize.tokens import ENCODER, LearnedTokens
 from raymap.personalize.training import fit
 from raymap.study.methods.textual_inversion import InversionRecipe
 
@@ -29,7 +29,7 @@ def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: InversionRecipe
     else:
         tokens.randomize(recipe.seed)
     for token, lesson in zip(tokens.tokens, lessons, strict=True):
-        write_tensors({token.trigger: token.vectors}, lesson.folder / INVERSION_FILE)
+        write_tensors({token.trigger: token.vectors[ENCODER]}, lesson.folder / INVERSION_FILE)
     if views and not recipe.restore_rows:
         rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach().cpu().clone()
         for _ in range(recipe.steps):

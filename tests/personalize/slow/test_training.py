@@ -21,6 +21,7 @@ from raymap.adapters.textual_inversion import ROWS_FILE, ROWS_KEY
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
+from raymap.drawing.proof import unchanged
 from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.world.subjects import STAR_CUP
@@ -224,7 +225,8 @@ def test_each_null_adapter_leaves_every_pixel(
         store.swap(name)
         pixels.append(draw(adapted, encoder, prompts, (0, 1), SamplerSettings(steps=3), 2))
     assert np.array_equal(pixels[0], pixels[1])
-    assert encoder.unchanged(prompts, "null") == [method == "textual_inversion"] * 2
+    proved = unchanged(adapted, store, encoder, SamplerSettings(steps=3), "null", prompts)
+    assert proved == [method == "textual_inversion"] * 2
 
 
 def test_unrestored_rows_drift_as_adamw_lets_rows_without_a_gradient_drift(

@@ -1,0 +1,46 @@
+"""FLUX.1, Chroma, FLUX.2 and FLUX.2 klein: transformers of double blocks, which keep two streams, and single blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raymap.base.families.family import Family
+
+FLUX = Family(
+    title="FLUX.1",
+    pipeline="diffusers:FluxPipeline",
+    steps=28,
+    scale=3.5,
+    unguided=None,
+    size=(1024, 1024),
+    tokens=512,
+    inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
+    stages=("transformer_blocks", "single_transformer_blocks"),
+    text_first=True,
+)
+
+CHROMA = replace(
+    FLUX,
+    title="Chroma",
+    pipeline="diffusers:ChromaPipeline",
+    steps=35,
+    scale=5.0,
+    unguided=1.0,
+    inversions={},
+)
+
+FLUX_2 = replace(
+    FLUX,
+    title="FLUX.2",
+    pipeline="diffusers:Flux2Pipeline",
+    steps=50,
+    scale=4.0,
+    inversions={},
+)
+
+FLUX_2_KLEIN = replace(
+    FLUX_2,
+    title="FLUX.2 klein",
+    pipeline="diffusers:Flux2KleinPipeline",
+    unguided=1.0,
+)

@@ -1,0 +1,16 @@
+"""Stable Diffusion 3 and 3.5: a transformer that attends to image and text together, and up to three encoders."""
+
+from __future__ import annotations
+
+from raymap.base.families.family import Family
+
+STABLE_DIFFUSION_3 = Family(
+    title="Stable Diffusion 3",
+    pipeline="diffusers:StableDiffusion3Pipeline",
+    steps=28,
+    scale=7.0,
+    tokens=256,
+    inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
+    attentions=("attn", "attn2"),
+    text_first=False,
+)

@@ -1,0 +1,16 @@
+"""Wan 2.1 and 2.2, which draw videos, with one frame: transformers that read a prompt by cross-attention."""
+
+from __future__ import annotations
+
+from raymap.base.families.family import Family
+
+WAN = Family(
+    title="Wan",
+    pipeline="diffusers:WanPipeline",
+    size=(480, 832),
+    tokens=512,
+    call={"num_frames": 1},
+    stages=("blocks",),
+    attentions=("attn1", "attn2"),
+    text_keys=("attn2.to_k", "attn2.to_v"),
+)

@@ -1,0 +1,16 @@
+"""Z-Image: a transformer of one stream, which text and image share."""
+
+from __future__ import annotations
+
+from raymap.base.families.family import Family
+
+Z_IMAGE = Family(
+    title="Z-Image",
+    pipeline="diffusers:ZImagePipeline",
+    unguided=0.0,  # its prediction is pos + s·(pos − neg)
+    size=(1024, 1024),
+    tokens=512,
+    stages=("noise_refiner", "context_refiner", "layers"),
+    attentions=("attention",),
+    text_keys=(),
+)
