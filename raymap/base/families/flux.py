@@ -15,9 +15,15 @@ FLUX = Family(
     size=(1024, 1024),
     tokens=512,
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
+    objective="raymap.personalize.objectives.flow:FluxFlow",
+    lora_targets=(
+        "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+        "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+        "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+    ),
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
-)
+)  # fmt: skip
 
 CHROMA = replace(
     FLUX,
@@ -27,6 +33,7 @@ CHROMA = replace(
     scale=5.0,
     unguided=1.0,
     inversions={},
+    objective=None,
 )
 
 FLUX_2 = replace(
@@ -36,6 +43,8 @@ FLUX_2 = replace(
     steps=50,
     scale=4.0,
     inversions={},
+    objective=None,
+    lora_targets=Family.lora_targets,
 )
 
 FLUX_2_KLEIN = replace(
