@@ -68,8 +68,8 @@ class Setting:
         self.store.swap(adapter)
         padded = [*PROMPTS, PROMPTS[-1]]
         found: torch.Tensor = self.pipeline(
-            prompt_embeds=self.encoder(padded),
-            negative_prompt_embeds=self.encoder([""] * SIZE),
+            prompt_embeds=self.encoder.texts(padded)[0],
+            negative_prompt_embeds=self.encoder.texts([""] * SIZE)[0],
             num_inference_steps=SAMPLER.steps,
             guidance_scale=SAMPLER.guidance_scale,
             generator=noise_generators((*SEEDS, SEEDS[-1])),
