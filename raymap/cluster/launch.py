@@ -22,9 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from raymap.actors.reducer import Reducer
 from raymap.actors.roles import AdaptedBatch, BaseBatch, Draws, Scores, WorkerInfo
+from raymap.actors.shells import Generator, Scorer, Trainer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.cluster.failures import Decision, Work, decide
-from raymap.cluster.shells import Generator, Scorer, Trainer
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
 from raymap.study.model import Resources

@@ -12,8 +12,8 @@ from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
-from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
+from raymap.study.adapter import check_names
 from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
 from raymap.study.methods.method import CONTROL
 from raymap.study.model import Study
