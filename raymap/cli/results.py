@@ -20,11 +20,11 @@ def stats(
     ] = None,
 ) -> None:
     """Write a run's map, tests and statistics anew from its scores, and those of interventions and attention."""
-    from raymap.analysis.paper.against import against_paper
     from raymap.analysis.read import read_study
     from raymap.analysis.reduce import reduce_run
     from raymap.analysis.why.attention import reduce_attention
     from raymap.analysis.why.interventions import reduce_interventions
+    from raymap.report.against import against_paper
     from raymap.store.files import files_in
 
     if against not in (None, "paper"):
