@@ -1,6 +1,6 @@
 """Runs a study on a cluster that grows and shrinks, plots nodes and images, and compares bytes with one worker's.
 
-    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 80] [--nodes 2]
+    python -m benchmarks.autoscale [--chart autoscale.png] [--prompts 80] [--nodes 2]
 
 The cluster is real, but its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider,
 which starts and ends nodes as a cloud would. The autoscaler looks for waiting work only once a minute, so that nodes
@@ -245,7 +245,7 @@ def _committed(output: Path) -> int:
 def main() -> None:
     """Print what happened and plot it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--picture", type=Path, default=Path("autoscale.png"), help="path of the chart")
+    parser.add_argument("--chart", type=Path, default=Path("autoscale.png"), help="path of the chart")
     parser.add_argument("--prompts", type=int, default=80, help="number of prompts, a block each")
     parser.add_argument("--nodes", type=int, default=2, help="largest number of nodes beside the head")
     args = parser.parse_args()
@@ -254,7 +254,7 @@ def main() -> None:
         root = Path(temporary)
         study = write_study(root, args.prompts, 1 + args.nodes)
         trace = run_scaling(cluster, study, root / "scaled", images=3 * 3 * args.prompts)
-        trace.draw(args.picture)
+        trace.draw(args.chart)
         run_single(study, root / "single")
         same = files_of(root / "scaled") == files_of(root / "single")
     second = next(t for t, n in trace.nodes if n > 1)
@@ -269,7 +269,7 @@ def main() -> None:
     console.print(
         f"scores and noise floor compared with one worker's: {'equal, byte by byte' if same else 'DIFFERENT'}"
     )
-    console.print(f"chart: {args.picture}")
+    console.print(f"chart: {args.chart}")
 
 
 if __name__ == "__main__":

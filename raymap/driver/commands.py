@@ -39,7 +39,7 @@ class Audit:
 
     @classmethod
     def of(cls, run: Run, limits: AuditLimits) -> Self:
-        """Hold every adapter of a finished run against limits."""
+        """Check every adapter of a finished run against limits."""
         cells = flagged(run.folder)
         return cls(run, cells, verdicts(cells, run.statistics, limits))
 

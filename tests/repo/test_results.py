@@ -176,7 +176,7 @@ def test_the_committed_page_is_what_the_committed_files_give() -> None:
     assert main(["--check"]) == 0
 
 
-def test_what_is_committed_is_small_and_holds_no_picture_but_figures() -> None:
+def test_what_is_committed_is_small_and_holds_no_image_but_figures() -> None:
     assert size(DOCS / "results") < LIMIT
     drawn = {path.name for path in (DOCS / "results").rglob("*.png")}
     assert drawn == {"figure_1.png", "figure_2.png"}

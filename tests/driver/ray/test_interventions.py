@@ -84,14 +84,14 @@ def test_dose_0_is_the_base_and_dose_1_the_adapter_to_the_byte(finished: Path, i
 
 def test_masks_and_halves_are_neither_the_base_nor_the_adapter(intervened: Path) -> None:
     scores = varied(intervened)
-    pictures = {
+    images = {
         name: part.sort("prompt_id", "seed")["adapted_sha256"].to_list()
         for (name,), part in scores.group_by("adapter")
         if "norm" not in str(name) and "budget" not in str(name)
     }
-    assert len({tuple(p) for p in pictures.values()}) == len(pictures) == 8
+    assert len({tuple(p) for p in images.values()}) == len(images) == 8
     for k in range(14):
-        assert len({p[k] for p in pictures.values()}) == 8
+        assert len({p[k] for p in images.values()}) == 8
 
 
 def test_a_variant_s_cells_are_reckoned_as_the_map_s(intervened: Path) -> None:
