@@ -47,14 +47,13 @@ STORE = 100 * 2**20
 
 def write_study(folder: Path, prompts: int, workers: int) -> Path:
     """Write a study of one subject with one block of three images per prompt; return its path."""
-    references = [str(path) for path in STAR_CUP.write_references(folder / "references", n=2)]
     raw = {
         "name": "autoscale",
         "seeds": 3,
         "sampler": {"steps": 20, "guidance_scale": 3.0},
         "prompts": {"objects": [f"{k} red cups on a table" for k in range(1, prompts + 1)]},
         "batch_size": 3,
-        "subjects": [{"name": "star-cup", "category": "object", "class_word": "cup", "references": references}],
+        "subjects": [STAR_CUP.entry(folder, n=2)],
         "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}},
         "resources": {"workers": {"min": 1, "max": workers}},
     }

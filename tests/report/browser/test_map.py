@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +38,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reduce_run(root)
     render(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def browser(run_folder: Path, chromium: Browser) -> Iterator[Opened]:
-    with opened(chromium, run_folder / "report" / "index.html", viewport={"width": 1280, "height": 900}) as seen:
-        yield seen
-
-
-@pytest.fixture
-def seen(browser: Opened) -> Iterator[Opened]:
-    """The page as it is when opened; whatever a test does, it must leave no complaint and no request."""
-    browser.page.reload()
-    browser.asked.clear()
-    yield browser
-    assert browser.complaints == []
-    assert [url for url in browser.asked if not url.startswith("data:")] == []
 
 
 @pytest.fixture(scope="module")
