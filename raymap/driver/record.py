@@ -44,7 +44,7 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     there = asked | yaml.safe_load(settings.decode())
     other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
     if other:
-        problem = f"holds a run of another study, with other `{other}`"
+        problem = f"holds a run of another study, in which `{other}` is different"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
     _refuse_other_judges(before.get("judges", {}), judge_versions(prepared.study.judges), folder)
 

@@ -291,7 +291,7 @@ def test_the_identity_control_shifts_attention_by_exactly_nothing(setting: Setti
     assert torch.equal(latents["base"], latents["free"])
 
 
-def test_a_table_has_a_row_a_seed_protocol_layer_bin_group_and_class(
+def test_a_table_has_one_row_per_seed_protocol_layer_bin_group_and_class(
     compared: tuple[Compared, dict[str, torch.Tensor]],
 ) -> None:
     found, _ = compared
