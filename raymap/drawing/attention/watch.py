@@ -70,8 +70,8 @@ def probabilities(
         if mask is not None:
             own = mask[item % mask.shape[0], head % mask.shape[1]]
             scores = scores.masked_fill(~own, -math.inf) if own.dtype == torch.bool else scores + own
-        found.append(scores.softmax(dim=-1)[..., columns])
-    return torch.cat(found).unflatten(0, (items, heads))
+        found.append(scores.softmax(dim=-1)[..., columns].contiguous())  # lets go of the other columns
+    return (torch.cat(found) if len(found) > 1 else found[0]).unflatten(0, (items, heads))
 
 
 class _Seen(TorchFunctionMode):
