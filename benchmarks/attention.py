@@ -32,7 +32,7 @@ from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.study.model import AttentionSettings, SamplerSettings
 
-SIDE = 128
+SIDE = 64
 """The height and width of the embedded base's images."""
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow", "red and blue stripes"]
 

@@ -65,7 +65,7 @@ class Setting:
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
     def comparer(self, settings: AttentionSettings = SETTINGS) -> Comparer:
-        return Comparer(self.pipeline, self.store, self.encoder, SAMPLER, settings, SIZE, (128, 128))
+        return Comparer(self.pipeline, self.store, self.encoder, SAMPLER, settings, SIZE, (64, 64))
 
     def latents(self, adapter: str | None) -> torch.Tensor:
         """Denoise by the pipeline's own call."""
