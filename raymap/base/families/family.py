@@ -82,6 +82,10 @@ class Family:
     text_first: bool | None = None
     """In a joint attention, whether the text's keys come before the image's; None: text has attention of its own."""
 
+    text_layout: tuple[str, ...] = ("text_encoder",)
+    """Whose tokens the text's keys are, in the order of their positions: text encoders, and parameters of the denoiser
+    that hold tokens of its own. What follows them is padding, and so is an encoder that a base lacks."""
+
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
 

@@ -17,6 +17,7 @@ FLUX = Family(
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    text_layout=("text_encoder_2",),
 )
 
 CHROMA = replace(
@@ -27,6 +28,7 @@ CHROMA = replace(
     scale=5.0,
     unguided=1.0,
     inversions={},
+    text_layout=("text_encoder",),
 )
 
 FLUX_2 = replace(
@@ -36,6 +38,7 @@ FLUX_2 = replace(
     steps=50,
     scale=4.0,
     inversions={},
+    text_layout=("text_encoder",),
 )
 
 FLUX_2_KLEIN = replace(
