@@ -38,13 +38,14 @@ class PromptEncoder:
         self._seen: list[list[Encoding]] | None = None
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the pipeline encode by this encoder."""
-        self._pipeline.encode_prompt = self
+    def in_place(self, twin: DiffusionPipeline | None = None) -> Iterator[None]:
+        """Let the pipeline encode by this encoder, or instead a twin of it, which has the same modules."""
+        pipeline = self._pipeline if twin is None else twin
+        pipeline.encode_prompt = self
         try:
             yield
         finally:
-            del self._pipeline.encode_prompt
+            del pipeline.encode_prompt
 
     @contextlib.contextmanager
     def noting(self, prompts: int) -> Iterator[list[list[Encoding]]]:
@@ -76,14 +77,6 @@ class PromptEncoder:
     def texts(self, prompts: Sequence[str]) -> Any:
         """Return what `encode_prompt` gives for prompts without guidance, under the adapter in force."""
         return self(**text_arguments(self._pipeline, prompts))
-
-    def ids(self, prompt: str, encoder: str = "text_encoder") -> tuple[int, ...]:
-        """Return the token ids of a prompt for one text encoder, without padding, under the adapter in force."""
-        name = encoder.replace("text_encoder", "tokenizer")
-        length = getattr(self._pipeline, name).model_max_length
-        with self._store.reading(prompt):
-            tokenizer = getattr(self._pipeline, name)
-            return tuple(tokenizer(expanded(prompt, tokenizer), truncation=True, max_length=length).input_ids)
 
     def _alone(self, asked: Mapping[str, Any], prompts: int, k: int) -> Encoding:
         """Encode the k-th prompt of a request."""

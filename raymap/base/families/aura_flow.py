@@ -12,4 +12,5 @@ AURA_FLOW = Family(
     tokens=256,
     stages=("joint_transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    text_layout=("register_tokens", "text_encoder"),
 )

@@ -23,6 +23,7 @@ FLUX = Family(
     ),
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    text_layout=("text_encoder_2",),
 )  # fmt: skip
 
 CHROMA = replace(
@@ -34,6 +35,7 @@ CHROMA = replace(
     unguided=1.0,
     inversions={},
     objective=None,
+    text_layout=("text_encoder",),
 )
 
 FLUX_2 = replace(
@@ -45,6 +47,7 @@ FLUX_2 = replace(
     inversions={},
     objective=None,
     lora_targets=Family.lora_targets,
+    text_layout=("text_encoder",),
 )
 
 FLUX_2_KLEIN = replace(

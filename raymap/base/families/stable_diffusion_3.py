@@ -18,4 +18,5 @@ STABLE_DIFFUSION_3 = Family(
     ),
     attentions=("attn", "attn2"),
     text_first=False,
+    text_layout=("text_encoder", "text_encoder_3"),  # the two CLIP encoders share positions
 )  # fmt: skip
