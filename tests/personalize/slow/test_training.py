@@ -249,7 +249,7 @@ def test_a_learned_token_is_encoded_as_if_it_were_a_row_of_the_embedding(pipelin
         tokens.vectors["text_encoder"].add_(torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(0)))
     reference = load(PIPELINE)
     for token in tokens.tokens:
-        reference.load_textual_inversion({token.trigger: token.vectors})
+        reference.load_textual_inversion({token.trigger: token.vectors["text_encoder"]})
     captions = ["a photo of <cup>", "a photo of a cup", "a photo of <dog>", "a <dog> in a city"]
     for caption, ours in zip(captions, tokens.encode(captions)[0], strict=True):
         theirs, _ = reference.encode_prompt(caption, "cpu", 1, False)
