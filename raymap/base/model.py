@@ -13,10 +13,13 @@ from raymap.base.flops import Flops, count_flops
 from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve
 from raymap.base.parts import Parts, parts_of
 from raymap.base.settings import OwnSettings, own_settings
-from raymap.base.shapes import config_of, index_of, shapes_of
+from raymap.base.shapes import class_of, config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
 from raymap.embedded.model import PIPELINE
 from raymap.study.model import SamplerSettings
+
+CLIP = "CLIPTokenizer"
+"""The class of CLIP's tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ class Base:
     @cached_property
     def skeleton(self) -> Skeleton:
         """What it offers to adapters. Raises InputError where a weight file cannot be read."""
-        # An outline has no tokenizer and takes the embedded base's, which is CLIP's.
-        tokenizers = PIPELINE if self.is_outline else self.folder
-        folders = {encoder: tokenizers / name for encoder, name in self.parts.tokenizers.items()}
+        folders = {encoder: self.folder / name for encoder, name in self.parts.tokenizers.items()}
+        if self.is_outline:  # it takes the embedded base's tokenizer, which is CLIP's, and lacks those of other kinds
+            clip = [encoder for encoder, name in self.parts.tokenizers.items() if class_of(self.folder, name) == CLIP]
+            folders = dict.fromkeys(clip, PIPELINE / "tokenizer")
         return read_skeleton(self.folder, self.family, folders)
 
     @cached_property
@@ -92,7 +96,8 @@ class Base:
         """How many image pixels there are to a latent pixel, along a side."""
         config = config_of(self.folder, "vae")
         ratio = config.get("spatial_compression_ratio") or config.get("scale_factor_spatial")
-        return int(ratio or 2 ** (len(config["block_out_channels"]) - 1))
+        stages = config.get("block_out_channels") or config.get("dim_mult", ())  # each but the last halves the sides
+        return int(ratio or 2 ** (len(stages) - 1))
 
     def flops(self, size: tuple[int, int] | None = None) -> Flops:
         """Return the FLOPs of one image of a height and width in pixels; by default as it draws without being asked."""
@@ -104,9 +109,8 @@ class Base:
     def heads(self) -> int:
         """The number of attention heads in the denoiser's layer with the fewest."""
         config = config_of(self.folder, self.parts.denoisers[0])
-        heads = (
-            config.get("num_attention_heads") or config["attention_head_dim"]
-        )  # what diffusers' UNet takes for heads
+        # What diffusers' UNet calls `attention_head_dim` it takes for the number of heads.
+        heads = next(config[key] for key in ("num_attention_heads", "n_heads", "attention_head_dim") if config.get(key))
         return min(heads) if isinstance(heads, list) else heads
 
 

@@ -38,7 +38,7 @@ class Skeleton:
     parts: Parts
     shapes: Shapes
     tokenizers: Mapping[str, Path]
-    """The folder of each text encoder's tokenizer."""
+    """The folder of each text encoder's tokenizer; an outline has CLIP's alone."""
 
     prefixes: Mapping[str, str]
     """What a component's weights begin with in files of the hub and not here, by component."""
@@ -65,20 +65,29 @@ class Skeleton:
         return max([*positions, self.family.tokens or 0])
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The first text encoder's tokenizer."""
+    def tokenizer(self) -> Tokenizer | None:
+        """The first text encoder's tokenizer, as `tokenizer_of`."""
         return self.tokenizer_of(self.encoder)
 
-    def tokenizer_of(self, encoder: str) -> Tokenizer:
-        """Return a text encoder's tokenizer, read when it is first asked for."""
+    def tokenizer_of(self, encoder: str) -> Tokenizer | None:
+        """Return a text encoder's tokenizer, read when it is first asked for; None where an outline lacks it."""
+        if encoder not in self.tokenizers:
+            return None
         if encoder not in self._read:
             self._read[encoder] = _tokenizer(self.tokenizers[encoder])
         return self._read[encoder]
 
-    @cached_property
+    @property
     def vocabulary(self) -> dict[str, int]:
-        """Entries of the first text encoder's tokenizer and their ids."""
-        return dict(self.tokenizer.get_vocab())
+        """Entries of the first text encoder's tokenizer and their ids, as `vocabulary_of`."""
+        return self.vocabulary_of(self.encoder)
+
+    def vocabulary_of(self, encoder: str) -> dict[str, int]:
+        """Return the entries of a text encoder's tokenizer and their ids; none where an outline lacks it."""
+        if encoder not in self._vocabularies:
+            tokenizer = self.tokenizer_of(encoder)
+            self._vocabularies[encoder] = tokenizer.get_vocab() if tokenizer else {}
+        return self._vocabularies[encoder]
 
     @cached_property
     def flat(self) -> dict[str, str]:
@@ -99,6 +108,10 @@ class Skeleton:
     def _read(self) -> dict[str, Tokenizer]:
         return {}
 
+    @cached_property
+    def _vocabularies(self) -> dict[str, dict[str, int]]:
+        return {}
+
     def _table(self, encoder: str) -> str:
         """Return the name of a text encoder's token embedding."""
         own = [name for name in self.shapes if name.startswith(f"{encoder}.")]
@@ -109,7 +122,7 @@ def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) 
     """Read the skeleton of a base's folder.
 
     Args:
-        tokenizers: the folder of each text encoder's tokenizer.
+        tokenizers: the folder of each text encoder's tokenizer, where it is known.
 
     Raises:
         InputError: as `shapes_of`.

@@ -90,8 +90,13 @@ class Prepared:
 
     @cached_property
     def too_long(self) -> tuple[Prompt, ...]:
-        """The prompts that are too long for the base's text encoder, which sees only their beginning."""
+        """The prompts that are too long for the base's text encoder, which sees only their beginning.
+
+        None where the base is an outline that lacks its tokenizer.
+        """
         tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
+        if tokenizer is None:
+            return ()
         return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
 
     @property

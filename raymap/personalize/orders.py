@@ -121,6 +121,8 @@ class AdapterOrder:
                 raise InputError(where, problem, "give ends of the names of such layers, as `targets: [to_q, to_v]`")
         if not self._trained_by.learns_token:
             return
+        if skeleton.tokenizer is None:
+            return  # an outline that lacks it; the run itself asks again
         if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give a word that is, as `initializer:`")

@@ -112,6 +112,7 @@ def test_an_outlines_tokenizer_is_clips() -> None:
     """Token ids are those of open_clip's own tokenizer, which has its vocabulary from OpenAI's release."""
     skeleton, peer = Base.at(OUTLINES / "sd15").skeleton, open_clip.get_tokenizer("ViT-L-14")
     texts = [prompt.text for prompt in read_suite("paper", "suite", Path())]
+    assert skeleton.tokenizer is not None
     for text, ids in zip(texts, peer(texts).tolist(), strict=True):
         assert skeleton.tokenizer.encode(text).ids == [token for token in ids if token]
 

@@ -17,6 +17,11 @@ FLUX = Family(
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    outlines={
+        "black-forest-labs/FLUX.1-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-Krea-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-schnell": "flux1-schnell",
+    },
 )
 
 CHROMA = replace(
@@ -27,6 +32,7 @@ CHROMA = replace(
     scale=5.0,
     unguided=1.0,
     inversions={},
+    outlines={"lodestones/Chroma1-HD": "chroma", "lodestones/Chroma1-Base": "chroma"},
 )
 
 FLUX_2 = replace(
@@ -36,6 +42,7 @@ FLUX_2 = replace(
     steps=50,
     scale=4.0,
     inversions={},
+    outlines={},
 )
 
 FLUX_2_KLEIN = replace(
@@ -43,4 +50,5 @@ FLUX_2_KLEIN = replace(
     title="FLUX.2 klein",
     pipeline="diffusers:Flux2KleinPipeline",
     unguided=1.0,
+    outlines={"black-forest-labs/FLUX.2-klein-4B": "flux2-klein-4b"},
 )

@@ -14,4 +14,5 @@ QWEN_IMAGE = Family(
     one_prompt=True,
     tokens=512,
     text_first=True,
+    outlines={"Qwen/Qwen-Image": "qwen-image"},
 )

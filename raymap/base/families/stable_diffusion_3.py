@@ -13,4 +13,9 @@ STABLE_DIFFUSION_3 = Family(
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
     attentions=("attn", "attn2"),
     text_first=False,
+    outlines={
+        "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
+        "stabilityai/stable-diffusion-3.5-medium": "sd35-medium",
+        "stabilityai/stable-diffusion-3.5-large": "sd35-large",
+    },
 )

@@ -13,7 +13,7 @@ STABLE_DIFFUSION_XL = replace(
     scale=5.0,
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
     options={"add_watermarker": False},
-    outlines={},
+    outlines={"stabilityai/stable-diffusion-xl-base-1.0": "sdxl"},
 )
 
 KOLORS = replace(
@@ -23,4 +23,5 @@ KOLORS = replace(
     tokens=256,
     inversions={},
     options={},
+    outlines={},
 )

@@ -13,4 +13,5 @@ Z_IMAGE = Family(
     stages=("noise_refiner", "context_refiner", "layers"),
     attentions=("attention",),
     text_keys=(),
+    outlines={"Tongyi-MAI/Z-Image-Turbo": "z-image", "Tongyi-MAI/Z-Image": "z-image"},
 )
