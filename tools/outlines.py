@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from raymap.base.folder import OUTLINES
+from raymap.base.header import Shapes
 from raymap.base.parts import parts_of
-from raymap.base.shapes import TABLE, Shapes, built, index_of
+from raymap.base.shapes import TABLE, built, index_of
 
 Named = dict[tuple[str, ...], tuple[int, ...]]
 """Shapes by the parts of a name between its dots; a part can be a number, or a run of numbers (`{0-18}`)."""

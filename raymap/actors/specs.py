@@ -18,6 +18,7 @@ class GeneratorSpec:
 
     `triggered` puts an adapter's own trigger before each prompt that it draws; `draw_anyway` also draws the images
     that are proved to be the base's own. `dtype` is torch's name for the number format that the model computes in.
+    `weights` names a single file whose denoiser takes the place of the base's.
     """
 
     base: str | Path
@@ -30,6 +31,7 @@ class GeneratorSpec:
     threads: int
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    weights: str | None = None
 
     @classmethod
     def of(cls, study: Study, base: str, plan: Plan, folder: RunFolder) -> Self:
@@ -50,6 +52,7 @@ class GeneratorSpec:
             threads=study.resources.threads_per_worker,
             device=study.resources.device,
             speed=study.speed,
+            weights=study.weights,
         )
 
 

@@ -30,10 +30,10 @@ from raymap.store.lock import check_seen
 class Trainer:
     """One base model on one device, which is personalized again and again from its pristine weights."""
 
-    def __init__(self, base: str | Path, threads: int, device: str) -> None:
+    def __init__(self, base: str | Path, threads: int, device: str, weights: str | None = None) -> None:
         pin(threads)
-        self.base = open_base(str(base))
-        self.pipeline = load(self.base.folder, device)
+        self.base = open_base(str(base), weights)
+        self.pipeline = load(self.base.folder, device, file=self.base.file)
 
     def ready(self, run: Path) -> bool:
         """Return True once it can train; raise InputError if this node does not see the run folder."""

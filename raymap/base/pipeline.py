@@ -11,18 +11,25 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from raymap.base.checkpoint import Checkpoint
 from raymap.base.families.registry import family_at, family_of
 from raymap.base.parts import TEXT, parts_in, parts_of
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import index_of
+from raymap.base.single_file import denoiser_from, is_whole, pipeline_from, scheduler_for
 from raymap.errors import InputError
 from raymap.study.model import SamplerSettings
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+def load(
+    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, file: Checkpoint | None = None
+) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
     What its folder itself says about drawing is kept in the pipeline's configuration.
+
+    Args:
+        file: a single file with the weights of its denoiser, or of all of it where the folder has configurations alone.
 
     Raises:
         InputError: the folder's base is of no family, or a part of it is missing or damaged.
@@ -33,10 +40,18 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     kind = family.pipeline_class
     absent = dict.fromkeys(_optional(kind) - set(parts_of(index_of(folder)).names))
     try:
-        pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **{**absent, **family.options})
+        options = {**absent, **family.options}
+        if file and is_whole(folder):
+            pipeline = pipeline_from(file, kind, folder, dtype, **options)
+        else:
+            if file:
+                denoiser = parts_of(index_of(folder)).denoisers[0]
+                options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
+            pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
-        raise InputError(f"base: {folder}", problem, "fetch the base again, all of its files") from error
+        where = f"base: {folder}" if file is None else file.name
+        raise InputError(where, problem, "fetch the base again, all of its files") from error
     own = own_settings(folder)
     pipeline.register_to_config(_raymap_call=dict(own.call), _raymap_sampler=dict(own.sampler))
     pipeline.set_progress_bar_config(disable=True)

@@ -9,13 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from raymap.base.header import Shapes, read_header
 from raymap.errors import InputError
 
 INDEX = "model_index.json"
 """Names a base's pipeline and the class of each of its components."""
-Shapes = dict[str, tuple[int, ...]]
 PREFIXES = {"CLIPTextModel": "text_model."}
 """What names in the files of a class may start with, and names in the loaded component do not."""
 FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
@@ -41,16 +39,21 @@ def shapes_of(folder: Path, component: str) -> Shapes:
     Raises:
         InputError: a file whose header cannot be read.
     """
-    files = sorted({path for pattern in FILES for path in (folder / component).glob(pattern)})
+    files = weight_files(folder, component)
     check_shards(folder / component)
     if not files:
         table = folder / TABLE
         return read_table(table, component) if table.is_file() else built(folder, component)
     shapes: Shapes = {}
     for path in files:
-        shapes |= _header(path)
+        shapes |= read_header(path).shapes
     prefix = PREFIXES.get(class_of(folder, component), "")
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def weight_files(folder: Path, component: str) -> list[Path]:
+    """Return a component's safetensors files."""
+    return sorted({path for pattern in FILES for path in (folder / component).glob(pattern)})
 
 
 def check_shards(folder: Path) -> None:
@@ -81,14 +84,6 @@ def config_of(folder: Path, component: str) -> dict[str, Any]:
     """Return a component's configuration."""
     config: dict[str, Any] = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
     return config
-
-
-def _header(path: Path) -> Shapes:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(str(path), f"is not a readable safetensors file ({error})", "fetch the base again") from error
 
 
 def read_table(path: Path, component: str) -> Shapes:

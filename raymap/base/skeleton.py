@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from raymap.base.families.family import Family
+from raymap.base.header import Shapes
 from raymap.base.parts import Parts, is_text, parts_of
-from raymap.base.shapes import PREFIXES, Shapes, class_of, index_of, shapes_of
+from raymap.base.shapes import PREFIXES, class_of, index_of, shapes_of
 
 TABLES = ("token_embedding.weight", "shared.weight", "embed_tokens.weight", "word_embeddings.weight")
 """How the names of token embeddings end; of a T5, whose embedding has two names, the first is taken."""
@@ -28,6 +29,12 @@ def word_id(tokenizer: Tokenizer, word: str) -> int | None:
 def is_target(layer: str, targets: tuple[str, ...]) -> bool:
     """Return whether a layer is targeted by its whole name or the end of it, as peft matches `target_modules`."""
     return any(layer == target or layer.endswith(f".{target}") for target in targets)
+
+
+def table_in(names: Iterable[str]) -> str:
+    """Return the name of the token embedding among those of a text encoder's weights."""
+    own = list(names)
+    return next(name for table in TABLES for name in own if name.endswith(table))
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,7 @@ class Skeleton:
 
     def _table(self, encoder: str) -> str:
         """Return the name of a text encoder's token embedding."""
-        own = [name for name in self.shapes if name.startswith(f"{encoder}.")]
-        return next(name for table in TABLES for name in own if name.endswith(table))
+        return table_in(name for name in self.shapes if name.startswith(f"{encoder}."))
 
 
 def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) -> Skeleton:

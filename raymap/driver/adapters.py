@@ -33,6 +33,8 @@ def train_missing(
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    base = prepared.base.pinned
-    training.train_all(groups, folder, lambda: launch.start_trainer(base, resources), resources.workers.max, progress)
+    base, weights = prepared.base.pinned, prepared.study.weights
+    training.train_all(
+        groups, folder, lambda: launch.start_trainer(base, resources, weights), resources.workers.max, progress
+    )
     return round(time.perf_counter() - start, 1)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from raymap.adapters.brought import Found, find
+from raymap.adapters.card import CARD
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
@@ -151,7 +152,8 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
         offline()
     check_judges(study.clip, study.lpips, study.judges)
     # An adapter that was trained for the base names its digest, which an outline does not have.
-    base = open_base(study.base, outline=dry and not study.adapters)
+    outline = dry and not any((entry.path / CARD).exists() for entry in study.adapters)
+    base = open_base(study.base, study.weights, outline)
     study = study.model_copy(update={"sampler": base.sampler(study.sampler)})
     absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
     references = {subject.name: check_references(subject, absent) for subject in study.subjects}

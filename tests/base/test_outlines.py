@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from raymap.base.families.registry import FAMILIES, family_at
 from raymap.base.folder import OUTLINES, outline_of
@@ -14,7 +17,7 @@ from raymap.base.shapes import built, shapes_of
 from raymap.driver.cost import estimate
 from raymap.driver.prepare import prepare
 from raymap.study.file import load_study
-from tests.commands import python
+from tests.commands import Ended, python
 from tests.small_study import small_study
 
 NAMES = sorted(path.parent.name for path in OUTLINES.glob("*/model_index.json"))
@@ -73,6 +76,24 @@ def test_a_study_on_a_published_base_is_foretold_without_a_network(hub_id: str, 
     assert prepared.base.heads > 0
     assert len(prepared.too_long) == (prepared.base.skeleton.tokenizer is not None)
     assert estimate(prepared).sentence
+
+
+@pytest.mark.usefixtures("unfetched")
+def test_adapters_are_checked_and_an_audit_is_foretold_before_the_base_was_fetched(
+    tmp_path: Path, call: Callable[..., tuple[int, str]], command: Callable[..., Ended]
+) -> None:
+    sdxl = "stabilityai/stable-diffusion-xl-base-1.0"
+    layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    lora = {f"{layer}.lora_A.weight": torch.ones(4, 2048), f"{layer}.lora_B.weight": torch.ones(640, 4)}
+    save_file(lora, path := tmp_path / "cup.safetensors")
+    code, said = call("check", path, "--base", sdxl)
+    assert code == 0, said
+    code, said = call("check", path, "--base", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert code == 2, said
+    ended = command("audit", "--adapter", path, "--base", sdxl, "--dry-run", "--output", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert f"base {sdxl}: not fetched; its known architecture is used instead, with images of 1024x1024" in ended.out
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_outline_is_read_without_torch() -> None:

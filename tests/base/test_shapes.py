@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
 from raymap.base.folder import OUTLINES
+from raymap.base.header import Shapes
 from raymap.base.model import Base
-from raymap.base.shapes import INDEX, Shapes, built, shapes_in, shapes_of
+from raymap.base.shapes import INDEX, built, shapes_in, shapes_of
 from raymap.base.skeleton import word_id
 from raymap.bench.models import random_base
 from raymap.embedded.model import PIPELINE
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     file.parent.mkdir()
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is not a readable safetensors"):
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is a pointer of Git LFS"):
         shapes_of(tmp_path, "unet")
 
 

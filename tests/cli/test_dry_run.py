@@ -90,17 +90,16 @@ def test_prompts_and_triggers_are_checked_without_the_base(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("unfetched")
 def test_a_base_of_unknown_architecture_must_be_there(tmp_path: Path) -> None:
-    """Nor can adapters that are brought along be held against an outline: they name their base's digest."""
+    """Nor can adapters that raymap trained be held against an outline: they name their base's digest."""
     assert outline_of("someone/model") is None
     assert outline_of("embedded") is None
     assert outline_of(f"{SD15}@fp16") == OUTLINES / "sd15"
     with pytest.raises(InputError, match="base: someone/model"):
         prepare(load_study(small_study(tmp_path, base="someone/model", **JUDGES)), dry=True)
+    (tmp_path / "cup").mkdir()
+    (tmp_path / "cup" / "adapter.json").write_text("{}")
     with pytest.raises(InputError, match=f"base: {SD15}"):
-        prepare(
-            load_study(small_study(tmp_path, base=SD15, **JUDGES, subjects=None, adapters=["lora.safetensors"])),
-            dry=True,
-        )
+        prepare(load_study(small_study(tmp_path, base=SD15, **JUDGES, subjects=None, adapters=["cup"])), dry=True)
 
 
 def test_a_base_that_was_fetched_stands_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

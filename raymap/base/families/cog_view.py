@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 COG_VIEW_4 = Family(
     title="CogView4",
@@ -11,4 +11,5 @@ COG_VIEW_4 = Family(
     tokens=1024,
     attentions=("attn1",),
     text_keys=(),
+    predictions=FLOW,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 FLUX = Family(
     title="FLUX.1",
@@ -17,6 +17,7 @@ FLUX = Family(
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    predictions=FLOW,
     outlines={
         "black-forest-labs/FLUX.1-dev": "flux1-dev",
         "black-forest-labs/FLUX.1-Krea-dev": "flux1-dev",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 HUNYUAN_DIT = Family(
     title="HunyuanDiT",
@@ -12,6 +12,7 @@ HUNYUAN_DIT = Family(
     stages=("blocks",),
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
+    predictions=("epsilon", "v_prediction"),
 )
 
 HUNYUAN_IMAGE = Family(
@@ -25,4 +26,5 @@ HUNYUAN_IMAGE = Family(
     tokens=1000,
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=False,
+    predictions=FLOW,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 LUMINA_2 = Family(
     title="Lumina-Image 2.0",
@@ -13,4 +13,5 @@ LUMINA_2 = Family(
     tokens=256,
     stages=("noise_refiner", "context_refiner", "layers"),
     text_keys=(),
+    predictions=FLOW,
 )

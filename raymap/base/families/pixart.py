@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 PIXART_SIGMA = Family(
     title="PixArt-Σ",
@@ -14,6 +14,7 @@ PIXART_SIGMA = Family(
     tokens=300,
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
+    predictions=("epsilon",),
 )
 
 PIXART_ALPHA = replace(PIXART_SIGMA, title="PixArt-α", pipeline="diffusers:PixArtAlphaPipeline", tokens=120)
@@ -23,4 +24,5 @@ SANA = replace(
     title="Sana",
     pipeline="diffusers:SanaPipeline",
     size=(1024, 1024),
+    predictions=FLOW,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 QWEN_IMAGE = Family(
     title="Qwen-Image",
@@ -14,5 +14,6 @@ QWEN_IMAGE = Family(
     one_prompt=True,
     tokens=512,
     text_first=True,
+    predictions=FLOW,
     outlines={"Qwen/Qwen-Image": "qwen-image"},
 )

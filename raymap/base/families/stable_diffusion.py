@@ -19,4 +19,6 @@ STABLE_DIFFUSION = Family(
         "stabilityai/stable-diffusion-2-1": "sd21",
         "stabilityai/stable-diffusion-2-1-base": "sd21-base",
     },
+    prefixes={"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."},
+    predictions=("epsilon", "v_prediction"),
 )

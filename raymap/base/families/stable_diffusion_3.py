@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 STABLE_DIFFUSION_3 = Family(
     title="Stable Diffusion 3",
@@ -13,6 +13,7 @@ STABLE_DIFFUSION_3 = Family(
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
     attentions=("attn", "attn2"),
     text_first=False,
+    predictions=FLOW,
     outlines={
         "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
         "stabilityai/stable-diffusion-3.5-medium": "sd35-medium",

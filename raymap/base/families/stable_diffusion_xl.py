@@ -14,6 +14,12 @@ STABLE_DIFFUSION_XL = replace(
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
     options={"add_watermarker": False},
     outlines={"stabilityai/stable-diffusion-xl-base-1.0": "sdxl"},
+    prefixes={
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "conditioner.embedders.0.",
+        "text_encoder_2": "conditioner.embedders.1.",
+    },
 )
 
 KOLORS = replace(
@@ -24,4 +30,5 @@ KOLORS = replace(
     inversions={},
     options={},
     outlines={},
+    prefixes={},
 )
