@@ -92,6 +92,8 @@ def described(study: Study, dry: bool = False) -> Prepared:
         console.print(
             f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True
         )
+    for remark in prepared.remarks:
+        console.print(f"[yellow]note:[/yellow] {shown(remark, LONG)}", highlight=False, soft_wrap=True)
     for prompt in prepared.too_long:
         problem = f"{prompt.id} is longer than the text encoder reads, and the rest is ignored: {shown(prompt.text)}"
         console.print(f"[yellow]warning:[/yellow] {problem}", highlight=False, soft_wrap=True)

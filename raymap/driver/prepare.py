@@ -11,6 +11,7 @@ from raymap.adapters.card import CARD
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
+from raymap.errors import InputError
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.scoring.names import check_judges
@@ -114,6 +115,15 @@ class Prepared:
         return tuple(missing)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of how the study will be carried out, one sentence each."""
+        family = self.base.family
+        if family.known:
+            return ()
+        what = f"raymap has no description of its pipeline, {family.class_name}"
+        return (f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured",)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         height, width = self.study.sampler.height, self.study.sampler.width
@@ -154,6 +164,9 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     # An adapter that was trained for the base names its digest, which an outline does not have.
     outline = dry and not any((entry.path / CARD).exists() for entry in study.adapters)
     base = open_base(study.base, study.weights, outline)
+    if base.family.guidance is None and "guidance_scale" in study.sampler.model_fields_set:
+        problem = f"the pipeline of the base, {base.family.class_name}, takes no guidance scale"
+        raise InputError("sampler.guidance_scale", problem, "leave it out")
     study = study.model_copy(update={"sampler": base.sampler(study.sampler)})
     absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
     references = {subject.name: check_references(subject, absent) for subject in study.subjects}

@@ -40,8 +40,8 @@ class Family:
     scale: float = 5.0
     """The guidance scale where a study gives none, likewise."""
 
-    guidance: str = "guidance_scale"
-    """The argument of the pipeline's call that a study's guidance scale sets."""
+    guidance: str | None = "guidance_scale"
+    """The argument of the pipeline's call that a study's guidance scale sets; None where there is none."""
 
     unguided: float | None = 1.0
     """Up to this guidance scale there is no classifier-free guidance, and the denoiser runs once in a step instead of
