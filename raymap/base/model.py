@@ -9,7 +9,7 @@ from typing import Self
 
 from raymap.base.families.family import Family
 from raymap.base.families.registry import family_at
-from raymap.base.flops import Flops, count_flops
+from raymap.base.flops.count import Flops, count_flops
 from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve
 from raymap.base.parts import Parts, parts_of
 from raymap.base.settings import OwnSettings, own_settings
@@ -17,6 +17,9 @@ from raymap.base.shapes import config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
 from raymap.embedded.model import PIPELINE
 from raymap.study.model import SamplerSettings
+
+_LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
+"""Keys of autoencoders' configurations under which each level of resolution has an entry; there is one, the first."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,17 @@ class Base:
         """How many image pixels there are to a latent pixel, along a side."""
         config = config_of(self.folder, "vae")
         ratio = config.get("spatial_compression_ratio") or config.get("scale_factor_spatial")
-        return int(ratio or 2 ** (len(config["block_out_channels"]) - 1))
+        levels = next((config[key] for key in _LEVELS if key in config), (0,))
+        return int(ratio or 2 ** (len(levels) - 1))
 
     def flops(self, size: tuple[int, int] | None = None) -> Flops:
         """Return the FLOPs of one image of a height and width in pixels; by default as it draws without being asked."""
-        denoiser, autoencoder = (shapes_of(self.folder, part) for part in (self.parts.denoisers[0], "vae"))
-        latents = tuple(side // self.pixels for side in size or self.size)
-        return count_flops(self.family, denoiser, autoencoder, latents[0], self.skeleton.text_length)
+        part = self.parts.denoisers[0]
+        denoiser, autoencoder = shapes_of(self.folder, part), shapes_of(self.folder, "vae")
+        height, width = (side // self.pixels for side in size or self.size)
+        tokens = self.family.text_tokens or self.skeleton.text_length
+        config = config_of(self.folder, part)
+        return count_flops(self.family, denoiser, autoencoder, (height, width), tokens, config)
 
     @cached_property
     def heads(self) -> int:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
-from raymap.base.flops import Flops, count_flops
+from raymap.base.flops.count import Flops, count_flops
 from raymap.base.model import Base
 from raymap.base.shapes import INDEX, config_of, shapes_in, shapes_of
 from raymap.bench.models import SIZES, TARGETS, random_base
@@ -36,7 +36,7 @@ def flops(folder: Path) -> Flops:
         parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
         (folder / INDEX).write_text(json.dumps(parts))
     side = config_of(folder, "unet")["sample_size"]
-    return count_flops(SD, shapes_of(folder, "unet"), shapes_of(folder, "vae"), side, 77)
+    return count_flops(SD, shapes_of(folder, "unet"), shapes_of(folder, "vae"), (side, side), 77)
 
 
 def test_flops_of_stable_diffusion_1_5_are_the_published_ones(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_decoder_whose_attention_is_named_as_in_older_files_takes_the_same_flo
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     older = {re.sub("|".join(names), lambda found: names[found[0]], name): shape for name, shape in vae.items()}
     assert len(older.keys() - vae.keys()) == 16
-    assert count_flops(SD, unet, older, 64, 77) == count_flops(SD, unet, vae, 64, 77)
+    assert count_flops(SD, unet, older, (64, 64), 77) == count_flops(SD, unet, vae, (64, 64), 77)
 
 
 def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ AURA_FLOW = Family(
     scale=3.5,
     size=(1024, 1024),
     tokens=256,
+    text_tokens=256 + 8,  # and as many registers
+    uses={"register": "text"},
     stages=("joint_transformer_blocks", "single_transformer_blocks"),
     text_first=True,
 )

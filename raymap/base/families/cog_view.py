@@ -9,6 +9,8 @@ COG_VIEW_4 = Family(
     pipeline="diffusers:CogView4Pipeline",
     one_prompt=True,
     tokens=1024,
+    text_tokens=16,
+    uses={"transformer_blocks.*(attn1|ff)": "both", "text_proj": "text"},
     attentions=("attn1",),
     text_keys=(),
 )

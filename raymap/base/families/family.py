@@ -63,6 +63,23 @@ class Family:
     tokens: int | None = None
     """How many tokens of a prompt its longest text encoder reads; None: as many as that has positions."""
 
+    text_tokens: int | None = None
+    """How many tokens of a prompt the denoiser reads, padding included, if that is not what the longest encoder reads;
+    where padding is left out, how many a prompt of a line takes."""
+
+    joint_tokens: int | None = None
+    """How many of them pass through the blocks of both streams, if not all do."""
+
+    packed: int = 1
+    """How many latents along a side the pipeline packs into one, before the denoiser's own patches."""
+
+    uses: Mapping[str, str | int] = field(default_factory=dict)
+    """Through which layers other tokens pass than their names say (`raymap.base.flops.transformer`): a pattern of their
+    names, and `image`, `text`, `both`, `pooled` for a single vector, or a number of tokens."""
+
+    linear_attention: str | None = None
+    """The last part of the name of attention layers whose cost is linear in the number of tokens."""
+
     inversions: Mapping[str, str] = field(default_factory=dict)
     """The text encoder that each key of a community file of Textual Inversion belongs to (`clip_l`, `clip_g`, `t5`)."""
 

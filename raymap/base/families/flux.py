@@ -14,6 +14,7 @@ FLUX = Family(
     unguided=None,
     size=(1024, 1024),
     tokens=512,
+    packed=2,
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
@@ -27,6 +28,7 @@ CHROMA = replace(
     scale=5.0,
     unguided=1.0,
     inversions={},
+    uses={"distilled_guidance_layer": 344},  # one token for each vector of modulation
 )
 
 FLUX_2 = replace(

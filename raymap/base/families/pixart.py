@@ -23,4 +23,5 @@ SANA = replace(
     title="Sana",
     pipeline="diffusers:SanaPipeline",
     size=(1024, 1024),
+    linear_attention="attn1",
 )

@@ -13,5 +13,6 @@ QWEN_IMAGE = Family(
     size=(1024, 1024),
     one_prompt=True,
     tokens=512,
+    text_tokens=32,
     text_first=True,
 )
