@@ -9,7 +9,7 @@ from typing import Self
 from raymap.plan.blocks import Plan
 from raymap.store.folder import RunFolder
 from raymap.study.interventions import MARK
-from raymap.study.model import AttentionSettings, SamplerSettings, SpeedSettings, Study
+from raymap.study.model import AttentionSettings, MemorySettings, SamplerSettings, SpeedSettings, Study
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class GeneratorSpec:
     threads: int
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
     @classmethod
     def of(cls, study: Study, base: str, plan: Plan, folder: RunFolder) -> Self:
@@ -50,6 +51,7 @@ class GeneratorSpec:
             threads=study.resources.threads_per_worker,
             device=study.resources.device,
             speed=study.speed,
+            memory=study.memory,
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
+from raymap.base.quantize import check_quantize
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import check_names
@@ -145,6 +146,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     if study.offline:  # keeps the model libraries from asking the hub
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     check_judges(study.clip, study.lpips, study.judges)
+    check_quantize(study.memory.quantize, study.resources.device)
     # An adapter that was trained for the base names its digest, which an outline does not have.
     base = open_base(study.base, outline=dry and not study.adapters)
     study = study.model_copy(update={"sampler": base.sampler(study.sampler)})

@@ -17,6 +17,7 @@ from raymap.study.recipes import Positive
 from raymap.study.subject import Name, Subject, SubjectCategory
 from raymap.study.suite import Prompt
 
+Quantize = Literal["none", "int8", "nf4"]
 Compile = Literal["none", "default", "max-autotune", "reduce-overhead"]
 
 
@@ -65,6 +66,24 @@ class SpeedSettings(_Frozen):
 
     compile: Compile = "none"
     channels_last: bool = False
+
+
+class MemorySettings(_Frozen):
+    """What lets a large base fit into a device's memory, each at a price in time.
+
+    `offload` keeps text encoders in the host's memory while images are drawn (`encoders`), or every component while it
+    is not in use (`model`). `decode` has the autoencoder decode one image after another (`sliced`), or in tiles too
+    (`tiled`), which changes pixels near their seams. `quantize` stores the denoiser's matrices in 4 or 8 bits.
+    """
+
+    offload: Literal["none", "encoders", "model"] = "none"
+    decode: Literal["whole", "sliced", "tiled"] = "whole"
+    quantize: Quantize = "none"
+
+    @property
+    def beside(self) -> bool:
+        """Whether the denoiser's weights are not written, so that adapters act beside its layers."""
+        return self.quantize != "none" or self.offload == "model"
 
 
 class AttentionSettings(_Frozen):
@@ -155,6 +174,7 @@ class Study(_Frozen):
     batch_size: Positive = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     speed: SpeedSettings = SpeedSettings()
+    memory: Annotated[MemorySettings, Field(exclude_if=lambda memory: memory == MemorySettings())] = MemorySettings()
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 
@@ -193,6 +213,11 @@ class Study(_Frozen):
         if self.interventions and self.protocol == "triggered":
             raise ValueError("interventions: a trigger has no dose, so dose 0 would not be the base; "
                              "write `protocol: plain`")  # fmt: skip
+        if self.memory.beside and self.speed.compile != "none":
+            raise ValueError("speed.compile: it is not possible where adapters act beside layers; leave it out, or "
+                             "leave out `memory.quantize` and `memory.offload: model`")  # fmt: skip
+        if self.memory.quantize != "none" and self.interventions:
+            raise ValueError("interventions: they need weights that can be read; leave out `memory.quantize`")
         for key, values in (
             ("seeds", self.seeds),
             ("subjects", [s.name for s in self.subjects]),
