@@ -21,7 +21,7 @@ class Found:
     """An adapter that was brought along.
 
     `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
-    names of the weights that it updates.
+    names of the weights that it updates. `numbers` counts what it holds.
     """
 
     info: AdapterInfo
@@ -29,6 +29,7 @@ class Found:
     files: tuple[Path, ...]
     triggers: tuple[str, ...] | None
     weights: frozenset[str]
+    numbers: int = 0
 
 
 def find(entry: Brought, base: Base, triggered: bool) -> Found:
@@ -68,7 +69,8 @@ def find(entry: Brought, base: Base, triggered: bool) -> Found:
     if triggered and card.get("phrase") is None:
         problem = "has no trigger that `protocol: triggered` could put into a prompt"
         raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
-    return Found(info, card, with_config(read.files), read.adapter.triggers, frozenset(read.adapter.updates))
+    adapter = read.adapter
+    return Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
 
 
 def bring(found: Found, target: Path, base_sha256: str) -> None:

@@ -11,12 +11,13 @@ from raymap.base.families.family import Family
 from raymap.base.families.registry import family_at
 from raymap.base.flops.count import Flops, count_flops
 from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve
+from raymap.base.memory import Memory, decoding_bytes, denoising_bytes, weight_bytes
 from raymap.base.parts import Parts, parts_of
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
 from raymap.embedded.model import PIPELINE
-from raymap.study.model import SamplerSettings
+from raymap.study.model import MemorySettings, SamplerSettings
 
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
 """Keys of autoencoders' configurations under which each level of resolution has an entry; there is one, the first."""
@@ -98,14 +99,40 @@ class Base:
         levels = next((config[key] for key in _LEVELS if key in config), (0,))
         return int(ratio or 2 ** (len(levels) - 1))
 
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a prompt the denoiser reads."""
+        return self.family.text_tokens or self.skeleton.text_length
+
+    def memory(self, size: tuple[int, int], dtype: str, settings: MemorySettings) -> Memory:
+        """Return what one image of a height and width in pixels takes on a device, without adapters.
+
+        Args:
+            dtype: torch's name of the format in which everything is computed.
+        """
+        latents = (size[0] // self.pixels, size[1] // self.pixels)
+        denoisers, vae = ({p: shapes_of(self.folder, p) for p in parts} for parts in (self.parts.denoisers, ("vae",)))
+        first = self.parts.denoisers[0]
+        encoders = {part: shapes_of(self.folder, part) for part in self.parts.encoders}
+        config = config_of(self.folder, first)
+        return Memory(
+            denoiser=sum(weight_bytes(shapes, dtype, settings.quantize) for shapes in denoisers.values()),
+            encoders=tuple(weight_bytes(shapes, dtype) for shapes in encoders.values()),
+            autoencoder=weight_bytes(vae["vae"], dtype),
+            denoising=denoising_bytes(self.family, denoisers[first], config, latents, self.text_tokens, dtype),
+            decoding=decoding_bytes(
+                vae["vae"], config_of(self.folder, "vae"), size, latents, dtype, settings.decode == "tiled"
+            ),
+            adapters=0,
+        )
+
     def flops(self, size: tuple[int, int] | None = None) -> Flops:
         """Return the FLOPs of one image of a height and width in pixels; by default as it draws without being asked."""
         part = self.parts.denoisers[0]
         denoiser, autoencoder = shapes_of(self.folder, part), shapes_of(self.folder, "vae")
         height, width = (side // self.pixels for side in size or self.size)
-        tokens = self.family.text_tokens or self.skeleton.text_length
         config = config_of(self.folder, part)
-        return count_flops(self.family, denoiser, autoencoder, (height, width), tokens, config)
+        return count_flops(self.family, denoiser, autoencoder, (height, width), self.text_tokens, config)
 
     @cached_property
     def heads(self) -> int:

@@ -7,11 +7,13 @@ class images of prior preservation and the samples of trained adapters count as 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from raymap.base.memory import Memory, batch_memory, size_of
 from raymap.base.model import Base
-from raymap.base.throughput import throughput
+from raymap.base.throughput import device_memory, throughput
 from raymap.driver.prepare import Prepared
 from raymap.personalize.orders import SAMPLES, AdapterOrder, together
 from raymap.study.model import SamplerSettings
@@ -31,7 +33,8 @@ ROW_BYTES = 400 + 4 * 768
 class Cost:
     """What a run takes: `drawn` of `images` are not proved equal; hours are those of one device, which `on` names.
 
-    `price` is that of a device's hour.
+    `price` is that of a device's hour. `memory` are the bytes that a worker's device needs for drawing at most, without
+    judges, and `room` are those that it has; None on a CPU.
     """
 
     images: int
@@ -41,6 +44,8 @@ class Cost:
     training_h: float
     on: str
     price: float | None = None
+    memory: int = 0
+    room: int | None = None
 
     @property
     def hours(self) -> float:
@@ -50,8 +55,10 @@ class Cost:
     @property
     def sentence(self) -> str:
         """The cost in words."""
+        there = "" if self.room is None else f" of {_size(self.room)}"
         said = (
-            f"estimate: {self.drawn} images to draw, {_size(self.bytes)} on disk; {self.drawing_h:.3g} h of drawing "
+            f"estimate: {self.drawn} images to draw, {_size(self.bytes)} on disk; a worker draws in "
+            f"{_size(self.memory)}{there} of memory; {self.drawing_h:.3g} h of drawing "
             f"and {self.training_h:.3g} h of training on one {self.on}"
         )
         return said if self.price is None else f"{said}; at {self.price:g} an hour: {self.hours * self.price:.2f}"
@@ -79,7 +86,29 @@ def estimate(prepared: Prepared, price: float | None = None) -> Cost:
         training_h=training / speed.training / 3600,
         on=speed.device,
         price=price,
+        memory=drawing_memory(prepared).needed(study.memory.offload),
+        room=device_memory(study.resources),
     )
+
+
+def drawing_memory(prepared: Prepared) -> Memory:
+    """Return what a worker's device needs to draw a study's batches with all of its adapters resident."""
+    study, base = prepared.study, prepared.base
+    size = min(study.batch_size, len(study.seeds)) if base.family.one_prompt else study.batch_size
+    one = replace(base.memory(prepared.size, study.dtype, study.memory), adapters=_resident(prepared))
+    return batch_memory(one, size, base.family.passes(study.sampler.guidance_scale), study.memory)
+
+
+def _resident(prepared: Prepared) -> int:
+    """Return the bytes of all adapters in float32, and of the copies of weights that they write."""
+    shapes = prepared.base.skeleton.shapes
+    held = sum(order.size(prepared.base.skeleton) for order in prepared.orders)
+    held += 4 * sum(found.numbers for found in prepared.brought)
+    written = set().union(*(order.touched(prepared.base.skeleton) for order in prepared.orders))
+    written |= set().union(*(found.weights for found in prepared.brought))
+    beside = prepared.study.memory.beside
+    kept = sum(math.prod(shapes[name]) for name in written if not (beside and prepared.base.family.in_denoiser(name)))
+    return held + kept * size_of(prepared.study.dtype)
 
 
 def _image_flops(base: Base, sampler: SamplerSettings, size: tuple[int, int]) -> float:

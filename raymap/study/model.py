@@ -118,7 +118,8 @@ class Resources(_Frozen):
     `threads_per_worker` decides last bits on a CPU, so it is part of a run's digest. `cpus_per_worker` is what Ray
     reserves, by default one per thread; a fraction of a GPU suffices for a small base. `accelerator_type` (Ray's name,
     such as `H100`) and `custom` resources restrict workers to nodes that have them. `train_together` is how many
-    subjects of one method are trained in one batch.
+    subjects of one method are trained in one batch. `gpu_memory` is a worker's GPU memory in GiB, where the type of
+    accelerator does not say it.
     """
 
     workers: Workers = Workers()
@@ -126,6 +127,7 @@ class Resources(_Frozen):
     cpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
     accelerator_type: Annotated[str, Field(min_length=1)] | None = None
+    gpu_memory: Annotated[float | None, Field(gt=0, exclude_if=lambda size: size is None)] = None
     custom: dict[str, Annotated[float, Field(gt=0)]] = {}
     train_together: Positive = 1
 

@@ -23,19 +23,11 @@ def count_convolutional(family: Family, shapes: Shapes, latents: tuple[int, int]
     Attention of m places to k, c wide over all heads, takes 2mkc for the map and 2mkc for what it gathers. The linear
     attention of deep-compression decoders, about 1 % of their FLOPs, is left out.
     """
-    # Convolutions over time come into play from the second frame on.
-    matrices = {
-        name: shape
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) > 1 and ".time_conv." not in name
-    }
-    level = _levels(matrices)
+    matrices, places_of = _matrices(shapes), _places(shapes, latents)
     text = (*(f"{layer}.weight" for layer in family.text_keys), "encoder_hid_proj.weight")
-    height, width = latents
     total = 0
     for name, shape in matrices.items():
-        scale = 2.0 ** level(name)
-        places = round(height * scale) * round(width * scale)
+        places = places_of(name)
         # The timestep's embedding is used at one place, the keys and values of a prompt at each of its tokens.
         uses = 1 if "emb" in name else tokens if name.endswith(text) else places
         total += 2 * math.prod(shape) * uses
@@ -43,6 +35,29 @@ def count_convolutional(family: Family, shapes: Shapes, latents: tuple[int, int]
             cross = family.cross_attention and family.cross_attention in name
             total += 4 * places * (tokens if cross else places) * (shape[0] // (3 if "to_qkv" in name else 1))
     return float(total)
+
+
+def widest_map(shapes: Shapes, latents: tuple[int, int]) -> int:
+    """Return how many numbers the largest tensor has that goes into or comes out of a layer, for one image."""
+    places_of = _places(shapes, latents)
+    return max(max(shape[:2]) * places_of(name) for name, shape in _matrices(shapes).items() if "emb" not in name)
+
+
+def _matrices(shapes: Shapes) -> Shapes:
+    """Return weights of more than one axis; convolutions over time come into play from the second frame on."""
+    weights = {name: shape for name, shape in shapes.items() if name.endswith(".weight") and ".time_conv." not in name}
+    return {name: shape for name, shape in weights.items() if len(shape) > 1}
+
+
+def _places(shapes: Shapes, latents: tuple[int, int]) -> Callable[[str], int]:
+    """Return what says at how many places of an image a weight is used, of those that are not used once."""
+    level = _levels(_matrices(shapes))
+
+    def places(name: str) -> int:
+        height, width = (round(side * 2.0 ** level(name)) for side in latents)
+        return height * width
+
+    return places
 
 
 def _levels(matrices: Shapes) -> Callable[[str], int]:

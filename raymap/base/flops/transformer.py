@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymap.base.families.family import Family
@@ -30,17 +30,7 @@ def count_transformer(
     Args:
         text: how many tokens of a prompt are read.
     """
-    image = math.prod(side // (_patch(config) * family.packed) for side in latents)
-    tokens = {"image": image, "text": text, "both": image + (family.joint_tokens or text), "pooled": 1}
-    of_prompt = tuple(f"{layer}.weight" for layer in family.text_keys)
-    matrices = {name: shape for name, shape in shapes.items() if name.endswith(".weight") and len(shape) > 1}
-
-    def uses(name: str) -> int:
-        own = (use for pattern, use in family.uses.items() if re.search(pattern, name))
-        read = "text" if family.cross_attention and name.endswith(of_prompt) else None
-        role = read or next(own, None) or next((role for role, pattern in _ROLES if pattern.match(name)), "image")
-        return tokens[role] if isinstance(role, str) else role
-
+    matrices, uses = _matrices(shapes), _uses(family, config, latents, text)
     total = 0
     for name, shape in matrices.items():
         total += 2 * math.prod(shape) * uses(name)
@@ -55,6 +45,33 @@ def count_transformer(
         linear = family.linear_attention is not None and layer.endswith(f".{family.linear_attention}")
         total += 4 * queries * width * (config["attention_head_dim"] + 1 if linear else attended)
     return float(total)
+
+
+def widest_sequence(
+    family: Family, shapes: Shapes, config: Mapping[str, Any], latents: tuple[int, int], text: int
+) -> int:
+    """Return how many numbers the largest tensor has that goes into or comes out of a layer, for one image."""
+    uses = _uses(family, config, latents, text)
+    return max(max(shape[:2]) * uses(name) for name, shape in _matrices(shapes).items())
+
+
+def _matrices(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if name.endswith(".weight") and len(shape) > 1}
+
+
+def _uses(family: Family, config: Mapping[str, Any], latents: tuple[int, int], text: int) -> Callable[[str], int]:
+    """Return what says for how many tokens a weight is used."""
+    image = math.prod(side // (_patch(config) * family.packed) for side in latents)
+    tokens = {"image": image, "text": text, "both": image + (family.joint_tokens or text), "pooled": 1}
+    of_prompt = tuple(f"{layer}.weight" for layer in family.text_keys)
+
+    def uses(name: str) -> int:
+        own = (use for pattern, use in family.uses.items() if re.search(pattern, name))
+        read = "text" if family.cross_attention and name.endswith(of_prompt) else None
+        role = read or next(own, None) or next((role for role, pattern in _ROLES if pattern.match(name)), "image")
+        return tokens[role] if isinstance(role, str) else role
+
+    return uses
 
 
 def _patch(config: Mapping[str, Any]) -> int:
