@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ class Found:
     """An adapter that was brought along.
 
     `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
-    names of the weights that it updates. `numbers` counts what it holds.
+    names of the weights that it updates. `numbers` counts what it holds, and `survives` is what is left of its
+    update in fewer bits, by format, where that was asked for.
     """
 
     info: AdapterInfo
@@ -30,13 +32,15 @@ class Found:
     triggers: tuple[str, ...] | None
     weights: frozenset[str]
     numbers: int = 0
+    survives: Mapping[str, float] = field(default_factory=dict)
 
 
-def find(entry: Brought, base: Base, triggered: bool) -> Found:
+def find(entry: Brought, base: Base, triggered: bool, measure: bool = False) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, and other files get one.
 
     Args:
         triggered: its trigger is put into prompts.
+        measure: how much of its update survives in fewer bits is to be measured.
 
     Raises:
         InputError: it cannot be read, does not fit the base, or has no trigger although it needs one.
@@ -70,7 +74,17 @@ def find(entry: Brought, base: Base, triggered: bool) -> Found:
         problem = "has no trigger that `protocol: triggered` could put into a prompt"
         raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
     adapter = read.adapter
-    return Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
+    found = Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
+    return replace(found, survives=_survives(adapter.updates, base)) if measure else found
+
+
+def _survives(updates: Mapping[str, Any], base: Base) -> dict[str, float]:
+    from raymap.adapters.survival import sampled, surviving  # loads torch
+    from raymap.base.stored import stored_weights
+
+    asked = sampled(updates)
+    weights = stored_weights(base.folder, asked)
+    return surviving(updates, weights) if weights.keys() == set(asked) else {}
 
 
 def bring(found: Found, target: Path, base_sha256: str) -> None:

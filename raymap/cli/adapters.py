@@ -40,7 +40,18 @@ def check(
 def _print_findings(findings: list[Any], base: str) -> None:
     """Print one row per adapter: what it is, what it changes, or why it is refused."""
     table = Table(title=f"Adapters for {base}", title_justify="left", show_lines=True)
-    for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
+    for name in (
+        "adapter",
+        "method",
+        "rank",
+        "alpha",
+        "weights",
+        "numbers",
+        "‖ΔW‖/‖W‖",
+        "survives",
+        "trigger",
+        "notes",
+    ):
         table.add_column(name, overflow="fold")
     for f in findings:
         notes = [f"[red]refused: {shown(f.problem, LONG)}[/red]"] if f.problem else []
@@ -54,6 +65,7 @@ def _print_findings(findings: list[Any], base: str) -> None:
             "" if f.problem else str(f.weights),
             "" if f.problem else f"{f.size:,}",
             "" if f.norm is None else f"{f.norm:.4f}",
+            ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items()),
         ]
         table.add_row(shown(str(f.path), LONG), f.method, *numbers, shown(", ".join(f.triggers)), "\n".join(notes))
     console.print(table)

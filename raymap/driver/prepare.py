@@ -11,6 +11,7 @@ from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
 from raymap.base.quantize import check_quantize
+from raymap.driver.auto import chosen
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import check_names
@@ -26,6 +27,7 @@ class Prepared:
     """A study whose inputs have all been checked: what to train, which adapters exist already, and for which base.
 
     `absent` are references that a run needs and a dry run can do without; in a dry run `base` may be an outline.
+    `choice` says what was chosen for `dtype: auto`, and why.
     """
 
     study: Study
@@ -33,6 +35,7 @@ class Prepared:
     orders: tuple[AdapterOrder, ...]
     brought: tuple[Found, ...]
     absent: tuple[Path, ...] = ()
+    choice: str = ""
 
     @property
     def adapters(self) -> int:
@@ -155,9 +158,11 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     wanted = orders(study, base.sha256, references)
     for order in wanted:
         order.check(base.skeleton)
-    brought = tuple(find(entry, base, study.protocol == "triggered") for entry in study.adapters)
+    brought = tuple(
+        find(entry, base, study.protocol == "triggered", measure=study.dtype == "auto") for entry in study.adapters
+    )
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
-    prepared = Prepared(study, base, wanted, brought, absent)
+    prepared = chosen(Prepared(study, base, wanted, brought, absent))
     if study.interventions:
         check_interventions(study.interventions, prepared.levels)
     return prepared

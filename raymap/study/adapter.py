@@ -17,3 +17,7 @@ class AdapterInfo:
     subject: str
     subject_category: str
     sha256: str
+
+
+KEPT = 0.9
+"""The share of an adapter's update that a number format has to keep, for the adapter not to be drawn weakened."""

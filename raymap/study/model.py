@@ -174,7 +174,7 @@ class Study(_Frozen):
     interventions: Interventions | None = None
     attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     speed: SpeedSettings = SpeedSettings()
     memory: Annotated[MemorySettings, Field(exclude_if=lambda memory: memory == MemorySettings())] = MemorySettings()
     images: Literal["all", "report"] = "report"

@@ -8,6 +8,7 @@ AURA_FLOW = Family(
     title="AuraFlow",
     pipeline="diffusers:AuraFlowPipeline",
     scale=3.5,
+    half="float16",
     size=(1024, 1024),
     tokens=256,
     text_tokens=256 + 8,  # and as many registers

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from raymap.base.parts import is_text
 from raymap.study.interventions import REST, TIMESTEPS, Levels, Part, Variant
@@ -56,6 +56,9 @@ class Family:
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's `from_pretrained`."""
+
+    half: Literal["bfloat16", "float16"] = "bfloat16"
+    """The 16-bit format in which its makers have it run; the other may overflow, or keep fewer digits for nothing."""
 
     one_prompt: bool = False
     """Whether a batch has to hold a single prompt, because an image would change with its neighbours'."""

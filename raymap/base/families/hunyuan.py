@@ -7,6 +7,7 @@ from raymap.base.families.family import Family
 HUNYUAN_DIT = Family(
     title="HunyuanDiT",
     pipeline="diffusers:HunyuanDiTPipeline",
+    half="float16",
     tokens=256,
     text_tokens=77 + 256,
     uses={r"pooler\.[kv]_proj": 257, "^text_embedder": 256},

@@ -8,6 +8,7 @@ STABLE_DIFFUSION = Family(
     title="Stable Diffusion 1 and 2",
     pipeline="diffusers:StableDiffusionPipeline",
     scale=7.5,
+    half="float16",
     stages=("down_blocks", "mid_block", "up_blocks"),
     by_block=False,
     attentions=("attn1", "attn2"),

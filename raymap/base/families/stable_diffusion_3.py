@@ -9,6 +9,7 @@ STABLE_DIFFUSION_3 = Family(
     pipeline="diffusers:StableDiffusion3Pipeline",
     steps=28,
     scale=7.0,
+    half="float16",
     tokens=256,
     text_tokens=77 + 256,
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
