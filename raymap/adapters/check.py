@@ -97,7 +97,7 @@ def _warnings(read: Read, norm: float | None, prompts: Sequence[str]) -> list[st
             warnings.append(f"its trigger {token.trigger!r} matches inside ordinary words; one like <…> would not")
     if norm == 0:
         warnings.append("its update is zero: it changes nothing")
-    if read.adapter.rows is not None:
+    if read.adapter.rows:
         warnings.append("it replaces the whole token embedding: every prompt may change")
     return warnings
 

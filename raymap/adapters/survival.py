@@ -40,8 +40,9 @@ def surviving(updates: Mapping[str, Update], weights: Mapping[str, torch.Tensor]
         weight = weights[name].float()
         delta = updates[name].delta(weight).to(weight.device)
         whole += float(delta.double().square().sum())
+        largest = max(float(weight.abs().max()), float((weight + delta).abs().max()))
         for kind, dtype in FORMATS.items():
-            scale = float(torch.finfo(dtype).max / weight.abs().max()) if kind == "fp8" and weight.any() else 1.0
+            scale = torch.finfo(dtype).max / largest if kind == "fp8" and largest else 1.0
             stored = (scale * weight).to(dtype).float() / scale
             written = (scale * (stored + delta)).to(dtype).float() / scale - stored
             along[kind] += float((written.double() * delta.double()).sum())

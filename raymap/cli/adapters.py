@@ -48,13 +48,14 @@ def _print_findings(findings: list[Any], base: str) -> None:
         "weights",
         "numbers",
         "‖ΔW‖/‖W‖",
-        "survives",
         "trigger",
         "notes",
     ):
         table.add_column(name, overflow="fold")
     for f in findings:
         notes = [f"[red]refused: {shown(f.problem, LONG)}[/red]"] if f.problem else []
+        survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
+        notes += [f"of its update survive: {survives}"] if survives else []
         notes += [f"trained for {shown(f.trained_for)}"] if f.trained_for else []
         notes += [f"licence: {shown(f.licence)}"] if f.licence else []
         notes += [f"consent: {shown(f.consent)}"] if f.consent else []
@@ -65,7 +66,6 @@ def _print_findings(findings: list[Any], base: str) -> None:
             "" if f.problem else str(f.weights),
             "" if f.problem else f"{f.size:,}",
             "" if f.norm is None else f"{f.norm:.4f}",
-            ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items()),
         ]
         table.add_row(shown(str(f.path), LONG), f.method, *numbers, shown(", ".join(f.triggers)), "\n".join(notes))
     console.print(table)

@@ -7,15 +7,11 @@ so that a resumed run makes the same one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from raymap.base.throughput import device_memory
-from raymap.driver.memory import drawing_memory
+from raymap.driver.memory import Resident
 from raymap.study.adapter import KEPT
-
-if TYPE_CHECKING:
-    from raymap.driver.prepare import Prepared
+from raymap.study.model import Study
 
 FILLED = 0.85
 """The share of a device's memory that drawing may fill; judges, the device's context and fragments take the rest."""
@@ -24,31 +20,28 @@ OFFLOADS = ("none", "encoders", "model")
 DECODES = ("whole", "sliced")
 
 
-def chosen(prepared: Prepared) -> Prepared:
-    """Return a study with all that is automatic chosen, and why in `Prepared.choice`; others stay as they are."""
-    study = prepared.study
+def chosen(study: Study, resident: Resident) -> tuple[Study, str]:
+    """Return a study with all that is automatic chosen, and in words what and why; a study without it, and nothing."""
     if study.dtype != "auto":
-        return prepared
+        return study, ""
     room = device_memory(study.resources)
     if room is None:
-        return _with(prepared, "workers compute on a CPU", dtype="float32")
-    half = prepared.base.family.half
-    kept = min((found.survives.get(half, 1.0) for found in prepared.brought), default=None)
+        return _said(study.model_copy(update={"dtype": "float32"}), "workers compute on a CPU")
+    half = resident.base.family.half
+    kept = min((found.survives.get(half, 1.0) for found in resident.brought), default=None)
     enough = kept is None or kept >= KEPT
     why = f"{half} keeps {kept:.0%} of every adapter's update" if kept is not None else "no adapter is measured yet"
     for dtype in (half, "float32") if enough else ("float32", half):
-        for settings in _settings(prepared, dtype):
-            candidate = _with(prepared, "", **settings)
-            needed = drawing_memory(candidate).needed(candidate.study.memory.offload)
+        for candidate in _candidates(study, dtype):
+            needed = resident.needed(candidate)
             if needed <= FILLED * room:
-                return _with(prepared, f"{why}, and {_gib(needed)} of {_gib(room)} are taken", **settings)
-    *_, frugal = _settings(prepared, half)
-    return _with(prepared, f"{why}; nothing is known to fit into {_gib(room)}, and this takes least", **frugal)
+                return _said(candidate, f"{why}, and {_gib(needed)} of {_gib(room)} are taken")
+    *_, frugal = _candidates(study, half)
+    return _said(frugal, f"{why}; nothing is known to fit into {_gib(room)}, and this takes least")
 
 
-def _settings(prepared: Prepared, dtype: str) -> Iterator[dict[str, Any]]:
-    """Yield settings from the fastest to the most frugal; what the study gives stays."""
-    study = prepared.study
+def _candidates(study: Study, dtype: str) -> Iterator[Study]:
+    """Yield the study with settings from the fastest to the most frugal; what it gives itself stays."""
     given = study.memory.model_fields_set
     offloads = (study.memory.offload,) if "offload" in given else OFFLOADS
     decodes = (study.memory.decode,) if "decode" in given else DECODES
@@ -58,20 +51,14 @@ def _settings(prepared: Prepared, dtype: str) -> Iterator[dict[str, Any]]:
             continue
         for batch in batches:
             for decode in decodes:
-                yield {
-                    "dtype": dtype,
-                    "batch_size": batch,
-                    "memory": study.memory.model_copy(update={"offload": offload, "decode": decode}),
-                }
+                memory = study.memory.model_copy(update={"offload": offload, "decode": decode})
+                yield study.model_copy(update={"dtype": dtype, "batch_size": batch, "memory": memory})
 
 
-def _with(prepared: Prepared, why: str, **settings: Any) -> Prepared:
-    study = prepared.study.model_copy(update=settings)
+def _said(study: Study, why: str) -> tuple[Study, str]:
     memory = study.memory
-    said = (
-        f"auto: {study.dtype}, batches of {study.batch_size}, offload {memory.offload}, decoding {memory.decode}: {why}"
-    )
-    return replace(prepared, study=study, choice=said)
+    said = f"{study.dtype}, batches of {study.batch_size}, offload {memory.offload}, decoding {memory.decode}"
+    return study, f"auto: {said}: {why}"
 
 
 def _gib(count: int) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from raymap.base.model import Base
 from raymap.base.throughput import device_memory, throughput
-from raymap.driver.memory import drawing_memory
 from raymap.driver.prepare import Prepared
 from raymap.personalize.orders import SAMPLES, AdapterOrder, together
 from raymap.study.model import SamplerSettings
@@ -85,7 +84,7 @@ def estimate(prepared: Prepared, price: float | None = None) -> Cost:
         training_h=training / speed.training / 3600,
         on=speed.device,
         price=price,
-        memory=drawing_memory(prepared).needed(study.memory.offload),
+        memory=prepared.resident.needed(study),
         room=device_memory(study.resources),
     )
 

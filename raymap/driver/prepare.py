@@ -12,6 +12,7 @@ from raymap.adapters.triggers import may_stand_in
 from raymap.base.model import Base, open_base
 from raymap.base.quantize import check_quantize
 from raymap.driver.auto import chosen
+from raymap.driver.memory import Resident, image_size
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
 from raymap.plan.blocks import check_names
@@ -114,8 +115,12 @@ class Prepared:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
-        height, width = self.study.sampler.height, self.study.sampler.width
-        return self.base.size if height is None or width is None else (height, width)
+        return image_size(self.study, self.base)
+
+    @property
+    def resident(self) -> Resident:
+        """What workers hold of it."""
+        return Resident(self.base, self.orders, self.brought)
 
     @property
     def _each(self) -> int:
@@ -162,7 +167,8 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
         find(entry, base, study.protocol == "triggered", measure=study.dtype == "auto") for entry in study.adapters
     )
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
-    prepared = chosen(Prepared(study, base, wanted, brought, absent))
+    study, choice = chosen(study, Resident(base, wanted, brought))
+    prepared = Prepared(study, base, wanted, brought, absent, choice)
     if study.interventions:
         check_interventions(study.interventions, prepared.levels)
     return prepared

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from raymap.adapters.brought import Found
 from raymap.driver.auto import chosen
-from raymap.driver.memory import drawing_memory
+from raymap.driver.memory import Resident
 from raymap.driver.prepare import Prepared, prepare
 from raymap.embedded.model import PIPELINE
 from raymap.plan.blocks import make_plan
@@ -80,7 +80,7 @@ def test_a_study_without_a_gpu_is_drawn_in_32_bits(tmp_path: Path) -> None:
 
 def test_what_a_small_device_has_no_room_for_waits_elsewhere(tmp_path: Path) -> None:
     def needed(prepared: Prepared) -> int:
-        return drawing_memory(prepared).needed(prepared.study.memory.offload)
+        return prepared.resident.needed(prepared.study)
 
     roomy = study_of(tmp_path, 0.01, GPU)
     sizes = [needed(roomy)]
@@ -108,7 +108,7 @@ def test_a_choice_is_part_of_the_digest_and_the_same_again(tmp_path: Path) -> No
     assert digest(first) == digest(again)
     assert digest(replace(first, study=weak.study)) != digest(first)
     explicit = first.study.model_copy(update={"dtype": "float16"})
-    assert chosen(replace(first, study=explicit, choice="")).choice == ""
+    assert chosen(explicit, first.resident) == (explicit, "")
 
 
 @pytest.mark.parametrize("shares", [(0.95, 0.91), (0.95, 0.89)])
@@ -116,5 +116,5 @@ def test_the_weakest_adapter_decides(tmp_path: Path, shares: tuple[float, float]
     found = study_of(tmp_path, 0.01, GPU)
     auto = found.study.model_copy(update={"dtype": "auto"})
     brought: list[Found] = [replace(found.brought[0], survives={"float16": share}) for share in shares]
-    dtype = chosen(replace(found, study=auto, brought=tuple(brought))).study.dtype
-    assert dtype == ("float16" if min(shares) >= 0.9 else "float32")
+    study, _ = chosen(auto, Resident(found.base, found.orders, brought))
+    assert study.dtype == ("float16" if min(shares) >= 0.9 else "float32")
