@@ -668,10 +668,13 @@ TINY: dict[str, Callable[[], Made]] = {
 }  # fmt: skip
 
 
-def save_tiny(name: str, folder: Path, seed: int = 0) -> Path:
+def save_tiny(name: str, folder: Path, side: int | None = None, seed: int = 0) -> Path:
     """Write a tiny pipeline into a folder, as a base that raymap draws with; equal arguments give equal weights.
 
     All weights of denoisers are random: layers that start from zero would hide what an adapter does.
+
+    Args:
+        side: of the images in pixels; judges need 64, and drawing alone does with fewer.
     """
     torch.manual_seed(seed)
     pipeline, call = TINY[name]()
@@ -681,5 +684,5 @@ def save_tiny(name: str, folder: Path, seed: int = 0) -> Path:
             noise = torch.randn(parameter.shape, generator=random)
             parameter.data = 0.2 * noise if parameter.dim() > 1 else 0.5 + 0.1 * noise
     pipeline.save_pretrained(folder)
-    (folder / OWN).write_text(json.dumps({"call": dict(call)}))
+    (folder / OWN).write_text(json.dumps({"call": dict(call) | ({"height": side, "width": side} if side else {})}))
     return folder

@@ -89,10 +89,14 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a worker needs to know to measure attention: how to draw, and how to reduce maps."""
+    """What a worker needs to know to measure attention: how to draw, how to reduce maps, and the images' size.
+
+    `size` is height and width in pixels.
+    """
 
     generator: GeneratorSpec
     settings: AttentionSettings
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

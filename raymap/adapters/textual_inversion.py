@@ -6,6 +6,7 @@ import torch
 
 from raymap.adapters.container import Container
 from raymap.adapters.update import Adapter, Token
+from raymap.base.families.registry import FAMILIES
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError
 
@@ -79,9 +80,9 @@ def _of_encoders(trigger: str, file: Container, skeleton: Skeleton) -> Token:
     places = {key: family.inversions.get(key) for key in file.entries}
     missing = sorted(key for key, encoder in places.items() if encoder not in skeleton.parts.encoders)
     if missing:
-        problem = (
-            f"is a Textual Inversion of {' and '.join(sorted(places))}; the base, {family.title}, lacks {missing[0]}"
-        )
+        kinds = " or ".join(kind.title for kind in FAMILIES.values() if kind.inversions.keys() == places.keys())
+        of = f"for {kinds} ({', '.join(sorted(places))})" if kinds else f"of {' and '.join(sorted(places))}"
+        problem = f"is a Textual Inversion {of}, and the base is {family.title}"
         raise InputError(where, problem, "use the base it was trained for")
     parts = [token(trigger, value, file, skeleton, places[key]) for key, value in file.entries.items()]
     learned = Token(trigger, {encoder: vectors for part in parts for encoder, vectors in part.vectors.items()})

@@ -22,6 +22,10 @@ from raymap.study.model import MemorySettings, SamplerSettings
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
 """Keys of autoencoders' configurations under which each level of resolution has an entry; there is one, the first."""
 
+HEADS = ("num_cross_attention_heads", "num_attention_heads", "n_heads", "attention_head_dim")
+"""What configurations of denoisers call the number of heads that attend to a prompt, in the order in which they are
+believed: of a UNet, diffusers takes `attention_head_dim` for it."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -136,12 +140,10 @@ class Base:
 
     @cached_property
     def heads(self) -> int:
-        """The number of attention heads in the denoiser's layer with the fewest."""
+        """The number of attention heads in the denoiser's layer with the fewest; 1 where nothing says."""
         config = config_of(self.folder, self.parts.denoisers[0])
-        heads = (
-            config.get("num_attention_heads") or config["attention_head_dim"]
-        )  # what diffusers' UNet takes for heads
-        return min(heads) if isinstance(heads, list) else heads
+        heads = next((config[key] for key in HEADS if config.get(key)), 1)
+        return min(heads) if isinstance(heads, list) else int(heads)
 
 
 def open_base(name: str, outline: bool = False) -> Base:

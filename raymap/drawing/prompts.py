@@ -40,13 +40,14 @@ class PromptEncoder:
         self._away: dict[str, torch.device] = {}
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the pipeline encode by this encoder."""
-        self._pipeline.encode_prompt = self
+    def in_place(self, twin: DiffusionPipeline | None = None) -> Iterator[None]:
+        """Let the pipeline encode by this encoder, or instead a twin of it, which has the same modules."""
+        pipeline = self._pipeline if twin is None else twin
+        pipeline.encode_prompt = self
         try:
             yield
         finally:
-            del self._pipeline.encode_prompt
+            del pipeline.encode_prompt
 
     @contextlib.contextmanager
     def noting(self, prompts: int) -> Iterator[list[list[Encoding]]]:
@@ -91,14 +92,6 @@ class PromptEncoder:
         for further in ("prompt_2", "prompt_3"):
             arguments[further] = list(prompts)
         return self(**{name: value for name, value in arguments.items() if name in self._signature.parameters})
-
-    def ids(self, prompt: str, encoder: str = "text_encoder") -> tuple[int, ...]:
-        """Return the token ids of a prompt for one text encoder, without padding, under the adapter in force."""
-        name = encoder.replace("text_encoder", "tokenizer")
-        length = getattr(self._pipeline, name).model_max_length
-        with self._store.reading(prompt):
-            tokenizer = getattr(self._pipeline, name)
-            return tuple(tokenizer(_expanded(prompt, tokenizer), truncation=True, max_length=length).input_ids)
 
     def _alone(self, asked: Mapping[str, Any], prompts: int, k: int) -> Encoding:
         """Encode the k-th prompt of a request."""

@@ -34,6 +34,8 @@ def call_of(
     given: dict[str, Any] = {**family.call, **own_of(pipeline).call}
     if family.negative is not None:
         given["negative_prompt"] = [family.negative] * len(prompts)
+    if family.guidance is not None:
+        given[family.guidance] = sampler.guidance_scale
     for name in ("height", "width"):
         if (side := getattr(sampler, name)) is not None:
             given[name] = side
@@ -41,7 +43,6 @@ def call_of(
         "prompt": list(prompts),
         "generator": noise_generators(seeds),
         "num_inference_steps": sampler.steps,
-        family.guidance: sampler.guidance_scale,
         "output_type": "pt",
         "return_dict": False,
         **given,

@@ -19,7 +19,6 @@ from raymap.plan.schedule import Schedule
 from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
-from raymap.study.adapter import BASE
 from raymap.study.model import Study
 
 
@@ -27,10 +26,17 @@ def check_attention(prepared: Prepared) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
-        InputError: base and adapters draw different prompts, the denoiser is compiled, or a layer has fewer heads than
-            head groups.
+        InputError: the base's text has no keys of its own, base and adapters draw different prompts, the denoiser is
+            compiled, or a layer has fewer heads than head groups.
     """
-    study, heads = prepared.study, prepared.base.heads
+    study, family, heads = prepared.study, prepared.base.family, prepared.base.heads
+    if not family.text_keys:
+        problem = f"{family.title} keeps text and image in one stream, whose keys are not told apart"
+        if not family.known:
+            problem = f"raymap does not know where a {family.class_name} attends to a prompt's tokens"
+        raise InputError(
+            f"base: {study.base}", problem, "measure attention on a base of another family (docs/attention.md)"
+        )
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
@@ -77,11 +83,11 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> Attent
     done = own.done(plan)
     missing = set(plan.units) - done.keys()
     schedule = Schedule(plan, done)
-    if any(unit.adapter != BASE for unit in missing):
+    if not all(unit.is_base for unit in missing):
         progress.phase("attention", plan.images(missing), "images")
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()
-    if not any(unit.adapter != BASE for unit in own.done(plan)):
+    if all(unit.is_base for unit in own.done(plan)):
         raise IncompleteRunError(f"nothing could be measured; {own.root / 'failures.jsonl'} says why")
     progress.note("reducing: attention")
     from raymap.analysis.why.attention import reduce_attention  # late, because scipy takes a second
@@ -94,11 +100,13 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> Attent
 def _measure(
     prepared: Prepared, plan: Plan, schedule: Schedule, own: RunFolder, folder: RunFolder, progress: Progress
 ) -> None:
-    from raymap.cluster import launch, shells, stream
+    from raymap.actors import shells
+    from raymap.cluster import launch, stream
 
     study = prepared.study
     resources = study.resources
-    meter = AttentionSpec(GeneratorSpec.of(study, prepared.base.pinned, plan, folder), study.attention)
+    drawing = GeneratorSpec.of(study, prepared.base.pinned, plan, folder)
+    meter = AttentionSpec(drawing, study.attention, prepared.size)
     tables = TablesSpec(plan.digest, study.attention.protocols)
     with launch.runtime(resources):
         stream.Stream(

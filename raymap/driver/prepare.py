@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
+from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
 from raymap.base.quantize import check_quantize
 from raymap.driver.auto import chosen
 from raymap.driver.memory import Resident, image_size
+from raymap.errors import InputError
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
-from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
+from raymap.study.adapter import check_names
 from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
 from raymap.study.methods.method import CONTROL
 from raymap.study.model import Study
@@ -113,6 +114,15 @@ class Prepared:
         return tuple(missing)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of how the study will be carried out, one sentence each."""
+        family = self.base.family
+        if family.known:
+            return ()
+        what = f"raymap has no description of its pipeline, {family.class_name}"
+        return (f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured",)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
         return image_size(self.study, self.base)
@@ -151,12 +161,15 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     Raises:
         InputError: something cannot be used; the first such thing is named. Nothing has started or been written then.
     """
-    if study.offline:  # keeps the model libraries from asking the hub
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if study.offline:
+        offline()
     check_judges(study.clip, study.lpips, study.judges)
     check_quantize(study.memory.quantize, study.resources.device)
     # An adapter that was trained for the base names its digest, which an outline does not have.
     base = open_base(study.base, outline=dry and not study.adapters)
+    if base.family.guidance is None and "guidance_scale" in study.sampler.model_fields_set:
+        problem = f"the pipeline of the base, {base.family.class_name}, takes no guidance scale"
+        raise InputError("sampler.guidance_scale", problem, "leave it out")
     study = study.model_copy(update={"sampler": base.sampler(study.sampler)})
     absent = tuple(path for subject in study.subjects for path in subject.references if dry and not path.exists())
     references = {subject.name: check_references(subject, absent) for subject in study.subjects}

@@ -12,7 +12,7 @@ import pytest
 from raymap.actors.generator import Generator
 from raymap.actors.specs import GeneratorSpec
 from raymap.adapters.brought import bring
-from raymap.base.families.registry import family_names, family_of, find_family
+from raymap.base.families.registry import FAMILIES, family_names, family_of, find_family
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.base.shapes import INDEX
@@ -83,7 +83,7 @@ def test_a_study_on_a_base_of_an_added_family_is_prepared_planned_and_drawn(
     installed: Callable[[str], None], painting: Path, tmp_path: Path
 ) -> None:
     installed("PAINTING")
-    assert family_names() == ("StableDiffusionPipeline", "PaintingPipeline")
+    assert family_names() == (*FAMILIES, "PaintingPipeline")
     pipeline = load(painting)
     assert type(pipeline).__name__ == "PaintingPipeline"
     assert family_of(pipeline).title == "Painting"

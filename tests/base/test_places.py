@@ -50,11 +50,11 @@ def test_a_hub_id_is_pinned_to_the_commit_that_this_node_has(monkeypatch: pytest
     assert asked == [("someone/model", None), ("someone/model", "0123abcd")]
 
 
-def test_a_hub_id_of_an_unknown_family_is_refused_before_its_weights_are_fetched(
+def test_a_hub_id_that_draws_no_image_from_a_prompt_alone_is_refused_before_its_weights_are_fetched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = hub(monkeypatch, tmp_path, "FluxPipeline")
-    with pytest.raises(InputError, match=r"^base: someone/model: its pipeline is a FluxPipeline, .*StableDiffusion"):
+    asked = hub(monkeypatch, tmp_path, "FluxImg2ImgPipeline")
+    with pytest.raises(InputError, match=r"^base: someone/model: its pipeline is a FluxImg2ImgPipeline, .*StableDiff"):
         open_base("someone/model")
     assert not asked
 

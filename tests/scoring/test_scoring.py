@@ -79,7 +79,7 @@ def test_lpips_equals_the_lpips_package_called_directly(renders: np.ndarray) -> 
     assert np.allclose(LpipsScorer("embedded").distances(renders[:5], renders[5:10]), expected, atol=1e-5)
 
 
-def test_lpips_of_equal_pictures_is_zero_and_order_does_not_matter(renders: np.ndarray) -> None:
+def test_lpips_of_equal_images_is_zero_and_order_does_not_matter(renders: np.ndarray) -> None:
     scorer = LpipsScorer("embedded")
     assert np.all(scorer.distances(renders, renders) == 0)
     forth, back = scorer.distances(renders[:5], renders[5:10]), scorer.distances(renders[5:10], renders[:5])
@@ -88,7 +88,7 @@ def test_lpips_of_equal_pictures_is_zero_and_order_does_not_matter(renders: np.n
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)
-def test_lpips_grows_with_graded_distortions_of_held_out_pictures(renders: np.ndarray, name: str) -> None:
+def test_lpips_grows_with_graded_distortions_of_held_out_images(renders: np.ndarray, name: str) -> None:
     levels = graded(renders)[name]
     scorer = LpipsScorer("embedded")
     by_level = np.stack([scorer.distances(renders, level) for level in levels])

@@ -15,4 +15,5 @@ AURA_FLOW = Family(
     uses={"register": "text"},
     stages=("joint_transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    text_layout=("register_tokens", "text_encoder"),
 )

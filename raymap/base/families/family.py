@@ -38,8 +38,8 @@ class Family:
     scale: float = 5.0
     """The guidance scale where a study gives none, likewise."""
 
-    guidance: str = "guidance_scale"
-    """The argument of the pipeline's call that a study's guidance scale sets."""
+    guidance: str | None = "guidance_scale"
+    """The argument of the pipeline's call that a study's guidance scale sets; None where there is none."""
 
     unguided: float | None = 1.0
     """Up to this guidance scale there is no classifier-free guidance, and the denoiser runs once in a step instead of
@@ -101,6 +101,10 @@ class Family:
 
     text_first: bool | None = None
     """In a joint attention, whether the text's keys come before the image's; None: text has attention of its own."""
+
+    text_layout: tuple[str, ...] = ("text_encoder",)
+    """Whose tokens the text's keys are, in the order of their positions: text encoders, and parameters of the denoiser
+    that hold tokens of its own. What follows them is padding, and so is an encoder that a base lacks."""
 
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""

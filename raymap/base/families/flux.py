@@ -18,6 +18,7 @@ FLUX = Family(
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
+    text_layout=("text_encoder_2",),
 )
 
 CHROMA = replace(
@@ -29,6 +30,7 @@ CHROMA = replace(
     unguided=1.0,
     inversions={},
     uses={"distilled_guidance_layer": 344},  # one token for each vector of modulation
+    text_layout=("text_encoder",),
 )
 
 FLUX_2 = replace(
@@ -38,6 +40,7 @@ FLUX_2 = replace(
     steps=50,
     scale=4.0,
     inversions={},
+    text_layout=("text_encoder",),
 )
 
 FLUX_2_KLEIN = replace(

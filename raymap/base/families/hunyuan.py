@@ -15,6 +15,7 @@ HUNYUAN_DIT = Family(
     stages=("blocks",),
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
+    text_layout=("text_encoder", "text_encoder_2"),
 )
 
 HUNYUAN_IMAGE = Family(

@@ -124,6 +124,7 @@ def _undescribed(class_name: str) -> Family | None:
         title=class_name,
         pipeline=f"diffusers:{class_name}",
         steps=steps if isinstance(steps, int) else 50,
+        guidance="guidance_scale" if "guidance_scale" in takes else None,
         scale=float(scale) if isinstance(scale, int | float) else 5.0,
         size=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
         one_prompt=True,

@@ -15,4 +15,5 @@ STABLE_DIFFUSION_3 = Family(
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
     attentions=("attn", "attn2"),
     text_first=False,
+    text_layout=("text_encoder", "text_encoder_3"),  # the two CLIP encoders share positions
 )

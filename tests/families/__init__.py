@@ -1,0 +1,1 @@
+"""One test of each promise that raymap makes for every family of bases, on tiny pipelines of the real classes."""

@@ -1,0 +1,1 @@
+"""Tests of families that run whole audits."""
