@@ -2,7 +2,8 @@
 
 On a GPU they follow from its peak (dense, by its maker's data sheet) and the share of it that drawing reaches, SHARE:
 what the best published batched sampling of SD 1.5 reaches on an A100. On a CPU they are CPU_SHARE of the speed of its
-matrix products, which is measured on the spot. Training computes in float32, whatever a study draws in.
+matrix products, which is measured on the spot. Training computes in float32, on a GPU also in bfloat16 where a study
+draws in it.
 """
 
 from __future__ import annotations
@@ -62,4 +63,6 @@ def throughput(resources: Resources, dtype: str) -> Throughput:
     device = f"{known} GPU at {SHARE:.0%} of its {dtype} peak"
     if dtype == "float32":
         return Throughput(single, single, device)
+    if dtype == "bfloat16":
+        return Throughput(half, half, device)
     return Throughput(half, single, f"{device} (in training of its float32 peak)")

@@ -82,16 +82,7 @@ class PromptEncoder:
 
     def texts(self, prompts: Sequence[str]) -> Any:
         """Return what `encode_prompt` gives for prompts without guidance, under the adapter in force."""
-        arguments = {
-            "prompt": list(prompts),
-            "device": self._pipeline.device,
-            "num_images_per_prompt": 1,
-            "do_classifier_free_guidance": False,
-            **own_of(self._pipeline).call,
-        }
-        for further in ("prompt_2", "prompt_3"):
-            arguments[further] = list(prompts)
-        return self(**{name: value for name, value in arguments.items() if name in self._signature.parameters})
+        return self(**text_arguments(self._pipeline, prompts))
 
     def _alone(self, asked: Mapping[str, Any], prompts: int, k: int) -> Encoding:
         """Encode the k-th prompt of a request."""
@@ -138,13 +129,29 @@ class PromptEncoder:
         """Return an argument with each trigger of several vectors followed by the names of its further ones."""
         if not name.startswith("prompt") or not isinstance(value, list):
             return value
-        tokenizer = getattr(self._pipeline, name.replace("prompt", "tokenizer"), self._pipeline.tokenizer)
-        return [_expanded(text, tokenizer) if isinstance(text, str) else text for text in value]
+        tokenizer = getattr(self._pipeline, name.replace("prompt", "tokenizer"), None) or self._pipeline.tokenizer
+        return [expanded(text, tokenizer) if isinstance(text, str) else text for text in value]
 
 
-def _expanded(prompt: str, tokenizer: Any) -> str:
-    expanded: str = TextualInversionLoaderMixin._maybe_convert_prompt(None, prompt, tokenizer)
-    return expanded
+def text_arguments(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments with which a pipeline's `encode_prompt` encodes prompts without guidance."""
+    arguments = {
+        "prompt": list(prompts),
+        "device": pipeline.device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": False,
+        **own_of(pipeline).call,
+    }
+    for further in ("prompt_2", "prompt_3"):
+        arguments[further] = list(prompts)
+    takes = inspect.signature(type(pipeline).encode_prompt).parameters
+    return {name: value for name, value in arguments.items() if name in takes}
+
+
+def expanded(prompt: str, tokenizer: Any) -> str:
+    """Return a prompt with each trigger of several vectors followed by the names of its further ones."""
+    written: str = TextualInversionLoaderMixin._maybe_convert_prompt(None, prompt, tokenizer)
+    return written
 
 
 def _of(name: str, value: Any, prompts: int, k: int) -> Any:

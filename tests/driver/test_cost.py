@@ -96,8 +96,11 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     passes = 20 * 2 * 2 * cost.TRAINING_PASSES
     drawn = 4 + 100  # samples, and images of the class; trainers draw with 20 guided steps
     training = passes * denoiser + drawn * (20 * 2 * denoiser + decoder)
-    assert found.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
-    assert "one H100 GPU at 40% of its bfloat16 peak (in training of its float32 peak)" in found.sentence
+    assert found.training_h == pytest.approx(training / (0.4 * 989e12) / 3600)
+    assert "one H100 GPU at 40% of its bfloat16 peak;" in found.sentence
+    float16 = cost.estimate(prepare(load_study(small_study(tmp_path, resources=GPU, dtype="float16", methods=methods))))
+    assert float16.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
+    assert "one H100 GPU at 40% of its float16 peak (in training of its float32 peak)" in float16.sentence
     assert found.sentence.endswith(f"at 2 an hour: {2 * (found.drawing_h + found.training_h):.2f}")
 
 

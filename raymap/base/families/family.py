@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -86,6 +86,13 @@ class Family:
     inversions: Mapping[str, str] = field(default_factory=dict)
     """The text encoder that each key of a community file of Textual Inversion belongs to (`clip_l`, `clip_g`, `t5`)."""
 
+    objective: str | None = None
+    """`module:Class` of what its denoiser is trained by, an `Objective` (`raymap.personalize.objectives.objective`);
+    None: it draws, and cannot be trained."""
+
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """The ends of the names of the layers that LoRA trains where a study does not say, as diffusers' script does."""
+
     stages: tuple[str, ...] = ("transformer_blocks",)
     """The denoiser's top-level lists of blocks, in the order of a forward pass."""
 
@@ -127,6 +134,16 @@ class Family:
     def keys_and_values(self) -> tuple[str, ...]:
         """As `text_keys`; methods of personalization ask for it by this name."""
         return self.text_keys
+
+    @property
+    def trainable(self) -> bool:
+        """Whether its denoiser can be trained."""
+        return self.objective is not None
+
+    def learning(self, encoders: Sequence[str]) -> tuple[str, ...]:
+        """Return which of a base's text encoders learn a new token: those that files have keys for, or the first."""
+        named = tuple(encoder for encoder in self.inversions.values() if encoder in encoders)
+        return named or tuple(encoders[:1])
 
     @property
     def cross_attention(self) -> str | None:

@@ -16,10 +16,16 @@ FLUX = Family(
     tokens=512,
     packed=2,
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
+    objective="raymap.personalize.objectives.flow:FluxFlow",
+    lora_targets=(
+        "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+        "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+        "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+    ),
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
     text_layout=("text_encoder_2",),
-)
+)  # fmt: skip
 
 CHROMA = replace(
     FLUX,
@@ -30,6 +36,7 @@ CHROMA = replace(
     unguided=1.0,
     inversions={},
     uses={"distilled_guidance_layer": 344},  # one token for each vector of modulation
+    objective=None,
     text_layout=("text_encoder",),
 )
 
@@ -40,6 +47,8 @@ FLUX_2 = replace(
     steps=50,
     scale=4.0,
     inversions={},
+    objective=None,
+    lora_targets=Family.lora_targets,
     text_layout=("text_encoder",),
 )
 

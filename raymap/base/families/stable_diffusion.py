@@ -9,6 +9,7 @@ STABLE_DIFFUSION = Family(
     pipeline="diffusers:StableDiffusionPipeline",
     scale=7.5,
     half="float16",
+    objective="raymap.personalize.objectives.denoising:Denoising",
     stages=("down_blocks", "mid_block", "up_blocks"),
     by_block=False,
     attentions=("attn1", "attn2"),

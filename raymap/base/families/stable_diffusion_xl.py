@@ -12,6 +12,7 @@ STABLE_DIFFUSION_XL = replace(
     pipeline="diffusers:StableDiffusionXLPipeline",
     scale=5.0,
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
+    objective="raymap.personalize.objectives.denoising:DenoisingXL",
     options={"add_watermarker": False},
     outlines={},
 )
@@ -22,5 +23,6 @@ KOLORS = replace(
     pipeline="diffusers:KolorsPipeline",
     tokens=256,
     inversions={},
+    objective=None,
     options={},
 )
