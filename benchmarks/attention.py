@@ -32,6 +32,8 @@ from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.study.model import AttentionSettings, SamplerSettings
 
+SIDE = 64
+"""The height and width of the embedded base's images."""
 PROMPTS = ["a red car on a street", "a city at night", "a brown bear on snow", "red and blue stripes"]
 
 
@@ -57,7 +59,7 @@ def main() -> None:
             draw(pipeline, encoder, prompts, seeds, sampler, args.pairs)
 
     def measured(settings: AttentionSettings) -> Callable[[], object]:
-        comparer = Comparer(pipeline, store, encoder, sampler, settings, args.pairs)
+        comparer = Comparer(pipeline, store, encoder, sampler, settings, args.pairs, (SIDE, SIDE))
         return lambda: comparer.compare("lora", prompts, seeds)
 
     methods: dict[str, Callable[[], object]] = {
@@ -72,16 +74,15 @@ def main() -> None:
             method()
             if number:  # the first round warms up
                 seconds[name].append(time.process_time() - start)
-    map_bytes = 0
+    sizes: dict[int, int] = {}
 
     def take(layer: int, maps: torch.Tensor) -> None:
-        nonlocal map_bytes
-        map_bytes += maps.nbytes
+        sizes[layer] = maps.nbytes
 
     store.restore()
-    with watched(pipeline.unet, family_of(pipeline), slice(0, args.pairs), take), torch.no_grad():
-        side = pipeline.unet.config.sample_size
-        pipeline.unet(torch.zeros(args.pairs, 4, side, side), 1, encoder(prompts))
+    with watched(pipeline.unet, family_of(pipeline), slice(-args.pairs, None), take):
+        draw(pipeline, encoder, prompts, seeds, SamplerSettings(steps=1), args.pairs)
+    map_bytes = sum(sizes.values())
     table = Table(title=f"{args.pairs} pairs, {args.steps} steps, embedded base, one CPU thread", title_justify="left")
     for name in ("method", "s", "relative to the plain run", "min to max", "MiB of maps"):
         table.add_column(name, justify="left" if name == "method" else "right")

@@ -27,7 +27,7 @@ class AttentionMeter:
         self._generator = Generator(spec.generator)
         own, drawing = self._generator, spec.generator
         self._comparer = Comparer(
-            own.pipeline, own.store, own.encoder, drawing.sampler, spec.settings, drawing.batch_size
+            own.pipeline, own.store, own.encoder, drawing.sampler, spec.settings, drawing.batch_size, spec.size
         )
 
     def ready(self, scorer: bool = True) -> WorkerInfo:

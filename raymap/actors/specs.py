@@ -9,7 +9,7 @@ from typing import Self
 from raymap.plan.blocks import Plan
 from raymap.store.folder import RunFolder
 from raymap.study.interventions import MARK
-from raymap.study.model import AttentionSettings, SamplerSettings, SpeedSettings, Study
+from raymap.study.model import AttentionSettings, MemorySettings, SamplerSettings, SpeedSettings, Study
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class GeneratorSpec:
     threads: int
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     weights: str | None = None
 
     @classmethod
@@ -52,6 +53,7 @@ class GeneratorSpec:
             threads=study.resources.threads_per_worker,
             device=study.resources.device,
             speed=study.speed,
+            memory=study.memory,
             weights=study.weights,
         )
 
@@ -90,10 +92,14 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a worker needs to know to measure attention: how to draw, and how to reduce maps."""
+    """What a worker needs to know to measure attention: how to draw, how to reduce maps, and the images' size.
+
+    `size` is height and width in pixels.
+    """
 
     generator: GeneratorSpec
     settings: AttentionSettings
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Custom Diffusion files: diffusers' and Adobe's (full and compressed) layouts -> replaced weights and tokens.
 
 diffusers' own `load_attn_procs` does nothing with such a file (its issue 9320). So the file is read here, and its keys
-and values replace `attn2.to_k` and `attn2.to_v` themselves.
+and values replace `attn2.to_k` and `attn2.to_v` themselves. Files of raymap's own for Stable Diffusion 3 and FLUX.1
+name a joint attention's `add_k_proj` and `add_v_proj` in the same way.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from raymap.errors import InputError
 
 CUSTOM_DIFFUSION_FILE = "pytorch_custom_diffusion_weights.safetensors"
 _PROCESSOR = re.compile(
-    r"(?:unet\.)?(?P<module>.+)\.processor\.to_(?P<to>k|v|q|out)_custom_diffusion(?P<index>\.0)?\.(?P<kind>weight|bias)"
+    r"(?:unet\.)?(?P<module>.+)\.processor\.(?P<to>to_[kvq]|to_out|add_[kv]_proj)_custom_diffusion"
+    r"(?P<index>\.0)?\.(?P<kind>weight|bias)"
 )
 
 
 def key_of(parameter: str) -> str:
-    """Return the diffusers key of a trained key or value weight, named as in the UNet's own state."""
+    """Return the diffusers key of a trained key or value weight, named as in the denoiser's own state."""
     module, _, projection = parameter.removesuffix(".weight").rpartition(".")
     return f"{module}.processor.{projection}_custom_diffusion.weight"
 
@@ -45,10 +47,9 @@ def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | 
         if value == {} and key.endswith(".processor"):
             continue  # diffusers' pickle also names the processors of self-attention, which have no weights
         match = _PROCESSOR.fullmatch(key)
-        if match is None or (match["to"] == "out") != (match["index"] is not None):
+        if match is None or (match["to"] == "to_out") != (match["index"] is not None):
             raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a Custom Diffusion file")
-        to = "to_out.0" if match["to"] == "out" else f"to_{match['to']}"
-        name = f"unet.{match['module']}.{to}.{match['kind']}"
+        name = f"{skeleton.denoiser}.{match['module']}.{match['to']}{match['index'] or ''}.{match['kind']}"
         updates[name] = _replacement(name, key, value, file, skeleton)
     return Adapter(updates)
 
@@ -61,7 +62,7 @@ def _adobe(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter:
     unet, modifiers = (_mapping(file, key) for key in ("unet", "modifier_token"))
     updates: dict[str, Update] = {}
     for key, value in unet.items():
-        name = f"unet.{key}"
+        name = f"{skeleton.denoiser}.{key}"
         if isinstance(value, dict):
             updates[name] = _compressed(name, key, value, file, skeleton)
         else:

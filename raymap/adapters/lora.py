@@ -24,7 +24,7 @@ METADATA = "lora_adapter_metadata"
 PLAIN = "give a plain LoRA; its relatives cannot be read"
 
 _PARTS = {"down": "down", "up": "up", "A": "down", "B": "up", "lora_down": "down", "lora_up": "up", "alpha": "alpha"}
-_C = r"(?P<component>unet|text_encoder)\."
+_C = r"(?P<component>unet|transformer|text_encoder(?:_[23])?)\."
 _DOTTED = (
     re.compile(_C + r"(?P<module>.+)\.(?:lora|lora_linear_layer)\.(?P<part>down|up)\.weight"),
     re.compile(_C + r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>A|B)(?:\.default)?\.weight"),
@@ -79,7 +79,7 @@ def _place(key: str, skeleton: Skeleton, file: Container) -> tuple[str, str]:
             raise InputError(str(file.path), f"{key} belongs to {what}", PLAIN)
     if match := _PROCESSOR.fullmatch(key):
         to = "to_out.0" if match["to"] == "out" else f"to_{match['to']}"
-        module, part = f"unet.{match['module']}.{to}", match["part"]
+        module, part = f"{skeleton.denoiser}.{match['module']}.{to}", match["part"]
     elif match := _KOHYA.fullmatch(key):
         component = "unet" if match["te"] == "unet" else "text_encoder"
         flat = f"{component}_{match['flat']}"
@@ -88,8 +88,10 @@ def _place(key: str, skeleton: Skeleton, file: Container) -> tuple[str, str]:
         match = next((m for pattern in _DOTTED if (m := pattern.fullmatch(key))), None)
         if match is None:
             raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a LoRA for this kind of base")
-        component = match.groupdict().get("component") or "unet"
-        module, part = f"{component}.{match['module'].removeprefix('text_model.')}", match["part"]
+        component = match.groupdict().get("component") or skeleton.denoiser
+        # Files name a text encoder's weights as the hub does; some classes' names have lost the first part since.
+        prefix = skeleton.prefixes.get(component, "")
+        module, part = f"{component}.{match['module'].removeprefix(prefix)}", match["part"]
     if f"{module}.weight" not in skeleton.shapes:
         raise InputError(str(file.path), f"{key}: the base has no such module", "use the base it was trained for")
     return module, _PARTS[part]
@@ -140,6 +142,6 @@ def _settings(file: Container) -> Mapping[str, Any]:
         raise InputError(where, f"{what}cannot be read as JSON ({error})", "fetch it again") from error
     if not isinstance(settings, dict):
         raise InputError(where, f"{what}is not a JSON object", "fetch it again")
-    if any(settings.get(f"{prefix}use_dora") for prefix in ("", "unet.", "text_encoder.")):
+    if any(value for key, value in settings.items() if key.rpartition(".")[2] == "use_dora"):
         raise InputError(str(file.path), "is a DoRA", PLAIN)
     return settings

@@ -11,14 +11,22 @@ from raymap.base.checkpoint import Checkpoint, check_denoiser, digest_with, name
 from raymap.base.complete import check_folder
 from raymap.base.families.family import Family
 from raymap.base.families.registry import family_at
-from raymap.base.flops import Flops, count_flops
+from raymap.base.flops.count import Flops, count_flops
 from raymap.base.folder import OUTLINES, digest, local_file, outline_of, pinned, resolve, tokenizer_at
+from raymap.base.memory import Memory, decoding_bytes, denoising_bytes, weight_bytes
 from raymap.base.parts import Parts, parts_of
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
 from raymap.errors import InputError
-from raymap.study.model import SamplerSettings
+from raymap.study.model import MemorySettings, SamplerSettings
+
+_LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
+"""Keys of autoencoders' configurations under which each level of resolution has an entry; there is one, the first."""
+
+HEADS = ("num_cross_attention_heads", "num_attention_heads", "n_heads", "attention_head_dim")
+"""What configurations of denoisers call the number of heads that attend to a prompt, in the order in which they are
+believed: of a UNet, diffusers takes `attention_head_dim` for it."""
 
 
 @dataclass(frozen=True)
@@ -99,22 +107,50 @@ class Base:
         """How many image pixels there are to a latent pixel, along a side."""
         config = config_of(self.folder, "vae")
         ratio = config.get("spatial_compression_ratio") or config.get("scale_factor_spatial")
-        stages = config.get("block_out_channels") or config.get("dim_mult", ())  # each but the last halves the sides
-        return int(ratio or 2 ** (len(stages) - 1))
+        levels = next((config[key] for key in _LEVELS if key in config), (0,))
+        return int(ratio or 2 ** (len(levels) - 1))
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens of a prompt the denoiser reads."""
+        return self.family.text_tokens or self.skeleton.text_length
+
+    def memory(self, size: tuple[int, int], dtype: str, settings: MemorySettings) -> Memory:
+        """Return what one image of a height and width in pixels takes on a device, without adapters.
+
+        Args:
+            dtype: torch's name of the format in which everything is computed.
+        """
+        latents = (size[0] // self.pixels, size[1] // self.pixels)
+        denoisers, vae = ({p: shapes_of(self.folder, p) for p in parts} for parts in (self.parts.denoisers, ("vae",)))
+        first = self.parts.denoisers[0]
+        encoders = {part: shapes_of(self.folder, part) for part in self.parts.encoders}
+        config = config_of(self.folder, first)
+        return Memory(
+            denoiser=sum(weight_bytes(shapes, dtype, settings.quantize) for shapes in denoisers.values()),
+            encoders=tuple(weight_bytes(shapes, dtype) for shapes in encoders.values()),
+            autoencoder=weight_bytes(vae["vae"], dtype),
+            denoising=denoising_bytes(self.family, denoisers[first], config, latents, self.text_tokens, dtype),
+            decoding=decoding_bytes(
+                vae["vae"], config_of(self.folder, "vae"), size, latents, dtype, settings.decode == "tiled"
+            ),
+            adapters=0,
+        )
 
     def flops(self, size: tuple[int, int] | None = None) -> Flops:
         """Return the FLOPs of one image of a height and width in pixels; by default as it draws without being asked."""
-        denoiser, autoencoder = (shapes_of(self.folder, part) for part in (self.parts.denoisers[0], "vae"))
-        latents = tuple(side // self.pixels for side in size or self.size)
-        return count_flops(self.family, denoiser, autoencoder, latents[0], self.skeleton.text_length)
+        part = self.parts.denoisers[0]
+        denoiser, autoencoder = shapes_of(self.folder, part), shapes_of(self.folder, "vae")
+        height, width = (side // self.pixels for side in size or self.size)
+        config = config_of(self.folder, part)
+        return count_flops(self.family, denoiser, autoencoder, (height, width), self.text_tokens, config)
 
     @cached_property
     def heads(self) -> int:
-        """The number of attention heads in the denoiser's layer with the fewest."""
+        """The number of attention heads in the denoiser's layer with the fewest; 1 where nothing says."""
         config = config_of(self.folder, self.parts.denoisers[0])
-        # What diffusers' UNet calls `attention_head_dim` it takes for the number of heads.
-        heads = next(config[key] for key in ("num_attention_heads", "n_heads", "attention_head_dim") if config.get(key))
-        return min(heads) if isinstance(heads, list) else heads
+        heads = next((config[key] for key in HEADS if config.get(key)), 1)
+        return min(heads) if isinstance(heads, list) else int(heads)
 
 
 def open_base(name: str, weights: str | None = None, outline: bool = False) -> Base:

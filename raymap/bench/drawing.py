@@ -50,7 +50,7 @@ def build(setup: Setup) -> StableDiffusionPipeline:
         pipeline = random_base(setup.base.removeprefix(RANDOM), setup.device, dtype)
     else:
         base = open_base(setup.base)
-        pipeline = load(base.folder, setup.device, dtype, base.file)
+        pipeline = load(base.folder, setup.device, dtype, file=base.file)
     if setup.resolution is not None:
         pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
     check_attention(pipeline, setup.attention)

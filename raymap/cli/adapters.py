@@ -32,10 +32,22 @@ def check(
 def _print_findings(findings: list[Any], base: str) -> None:
     """Print one row per adapter: what it is, what it changes, or why it is refused."""
     table = Table(title=f"Adapters for {base}", title_justify="left", show_lines=True)
-    for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
+    for name in (
+        "adapter",
+        "method",
+        "rank",
+        "alpha",
+        "weights",
+        "numbers",
+        "‖ΔW‖/‖W‖",
+        "trigger",
+        "notes",
+    ):
         table.add_column(name, overflow="fold")
     for f in findings:
         notes = [f"[red]refused: {shown(f.problem, LONG)}[/red]"] if f.problem else []
+        survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
+        notes += [f"of its update survive: {survives}"] if survives else []
         notes += [f"trained for {shown(f.trained_for)}"] if f.trained_for else []
         notes += [f"licence: {shown(f.licence)}"] if f.licence else []
         notes += [f"consent: {shown(f.consent)}"] if f.consent else []

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from raymap.adapters.resident import AdapterStore
+from raymap.base.parts import parts_in
 from raymap.base.pipeline import own_of
 
 KEPT_BYTES = 2**28
@@ -36,15 +37,17 @@ class PromptEncoder:
         self._known: dict[tuple[Any, ...], Encoding] = {}
         self._kept = 0
         self._seen: list[list[Encoding]] | None = None
+        self._away: dict[str, torch.device] = {}
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the pipeline encode by this encoder."""
-        self._pipeline.encode_prompt = self
+    def in_place(self, twin: DiffusionPipeline | None = None) -> Iterator[None]:
+        """Let the pipeline encode by this encoder, or instead a twin of it, which has the same modules."""
+        pipeline = self._pipeline if twin is None else twin
+        pipeline.encode_prompt = self
         try:
             yield
         finally:
-            del self._pipeline.encode_prompt
+            del pipeline.encode_prompt
 
     @contextlib.contextmanager
     def noting(self, prompts: int) -> Iterator[list[list[Encoding]]]:
@@ -65,9 +68,13 @@ class PromptEncoder:
         """
         asked = dict(self._signature.bind(*args, **kwargs).arguments)
         prompts = asked.get("prompt")
-        if not isinstance(prompts, list):
-            return self._own(**asked)
-        encoded = [self._alone(asked, len(prompts), k) for k in range(len(prompts))]
+        try:
+            if not isinstance(prompts, list):
+                self._fetch_encoders()
+                return self._own(**asked)
+            encoded = [self._alone(asked, len(prompts), k) for k in range(len(prompts))]
+        finally:
+            self._return_encoders()
         for seen, own in zip(self._seen or (), encoded, strict=False):
             seen.append(own)
         outputs = tuple(_joined(parts) for parts in zip(*encoded, strict=True))
@@ -75,24 +82,7 @@ class PromptEncoder:
 
     def texts(self, prompts: Sequence[str]) -> Any:
         """Return what `encode_prompt` gives for prompts without guidance, under the adapter in force."""
-        arguments = {
-            "prompt": list(prompts),
-            "device": self._pipeline.device,
-            "num_images_per_prompt": 1,
-            "do_classifier_free_guidance": False,
-            **own_of(self._pipeline).call,
-        }
-        for further in ("prompt_2", "prompt_3"):
-            arguments[further] = list(prompts)
-        return self(**{name: value for name, value in arguments.items() if name in self._signature.parameters})
-
-    def ids(self, prompt: str, encoder: str = "text_encoder") -> tuple[int, ...]:
-        """Return the token ids of a prompt for one text encoder, without padding, under the adapter in force."""
-        name = encoder.replace("text_encoder", "tokenizer")
-        length = getattr(self._pipeline, name).model_max_length
-        with self._store.reading(prompt):
-            tokenizer = getattr(self._pipeline, name)
-            return tuple(tokenizer(_expanded(prompt, tokenizer), truncation=True, max_length=length).input_ids)
+        return self(**text_arguments(self._pipeline, prompts))
 
     def _alone(self, asked: Mapping[str, Any], prompts: int, k: int) -> Encoding:
         """Encode the k-th prompt of a request."""
@@ -112,23 +102,56 @@ class PromptEncoder:
 
     def _encoded(self, own: Mapping[str, Any]) -> Encoding:
         texts = [text for name, value in own.items() if name.startswith("prompt") for text in value or ()]
+        self._fetch_encoders()
         with self._store.reading(" ".join(text for text in texts if isinstance(text, str))):
             if not isinstance(self._pipeline, TextualInversionLoaderMixin):  # which expands triggers itself
                 own = {name: self._written_out(name, value) for name, value in own.items()}
             outputs = self._own(**own)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
+    def _fetch_encoders(self) -> None:
+        """Bring text encoders that wait in the host's memory to the pipeline's device, until they are returned.
+
+        A pipeline of which every component is in the host's memory has its own means (`enable_model_cpu_offload`).
+        """
+        for name in parts_in(self._pipeline).encoders:
+            encoder = getattr(self._pipeline, name)
+            if encoder.device != self._pipeline.device:
+                self._away[name] = encoder.device
+                encoder.to(self._pipeline.device)
+
+    def _return_encoders(self) -> None:
+        for name, home in self._away.items():
+            getattr(self._pipeline, name).to(home)
+        self._away = {}
+
     def _written_out(self, name: str, value: Any) -> Any:
         """Return an argument with each trigger of several vectors followed by the names of its further ones."""
         if not name.startswith("prompt") or not isinstance(value, list):
             return value
-        tokenizer = getattr(self._pipeline, name.replace("prompt", "tokenizer"), self._pipeline.tokenizer)
-        return [_expanded(text, tokenizer) if isinstance(text, str) else text for text in value]
+        tokenizer = getattr(self._pipeline, name.replace("prompt", "tokenizer"), None) or self._pipeline.tokenizer
+        return [expanded(text, tokenizer) if isinstance(text, str) else text for text in value]
 
 
-def _expanded(prompt: str, tokenizer: Any) -> str:
-    expanded: str = TextualInversionLoaderMixin._maybe_convert_prompt(None, prompt, tokenizer)
-    return expanded
+def text_arguments(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments with which a pipeline's `encode_prompt` encodes prompts without guidance."""
+    arguments = {
+        "prompt": list(prompts),
+        "device": pipeline.device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": False,
+        **own_of(pipeline).call,
+    }
+    for further in ("prompt_2", "prompt_3"):
+        arguments[further] = list(prompts)
+    takes = inspect.signature(type(pipeline).encode_prompt).parameters
+    return {name: value for name, value in arguments.items() if name in takes}
+
+
+def expanded(prompt: str, tokenizer: Any) -> str:
+    """Return a prompt with each trigger of several vectors followed by the names of its further ones."""
+    written: str = TextualInversionLoaderMixin._maybe_convert_prompt(None, prompt, tokenizer)
+    return written
 
 
 def _of(name: str, value: Any, prompts: int, k: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from raymap.display.progress import Progress
 from raymap.driver.prepare import Prepared
@@ -33,8 +34,10 @@ def train_missing(
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    base, weights = prepared.base.pinned, prepared.study.weights
-    training.train_all(
-        groups, folder, lambda: launch.start_trainer(base, resources, weights), resources.workers.max, progress
-    )
+    base, study = prepared.base.pinned, prepared.study
+
+    def trainer() -> Any:
+        return launch.start_trainer(base, resources, study.dtype, study.weights)
+
+    training.train_all(groups, folder, trainer, resources.workers.max, progress)
     return round(time.perf_counter() - start, 1)

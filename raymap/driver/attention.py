@@ -26,10 +26,17 @@ def check_attention(prepared: Prepared) -> None:
     """Check that a study's attention can be measured.
 
     Raises:
-        InputError: base and adapters draw different prompts, the denoiser is compiled, or a layer has fewer heads than
-            head groups.
+        InputError: the base's text has no keys of its own, base and adapters draw different prompts, the denoiser is
+            compiled, or a layer has fewer heads than head groups.
     """
-    study, heads = prepared.study, prepared.base.heads
+    study, family, heads = prepared.study, prepared.base.family, prepared.base.heads
+    if not family.text_keys:
+        problem = f"{family.title} keeps text and image in one stream, whose keys are not told apart"
+        if not family.known:
+            problem = f"raymap does not know where a {family.class_name} attends to a prompt's tokens"
+        raise InputError(
+            f"base: {study.base}", problem, "measure attention on a base of another family (docs/attention.md)"
+        )
     if study.protocol == "triggered":
         problem = "puts tokens into the adapted prompt, so that the maps do not match"
         raise InputError("protocol: triggered", problem, "write `protocol: plain`")
@@ -98,7 +105,8 @@ def _measure(
 
     study = prepared.study
     resources = study.resources
-    meter = AttentionSpec(GeneratorSpec.of(study, prepared.base.pinned, plan, folder), study.attention)
+    drawing = GeneratorSpec.of(study, prepared.base.pinned, plan, folder)
+    meter = AttentionSpec(drawing, study.attention, prepared.size)
     tables = TablesSpec(plan.digest, study.attention.protocols)
     with launch.runtime(resources):
         stream.Stream(

@@ -67,7 +67,7 @@ def full_rank(
     weights: Weights = {}
     with contextlib.ExitStack() as hooks:
         for name, layer in _linear(denoiser, targets):
-            weight = nn.Parameter(layer.weight.detach().repeat(subjects, 1, 1))
+            weight = nn.Parameter(layer.weight.detach().float().repeat(subjects, 1, 1))
             weights[f"{name}.weight"] = weight
 
             def replace(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raymap.adapters.card import CARD, adapter_digest, adapter_files, read_card
+from raymap.base.families.registry import trainable_families
 from raymap.base.skeleton import Skeleton, word_id
 from raymap.errors import InputError
 from raymap.personalize.references.provenance import stated_terms
@@ -107,10 +108,15 @@ class AdapterOrder:
         """Check that the captions hold the trigger, and that the base has what the method needs.
 
         Raises:
-            InputError: the trigger is not in the caption; a target is no layer that the method can train; of a method
-                that learns a token, the initializer is not one token of the base, or the trigger is one.
+            InputError: the method cannot be trained on this kind of base; the trigger is not in the caption; a target
+                is no layer that the method can train; of a method that learns a token, the initializer is not one token
+                of the base, or the trigger is one or cannot name a file.
         """
         where = f"methods.{self.trained_by}"
+        refusal = self._trained_by.refusal(self.recipe, skeleton.family) if self.subject else None
+        if refusal is not None:
+            remedy = f"train on one of {', '.join(trainable_families())}, or bring trained adapters along (`adapters:`)"
+            raise InputError(where, refusal, remedy)
         if self.trigger not in self.caption:
             problem = f"{self.caption!r} does not hold {self.trigger!r}, by which {where} calls the subject"
             remedy = f"write {{}} where a method's trigger and class word belong, or give `{where}.trigger`"
@@ -126,12 +132,16 @@ class AdapterOrder:
         if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give a word that is, as `initializer:`")
-        if self.trigger in skeleton.vocabulary:
+        learning = skeleton.family.learning(skeleton.parts.encoders)
+        if any(self.trigger in skeleton.vocabulary_of(encoder) for encoder in learning):
             problem = f"the trigger {self.trigger!r} is an ordinary token of the base"
             raise InputError(where, problem, "give another `trigger:`, for example in angle brackets")
+        if skeleton.family.inversions and "/" in self.trigger:
+            problem = f"the trigger {self.trigger!r} names the file of the token, and holds a slash"
+            raise InputError(where, problem, "give another `trigger:`")
 
     def touched(self, skeleton: Skeleton) -> frozenset[str]:
-        """Return the names of the weights that the trained adapter will update (`unet.….weight`)."""
+        """Return the names of the weights that the trained adapter will update (`unet.….weight`, for example)."""
         return frozenset(self._updates(skeleton, self._trained_by.targets(self.recipe, skeleton.family)))
 
     def size(self, skeleton: Skeleton) -> int:

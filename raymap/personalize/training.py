@@ -8,9 +8,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from raymap.base.pipeline import denoiser_of
+from raymap.drawing.prompts import Encoding
+from raymap.personalize.objectives.objective import Objective, objective_of
 from raymap.personalize.step import Step
 from raymap.personalize.views import Views
 from raymap.store.files import read_file, write_atomically
@@ -18,19 +20,19 @@ from raymap.study.recipes import Recipe
 
 REPORT_EVERY = 10
 CHECKPOINT_EVERY = 100
-Encoder = Callable[[list[str]], torch.Tensor]
+Encoder = Callable[[list[str]], Encoding]
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """One subject's samples in a step: `clean` and `noise` (n, 4, h, w), timesteps (n,) and captions.
+    """One subject's samples in a step: `clean` and `noise` (n, channels, h, w), noise levels `times` (n,) and captions.
 
     `rows` are the rows of the subject's views; samples of its class, if any, come after those.
     """
 
     clean: torch.Tensor
     noise: torch.Tensor
-    timesteps: torch.Tensor
+    times: torch.Tensor
     captions: list[str]
     rows: torch.Tensor
 
@@ -44,7 +46,7 @@ def fit(
     recipe: Recipe,
     checkpoint: Path,
 ) -> Iterator[Step]:
-    """Train `weights` (subjects, …) on the denoising loss, all subjects in one batch, and yield the progress.
+    """Train `weights` (subjects, …) by the base's objective, all subjects in one batch, and yield the progress.
 
     Each subject has its own random numbers from the recipe's seed, its own loss, gradient norm and slice of the
     optimizer's state. So it learns what it would learn alone, up to rounding: a larger batch may sum in another order.
@@ -52,17 +54,19 @@ def fit(
     train_custom_diffusion.py. With a prior, equally many class images join the batch, and their mean squared error
     counts `prior_weight` times.
 
+    A base that was loaded in bfloat16 is trained in mixed precision: matrix products are computed in bfloat16, while
+    the weights that are trained, their gradients and the loss stay in float32.
+
     Args:
         views: each subject's training views.
         priors: views of each subject's class, or None.
-        encode: takes captions, one subject's after another's, and returns embeddings (N, 77, width), with a gradient
-            if a token is learned.
+        encode: takes captions, one subject's after another's, and returns what the pipeline's `encode_prompt` gives for
+            them without guidance, with a gradient if a token is learned.
         checkpoint: the file that is written every hundred steps. If it exists, training continues from it, and the
             steps before it are yielded again.
     """
-    denoiser = denoiser_of(pipeline)
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-    velocity = schedule.config.prediction_type == "v_prediction"
+    objective = objective_of(pipeline)
+    mixed = torch.autocast(pipeline.device.type, torch.bfloat16, denoiser_of(pipeline).dtype == torch.bfloat16)
     randoms = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in views]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = _resume(checkpoint, weights, optimizer, randoms) if checkpoint.exists() else []
@@ -70,16 +74,15 @@ def fit(
     losses = []
     for step in range(steps[-1].done + 1 if steps else 1, recipe.steps + 1):
         batches = [
-            _sample(own, priors[k] if priors else None, recipe, schedule.config.num_train_timesteps, randoms[k])
-            for k, own in enumerate(views)
+            _sample(own, priors[k] if priors else None, recipe, objective, randoms[k]) for k, own in enumerate(views)
         ]
-        clean, noise, timesteps = (
-            torch.cat([getattr(batch, name) for batch in batches]) for name in ("clean", "noise", "timesteps")
+        clean, noise, times = (
+            torch.cat([getattr(batch, name) for batch in batches]) for name in ("clean", "noise", "times")
         )
-        embeddings = encode([caption for batch in batches for caption in batch.captions])
-        predicted = denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, embeddings).sample
-        target = schedule.get_velocity(clean, noise, timesteps) if velocity else noise
-        squared = (predicted - target).square().unflatten(0, (len(views), -1))
+        with mixed:
+            texts = encode([caption for batch in batches for caption in batch.captions])
+            predicted, target = objective.predict(clean, noise, times, texts)
+        squared = (predicted.float() - target).square().unflatten(0, (len(views), -1))
         each = torch.stack([_loss(squared[k], own, batches[k].rows, recipe) for k, own in enumerate(views)])
         optimizer.zero_grad()
         each.sum().backward()
@@ -95,7 +98,7 @@ def fit(
             _save(checkpoint, weights, optimizer, randoms, steps)
 
 
-def _sample(views: Views, prior: Views | None, recipe: Recipe, timesteps: int, random: torch.Generator) -> _Batch:
+def _sample(views: Views, prior: Views | None, recipe: Recipe, objective: Objective, random: torch.Generator) -> _Batch:
     """Draw one subject's samples for a step; those of the class follow those of the subject."""
     device = views.mean.device
     rows = torch.randint(len(views.mean), (recipe.batch_size,), generator=random)
@@ -105,7 +108,7 @@ def _sample(views: Views, prior: Views | None, recipe: Recipe, timesteps: int, r
         clean = torch.cat([clean, prior.sample(chosen, random)])
         captions += _captions(prior, chosen, random)
     noise = torch.randn(clean.shape, generator=random).to(device)
-    return _Batch(clean, noise, torch.randint(timesteps, (len(clean),), generator=random).to(device), captions, rows)
+    return _Batch(clean, noise, objective.times(len(clean), random).to(device), captions, rows)
 
 
 def _captions(views: Views, rows: torch.Tensor, random: torch.Generator) -> list[str]:
@@ -119,7 +122,7 @@ def _captions(views: Views, rows: torch.Tensor, random: torch.Generator) -> list
 
 
 def _loss(squared: torch.Tensor, views: Views, rows: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Return one subject's loss from squared errors (n, 4, h, w): first those of its own views, then the prior's."""
+    """Return one subject's loss from squared errors (n, channels, h, w): of its own views, then of the prior's."""
     own, prior = squared[: len(rows)], squared[len(rows) :]
     if views.masks is None:
         loss = own.mean()

@@ -15,7 +15,9 @@ RESCALED_VIEWS = 64
 
 @dataclass(frozen=True)
 class Views:
-    """Encoded images: scaled latent means and standard deviations (N, 4, h, w), and the captions of each image.
+    """Encoded images: latent means and standard deviations (N, channels, h, w), and the captions of each image.
+
+    Latents are in the denoiser's scale, float32.
 
     `masks` (N, 1, h, w), if any, are 1 where an image shows the reference and 0 where it was padded.
     """
@@ -26,7 +28,7 @@ class Views:
     masks: torch.Tensor | None = None
 
     def sample(self, rows: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """Draw latents of these rows from their distributions, (len(rows), 4, h, w)."""
+        """Draw latents of these rows from their distributions, (len(rows), channels, h, w)."""
         spread = torch.randn((len(rows), *self.mean.shape[1:]), generator=random)
         return self.mean[rows] + self.std[rows] * spread.to(self.mean.device)
 
@@ -42,9 +44,10 @@ def encode(
     parts = []
     for start in range(0, len(images), ENCODE_BATCH):
         x = torch.tensor(images[start : start + ENCODE_BATCH]).permute(0, 3, 1, 2).float().to(pipeline.device)
-        parts.append(pipeline.vae.encode(x / 127.5 - 1).latent_dist)
-    factor = pipeline.vae.config.scaling_factor
-    mean, std = (torch.cat([getattr(p, name) for p in parts]) * factor for name in ("mean", "std"))
+        parts.append(pipeline.vae.encode((x / 127.5 - 1).to(pipeline.vae.dtype)).latent_dist)
+    config = pipeline.vae.config
+    mean, std = (torch.cat([getattr(p, name).float() for p in parts]) for name in ("mean", "std"))
+    mean, std = (mean - (config.shift_factor or 0)) * config.scaling_factor, std * config.scaling_factor
     kept = None if masks is None else torch.tensor(masks, dtype=torch.float32, device=mean.device)[:, None]
     return Views(mean, std, captions, kept)
 

@@ -20,16 +20,20 @@ from raymap.adapters.update import Adapter, LowRank, Token
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.pipeline import load
 from raymap.drawing.attention.denoise import Compared, Comparer
+from raymap.drawing.attention.heat import rectangle
+from raymap.drawing.attention.lockstep import Pass, lockstep
 from raymap.drawing.attention.shift import Grid, jensen_shannon
-from raymap.drawing.attention.tokens import CLASSES, class_masks
-from raymap.drawing.attention.watch import cross_attentions, watched
+from raymap.drawing.attention.tokens import CLASSES, Reading, class_masks, classify, read_prompt
+from raymap.drawing.attention.watch import text_attentions, watched
 from raymap.drawing.prompts import PromptEncoder
-from raymap.drawing.sampling import draw, noise_generators
+from raymap.drawing.sampling import call_of, draw, noise_generators
 from raymap.embedded.model import PIPELINE
+from raymap.errors import DrawingError
 from raymap.plan.blocks import Block, Item
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS
 from raymap.study.adapter import AdapterInfo
 from raymap.study.model import AttentionSettings, SamplerSettings
+from tests.pipelines import byte_tokenizer
 
 PROMPTS = ["a red car on a street", "chaos"]
 SEEDS = (3, 5)
@@ -61,7 +65,7 @@ class Setting:
         self.encoder = PromptEncoder(self.pipeline, self.store)
 
     def comparer(self, settings: AttentionSettings = SETTINGS) -> Comparer:
-        return Comparer(self.pipeline, self.store, self.encoder, SAMPLER, settings, SIZE)
+        return Comparer(self.pipeline, self.store, self.encoder, SAMPLER, settings, SIZE, (64, 64))
 
     def latents(self, adapter: str | None) -> torch.Tensor:
         """Denoise by the pipeline's own call."""
@@ -76,6 +80,9 @@ class Setting:
             output_type="latent",
         ).images
         return found
+
+    def reading(self, prompt: str) -> Reading:
+        return read_prompt(self.pipeline, self.store, SAMPLER, prompt)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +124,7 @@ def test_maps_equal_a_direct_computation_in_double_precision(setting: Setting) -
     def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given.append((args[0].numpy(), kwargs["encoder_hidden_states"].numpy()))
 
-    modules = list(cross_attentions(unet, SD).values())
+    modules: list[Any] = [layer.module for layer in text_attentions(unet, SD).values()]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     [maps] = kept_maps(unet, slice(0, 2), lambda: unet(latents, 300, text))
     for hook in hooks:
@@ -145,10 +152,12 @@ def test_watching_changes_no_image_and_leaves_no_trace(setting: Setting, adapter
         images.append(draw(setting.pipeline, setting.encoder, PROMPTS, SEEDS, SAMPLER, SIZE))
 
     drawn()
-    processors = [module.processor for module in cross_attentions(setting.pipeline.unet, SD).values()]
     kept_maps(setting.pipeline.unet, slice(SIZE, SIZE + 2), drawn)
     assert np.array_equal(images[0], images[1])
-    assert [m.processor for m in cross_attentions(setting.pipeline.unet, SD).values()] == processors
+    for module in setting.pipeline.unet.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "forward" not in vars(module)
 
 
 def test_both_trajectories_are_those_of_an_unwatched_run_to_the_bit(
@@ -160,13 +169,62 @@ def test_both_trajectories_are_those_of_an_unwatched_run_to_the_bit(
     assert not torch.equal(latents["base"], latents["free"])
 
 
-def test_tokens_are_told_apart_by_what_they_mean() -> None:
-    masks = class_masks([(9, 1, 2, 3, 8), (9, 8), (9, *range(75), 8)], 77)
+def test_an_error_under_the_adapter_ends_both_calls_and_leaves_the_pipeline_as_it_was(setting: Setting) -> None:
+    def arguments() -> dict[str, Any]:
+        return call_of(setting.pipeline, PROMPTS, SEEDS, SAMPLER)
+
+    def fails(one: Pass) -> Any:
+        if one.adapted and one.step == 2:
+            raise DrawingError("in the middle")
+        return one.run()
+
+    unet = setting.pipeline.unet
+    moving = unet.forward = unet.forward  # as what moves weights to a device replaces it
+    with pytest.raises(DrawingError, match="in the middle"):
+        lockstep(setting.pipeline, setting.encoder, setting.store, "shifting", arguments, fails)
+    assert vars(unet)["forward"] is moving
+    del unet.forward
+    assert "encode_prompt" not in vars(setting.pipeline)
+    assert not {"step", "set_timesteps"} & vars(setting.pipeline.scheduler).keys()
+    before = setting.latents(None)
+    lockstep(setting.pipeline, setting.encoder, setting.store, "shifting", arguments)
+    assert torch.equal(setting.latents(None), before)
+
+
+def test_tokens_are_told_apart_by_what_they_mean(setting: Setting) -> None:
+    masks = class_masks([setting.reading(prompt) for prompt in ("a red car", "", "very " * 90)])
     assert masks.sum(2).eq(1).all()
     counts = masks.sum(1).int().tolist()
     assert counts == [[3, 1, 1, 72], [0, 1, 1, 75], [75, 1, 1, 0]]
     assert CLASSES == ("content", "bos", "end", "padding")
     assert masks[0].argmax(1)[:6].tolist() == [1, 0, 0, 0, 2, 3]
+
+
+def test_words_are_found_within_a_template_and_in_the_spelling_of_the_pipeline(setting: Setting) -> None:
+    """The template repeats the prompt's words; where a tokenizer joins a blank to a word, the first piece differs."""
+    clip = setting.pipeline.tokenizer
+    ids = clip("describe a red car, as in: a red car now").input_ids
+    classes, words = classify(ids, "A Red Car", clip)
+    assert clip.decode(ids[words.start : words.stop]) == "a red car"
+    assert words.start > ids.index(clip("car", add_special_tokens=False).input_ids[0])
+    assert [CLASSES[k] for k in classes] == ["bos"] + ["padding"] * 8 + ["content"] * 3 + ["padding"] * 2
+    pieces = byte_tokenizer(64)
+    ids = pieces("Say: A Cup now", add_special_tokens=False).input_ids
+    _, words = classify(ids, "A Cup", pieces)
+    assert pieces.decode(ids[words.start : words.stop]) == "A Cup"
+    ids = pieces("say: a cup now", add_special_tokens=False).input_ids
+    _, words = classify(ids, "A Cup", pieces)
+    assert pieces.decode(ids[words.start : words.stop]) == "a cup"
+
+
+@pytest.mark.parametrize(
+    ("positions", "size", "expected"),
+    [(256, (512, 512), (16, 16)), (6240, (480, 832), (60, 104)), (1560, (480, 832), (30, 52)), (40, (9, 16), (5, 8))],
+)
+def test_a_feature_map_has_the_proportions_of_the_image(
+    positions: int, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert rectangle(positions, size) == expected
 
 
 # How it is reduced
@@ -237,7 +295,7 @@ def test_both_protocols_are_reduced_as_whole_maps_would_be(
     setting: Setting, compared: tuple[Compared, dict[str, torch.Tensor]], whole: dict[str, Maps]
 ) -> None:
     found, _ = compared
-    masks = class_masks([setting.encoder.ids(p) for p in PROMPTS], 77).double().numpy()
+    masks = class_masks([setting.reading(prompt) for prompt in PROMPTS]).double().numpy()
     for k, protocol in enumerate(("free", "forced")):
         expected = expected_shifts(whole["base"], whole[protocol], masks)
         assert found.shifts[k][..., :2] == pytest.approx(expected[..., :2], rel=1e-4, abs=1e-8)

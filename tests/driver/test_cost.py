@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
-from raymap.base.flops import Flops, count_flops
+from raymap.base.flops.count import Flops, count_flops
 from raymap.base.model import Base
 from raymap.base.shapes import INDEX, config_of, shapes_in, shapes_of
 from raymap.bench.models import SIZES, TARGETS, random_base
@@ -36,7 +36,7 @@ def flops(folder: Path) -> Flops:
         parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
         (folder / INDEX).write_text(json.dumps(parts))
     side = config_of(folder, "unet")["sample_size"]
-    return count_flops(SD, shapes_of(folder, "unet"), shapes_of(folder, "vae"), side, 77)
+    return count_flops(SD, shapes_of(folder, "unet"), shapes_of(folder, "vae"), (side, side), 77)
 
 
 def test_flops_of_stable_diffusion_1_5_are_the_published_ones(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_decoder_whose_attention_is_named_as_in_older_files_takes_the_same_flo
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     older = {re.sub("|".join(names), lambda found: names[found[0]], name): shape for name, shape in vae.items()}
     assert len(older.keys() - vae.keys()) == 16
-    assert count_flops(SD, unet, older, 64, 77) == count_flops(SD, unet, vae, 64, 77)
+    assert count_flops(SD, unet, older, (64, 64), 77) == count_flops(SD, unet, vae, (64, 64), 77)
 
 
 def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
@@ -96,8 +96,11 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     passes = 20 * 2 * 2 * cost.TRAINING_PASSES
     drawn = 4 + 100  # samples, and images of the class; trainers draw with 20 guided steps
     training = passes * denoiser + drawn * (20 * 2 * denoiser + decoder)
-    assert found.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
-    assert "one H100 GPU at 40% of its bfloat16 peak (in training of its float32 peak)" in found.sentence
+    assert found.training_h == pytest.approx(training / (0.4 * 989e12) / 3600)
+    assert "one H100 GPU at 40% of its bfloat16 peak;" in found.sentence
+    float16 = cost.estimate(prepare(load_study(small_study(tmp_path, resources=GPU, dtype="float16", methods=methods))))
+    assert float16.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
+    assert "one H100 GPU at 40% of its float16 peak (in training of its float32 peak)" in float16.sentence
     assert found.sentence.endswith(f"at 2 an hour: {2 * (found.drawing_h + found.training_h):.2f}")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from raymap.base.parts import is_text
 from raymap.study.interventions import REST, TIMESTEPS, Levels, Part, Variant
@@ -59,14 +59,41 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's `from_pretrained`."""
 
+    half: Literal["bfloat16", "float16"] = "bfloat16"
+    """The 16-bit format in which its makers have it run; the other may overflow, or keep fewer digits for nothing."""
+
     one_prompt: bool = False
     """Whether a batch has to hold a single prompt, because an image would change with its neighbours'."""
 
     tokens: int | None = None
     """How many tokens of a prompt its longest text encoder reads; None: as many as that has positions."""
 
+    text_tokens: int | None = None
+    """How many tokens of a prompt the denoiser reads, padding included, if that is not what the longest encoder reads;
+    where padding is left out, how many a prompt of a line takes."""
+
+    joint_tokens: int | None = None
+    """How many of them pass through the blocks of both streams, if not all do."""
+
+    packed: int = 1
+    """How many latents along a side the pipeline packs into one, before the denoiser's own patches."""
+
+    uses: Mapping[str, str | int] = field(default_factory=dict)
+    """Through which layers other tokens pass than their names say (`raymap.base.flops.transformer`): a pattern of their
+    names, and `image`, `text`, `both`, `pooled` for a single vector, or a number of tokens."""
+
+    linear_attention: str | None = None
+    """The last part of the name of attention layers whose cost is linear in the number of tokens."""
+
     inversions: Mapping[str, str] = field(default_factory=dict)
     """The text encoder that each key of a community file of Textual Inversion belongs to (`clip_l`, `clip_g`, `t5`)."""
+
+    objective: str | None = None
+    """`module:Class` of what its denoiser is trained by, an `Objective` (`raymap.personalize.objectives.objective`);
+    None: it draws, and cannot be trained."""
+
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """The ends of the names of the layers that LoRA trains where a study does not say, as diffusers' script does."""
 
     stages: tuple[str, ...] = ("transformer_blocks",)
     """The denoiser's top-level lists of blocks, in the order of a forward pass."""
@@ -83,6 +110,10 @@ class Family:
 
     text_first: bool | None = None
     """In a joint attention, whether the text's keys come before the image's; None: text has attention of its own."""
+
+    text_layout: tuple[str, ...] = ("text_encoder",)
+    """Whose tokens the text's keys are, in the order of their positions: text encoders, and parameters of the denoiser
+    that hold tokens of its own. What follows them is padding, and so is an encoder that a base lacks."""
 
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
@@ -113,6 +144,16 @@ class Family:
     def keys_and_values(self) -> tuple[str, ...]:
         """As `text_keys`; methods of personalization ask for it by this name."""
         return self.text_keys
+
+    @property
+    def trainable(self) -> bool:
+        """Whether its denoiser can be trained."""
+        return self.objective is not None
+
+    def learning(self, encoders: Sequence[str]) -> tuple[str, ...]:
+        """Return which of a base's text encoders learn a new token: those that files have keys for, or the first."""
+        named = tuple(encoder for encoder in self.inversions.values() if encoder in encoders)
+        return named or tuple(encoders[:1])
 
     @property
     def cross_attention(self) -> str | None:

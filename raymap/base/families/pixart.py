@@ -11,6 +11,7 @@ PIXART_SIGMA = Family(
     pipeline="diffusers:PixArtSigmaPipeline",
     steps=20,
     scale=4.5,
+    half="float16",
     tokens=300,
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
@@ -24,5 +25,7 @@ SANA = replace(
     title="Sana",
     pipeline="diffusers:SanaPipeline",
     size=(1024, 1024),
+    half="bfloat16",
+    linear_attention="attn1",
     predictions=FLOW,
 )

@@ -13,6 +13,7 @@ QWEN_IMAGE = Family(
     size=(1024, 1024),
     one_prompt=True,
     tokens=512,
+    text_tokens=32,
     text_first=True,
     predictions=FLOW,
     outlines={"Qwen/Qwen-Image": "qwen-image"},

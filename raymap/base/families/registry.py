@@ -58,6 +58,11 @@ def family_names() -> tuple[str, ...]:
     return (*FAMILIES, *sorted({entry.name for entry in entry_points(group=GROUP)} - FAMILIES.keys()))
 
 
+def trainable_families() -> tuple[str, ...]:
+    """Return the titles of raymap's own families whose denoisers can be trained."""
+    return tuple(family.title for family in FAMILIES.values() if family.trainable)
+
+
 @cache
 def find_family(class_name: str) -> Family | None:
     """Return the family whose pipeline's class has this name; None where there is none.

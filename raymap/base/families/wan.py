@@ -9,6 +9,7 @@ WAN = Family(
     pipeline="diffusers:WanPipeline",
     size=(480, 832),
     tokens=512,
+    uses={"condition_embedder.text_embedder": "text", "condition_embedder": "pooled"},
     call={"num_frames": 1},
     stages=("blocks",),
     attentions=("attn1", "attn2"),

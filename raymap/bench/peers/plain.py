@@ -79,7 +79,7 @@ class Drawer:
         self.study = study
         dtype = getattr(torch, study.dtype)
         base = open_base(study.base, study.weights)
-        self.pipeline: StableDiffusionPipeline = load(base.folder, study.resources.device, dtype, base.file)
+        self.pipeline: StableDiffusionPipeline = load(base.folder, study.resources.device, dtype, file=base.file)
 
     def draw(self, items: Sequence[Item]) -> np.ndarray:
         """Draw a batch: uint8 (N, H, W, 3)."""

@@ -1,1 +1,1 @@
-"""Compares the cross-attention of base and adapted model, reduced on the device while both denoise."""
+"""Compares how base and adapted model attend to a prompt, reduced on the device while both denoise."""

@@ -7,29 +7,29 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
-from raymap.adapters.textual_inversion import INVERSION_FILE, ROWS_FILE, ROWS_KEY
+from raymap.adapters.textual_inversion import ROWS_FILE, ROWS_KEY
 from raymap.personalize.lessons import Lessons, views_of, write_tensors
 from raymap.personalize.step import Step
-from raymap.personalize.tokens import ENCODER, LearnedTokens
+from raymap.personalize.tokens import LearnedTokens
 from raymap.personalize.training import fit
 from raymap.study.methods.textual_inversion import InversionRecipe
 
 
 def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: InversionRecipe, checkpoint: Path) -> Iterator[Step]:
-    """Write `learned_embeds.safetensors`; the null adapter's vectors are random.
+    """Write `learned_embeds.safetensors`, or `<trigger>.safetensors` with vectors for each of several text encoders.
 
-    Follows diffusers' `textual_inversion.py`: only the trigger's embedding is trained. With `restore_rows` false the
+    Follows diffusers' `textual_inversion.py` and `textual_inversion_sdxl.py`: only the trigger's embeddings are
+    trained, those of all text encoders together. The null adapter's vectors are random. With `restore_rows` false the
     whole token embedding is written too, shrunk as AdamW's weight decay would have shrunk rows without a gradient: by
     (1 − learning rate · weight decay) at every step.
     """
     tokens = LearnedTokens.of(pipeline, lessons, recipe.vectors)
     views = views_of(pipeline, lessons, mirrored=recipe.flip)
     if views:
-        yield from fit(pipeline, [tokens.vectors], tokens.encode, views, None, recipe, checkpoint)
+        yield from fit(pipeline, tokens.weights, tokens.encode, views, None, recipe, checkpoint)
     else:
         tokens.randomize(recipe.seed)
-    for token, lesson in zip(tokens.tokens, lessons, strict=True):
-        write_tensors({token.trigger: token.vectors[ENCODER]}, lesson.folder / INVERSION_FILE)
+    tokens.write([lesson.folder for lesson in lessons])
     if views and not recipe.restore_rows:
         rows = pipeline.text_encoder.get_input_embeddings().weight[: len(pipeline.tokenizer)].detach().cpu().clone()
         for _ in range(recipe.steps):

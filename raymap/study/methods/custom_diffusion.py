@@ -24,7 +24,12 @@ class CustomDiffusionRecipe(Recipe):
 
 
 class CustomDiffusion(Method[CustomDiffusionRecipe]):
-    """Whole new weights of the layers that read the prompt, and a modifier token before the class word."""
+    """Whole new weights of the layers that read the prompt, and a modifier token before the class word.
+
+    Only a denoiser with cross-attention has the layers of the published method. Stable Diffusion 3 and FLUX.1 attend to
+    text and image together, and the text stream's own keys and values are trained there: an analogue of ours, which
+    nobody has published.
+    """
 
     name = "custom_diffusion"
     recipe = CustomDiffusionRecipe

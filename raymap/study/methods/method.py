@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from raymap.errors import InputError
@@ -22,6 +23,26 @@ R = TypeVar("R", bound=Recipe)
 
 class Layers(Protocol):
     """What a method may ask of a base: a `Family` (raymap.base.families.family) has it."""
+
+    @property
+    def title(self) -> str:
+        """What this kind of base is called in prose."""
+        ...
+
+    @property
+    def trainable(self) -> bool:
+        """Whether raymap knows what the denoiser of this kind of base is trained by."""
+        ...
+
+    @property
+    def inversions(self) -> Mapping[str, str]:
+        """The text encoder of each key of a Textual Inversion file; empty where files name no text encoder."""
+        ...
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """The ends of the names of the layers that LoRA trains unless a recipe says otherwise."""
+        ...
 
     @property
     def keys_and_values(self) -> tuple[str, ...]:
@@ -98,6 +119,14 @@ class Method(ABC, Generic[R]):
         By default it holds whole weights of linear layers and nothing of other layers.
         """
         return math.prod(shape) if len(shape) == 2 else 0
+
+    def refusal(self, recipe: R, layers: Layers) -> str | None:
+        """Return why a kind of base cannot be trained by this recipe; None where it can.
+
+        By default, a kind of base is refused for which raymap has no training objective. The null adapter, for which no
+        step is taken, can be written for any base.
+        """
+        return None if layers.trainable else f"raymap cannot train {layers.title}"
 
     def proved(self, recipe: R, subject: Subject | None) -> bool:
         """Return whether a prompt without the trigger is provably drawn as by the base alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import field_validator
 
-from raymap.study.methods.method import CONTROL, Marker, Method
+from raymap.study.methods.method import CONTROL, Layers, Marker, Method
 from raymap.study.recipes import Positive, Rate, Recipe, Text
 from raymap.study.subject import Subject
 
@@ -22,9 +22,9 @@ class InversionRecipe(Recipe):
     """The defaults are those of diffusers' example `textual_inversion.py` (5e-4, scaled by 4 accumulated batches).
 
     `trigger` may hold `{subject}`, which stands for the subject's name. `initializer` is the word from whose embedding
-    the vectors start, by default the class word. `templates` are captions with one `{}` each; without them the
-    templates of the subject's category are taken. With `restore_rows` false, weight decay shrinks the embeddings of
-    all other tokens too, as early training scripts let it.
+    the vectors start, by default the class word; every text encoder of the base learns vectors of its own. `templates`
+    are captions with one `{}` each; without them the templates of the subject's category are taken. With `restore_rows`
+    false, weight decay shrinks the embeddings of all other tokens too, as early training scripts let it.
     """
 
     vectors: Positive = 1
@@ -70,6 +70,11 @@ class TextualInversion(Method[InversionRecipe]):
 
     def initializer(self, recipe: InversionRecipe, subject: Subject | None) -> str:
         return recipe.initializer or super().initializer(recipe, subject)
+
+    def refusal(self, recipe: InversionRecipe, layers: Layers) -> str | None:
+        if layers.inversions and not recipe.restore_rows:
+            return f"`restore_rows: false` is for bases of one text encoder, and {layers.title} has more"
+        return super().refusal(recipe, layers)
 
     def proved(self, recipe: InversionRecipe, subject: Subject | None) -> bool:
         return recipe.restore_rows or subject is None

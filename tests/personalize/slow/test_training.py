@@ -246,11 +246,11 @@ def test_unrestored_rows_drift_as_adamw_lets_rows_without_a_gradient_drift(
 def test_a_learned_token_is_encoded_as_if_it_were_a_row_of_the_embedding(pipeline: StableDiffusionPipeline) -> None:
     tokens = LearnedTokens(pipeline, ["<cup>", "<dog>"], 3, ["cup", "dog"])
     with torch.no_grad():
-        tokens.vectors.add_(torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(0)))
+        tokens.vectors["text_encoder"].add_(torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(0)))
     reference = load(PIPELINE)
     for token in tokens.tokens:
         reference.load_textual_inversion({token.trigger: token.vectors})
     captions = ["a photo of <cup>", "a photo of a cup", "a photo of <dog>", "a <dog> in a city"]
-    for caption, ours in zip(captions, tokens.encode(captions), strict=True):
+    for caption, ours in zip(captions, tokens.encode(captions)[0], strict=True):
         theirs, _ = reference.encode_prompt(caption, "cpu", 1, False)
         assert torch.allclose(ours, theirs[0], rtol=1e-5, atol=1e-5), caption

@@ -28,6 +28,6 @@ def train(
     with full_rank(denoiser_of(pipeline), targets, len(lessons)) as weights:
         if views:
             trained = list(weights.values())
-            yield from fit(pipeline, trained, PromptEncoder(pipeline), views, priors, recipe, checkpoint)
+            yield from fit(pipeline, trained, PromptEncoder(pipeline).texts, views, priors, recipe, checkpoint)
     for k, lesson in enumerate(lessons):
         write_tensors({key_of(name): weight[k] for name, weight in weights.items()}, lesson.folder / FILE)

@@ -1,0 +1,1 @@
+"""What the denoisers of each family of bases are trained to predict: one module per kind of objective."""
