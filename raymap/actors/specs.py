@@ -18,6 +18,7 @@ class GeneratorSpec:
 
     `triggered` puts an adapter's own trigger before each prompt that it draws; `draw_anyway` also draws the images
     that are proved to be the base's own. `dtype` is torch's name for the number format that the model computes in.
+    `weights` names a single file whose denoiser takes the place of the base's.
     """
 
     base: str | Path
@@ -31,6 +32,7 @@ class GeneratorSpec:
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    weights: str | None = None
 
     @classmethod
     def of(cls, study: Study, base: str, plan: Plan, folder: RunFolder) -> Self:
@@ -52,6 +54,7 @@ class GeneratorSpec:
             device=study.resources.device,
             speed=study.speed,
             memory=study.memory,
+            weights=study.weights,
         )
 
 

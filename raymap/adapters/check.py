@@ -23,9 +23,9 @@ TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architect
 class Finding:
     """One adapter's row; if it was refused, `problem` says why and the rest is empty.
 
-    `norm` is the Frobenius norm of all ΔW over that of the weights they change; None without updates. `weights` counts
-    the updated weights, `size` the numbers that the adapter holds. `survives` is the share of ΔW that is left where
-    weights are stored in fewer bits, by format.
+    `norm` is the Frobenius norm of all ΔW over that of the weights they change; None without updates, or
+    without the base. `weights` counts the updated weights, `size` the numbers that the adapter holds. `survives` is the
+    share of ΔW that is left where weights are stored in fewer bits, by format.
     """
 
     path: Path
@@ -45,12 +45,16 @@ class Finding:
 
 
 def examine(
-    path: Path, skeleton: Skeleton, weights: Mapping[str, torch.Tensor], prompts: Sequence[str], trigger: str | None
+    path: Path,
+    skeleton: Skeleton,
+    weights: Mapping[str, torch.Tensor] | None,
+    prompts: Sequence[str],
+    trigger: str | None,
 ) -> Finding:
     """Read one adapter and describe it.
 
     Args:
-        weights: the base's own, by name as in `skeleton.shapes`.
+        weights: the base's own, by name as in `skeleton.shapes`; None where they are not here.
         prompts: texts in which no trigger should occur by accident.
         trigger: a new name for the adapter's learned token.
     """
@@ -58,8 +62,8 @@ def examine(
         read = read_adapter(path, skeleton, trigger)
     except InputError as error:
         return Finding(path, problem=str(error).removeprefix(f"{path}: "))
-    adapter, norm = read.adapter, _norm(read, weights)
-    survives = surviving(adapter.updates, weights)
+    adapter, norm = read.adapter, None if weights is None else _norm(read, weights)
+    survives = {} if weights is None else surviving(adapter.updates, weights)
     low_rank = [u for u in adapter.updates.values() if isinstance(u, LowRank)]
     return Finding(
         path,

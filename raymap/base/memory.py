@@ -15,7 +15,7 @@ from typing import Any
 from raymap.base.families.family import Family
 from raymap.base.flops.convolutional import widest_map
 from raymap.base.flops.transformer import widest_sequence
-from raymap.base.shapes import Shapes
+from raymap.base.header import Shapes
 from raymap.study.model import MemorySettings
 
 LIVE = 4

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from raymap.base.checkpoint import Checkpoint, check_denoiser, digest_with, names_file, outline_for
+from raymap.base.complete import check_folder
 from raymap.base.families.family import Family
 from raymap.base.families.registry import family_at
 from raymap.base.flops.count import Flops, count_flops
-from raymap.base.folder import OUTLINES, digest, outline_of, pinned, resolve
+from raymap.base.folder import OUTLINES, digest, local_file, outline_of, pinned, resolve, tokenizer_at
 from raymap.base.memory import Memory, decoding_bytes, denoising_bytes, weight_bytes
 from raymap.base.parts import Parts, parts_of
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import config_of, index_of, shapes_of
 from raymap.base.skeleton import Skeleton, read_skeleton
-from raymap.embedded.model import PIPELINE
+from raymap.errors import InputError
 from raymap.study.model import MemorySettings, SamplerSettings
 
 _LEVELS = ("block_out_channels", "encoder_block_out_channels", "dim_mult")
@@ -31,12 +33,14 @@ believed: of a UNet, diffusers takes `attention_head_dim` for it."""
 class Base:
     """A base: its name in a study, its folder on this node, its family, and facts that are read from its files.
 
-    A fact is read when it is first asked for, and never again.
+    `file` is a single file that holds the weights: those of the denoiser, which it replaces, or, beside the packaged
+    configurations of an outline, all of them. A fact is read when it is first asked for, and never again.
     """
 
     name: str
     folder: Path
     family: Family
+    file: Checkpoint | None = None
 
     @classmethod
     def at(cls, folder: Path, name: str | None = None) -> Self:
@@ -50,17 +54,22 @@ class Base:
     @property
     def is_outline(self) -> bool:
         """Whether only the configurations of its known architecture are here, and no weights."""
-        return self.folder.parent == OUTLINES
+        return self.folder.parent == OUTLINES and self.file is None
 
     @property
     def pinned(self) -> str:
         """The name by which every node gets the same files: a hub id with the commit that this node has."""
         return pinned(self.name, self.folder)
 
+    @property
+    def weights(self) -> str | None:
+        """The name of the file that replaces the denoiser's weights; None where there is none."""
+        return self.file.name if self.file and self.file.name != self.name else None
+
     @cached_property
     def sha256(self) -> str:
         """The digest of all files that decide an image."""
-        return digest(self.folder)
+        return digest(self.folder) if self.file is None else digest_with(self.folder, self.file)
 
     @cached_property
     def own(self) -> OwnSettings:
@@ -79,10 +88,8 @@ class Base:
     @cached_property
     def skeleton(self) -> Skeleton:
         """What it offers to adapters. Raises InputError where a weight file cannot be read."""
-        # An outline has no tokenizer and takes the embedded base's, which is CLIP's.
-        tokenizers = PIPELINE if self.is_outline else self.folder
-        folders = {encoder: tokenizers / name for encoder, name in self.parts.tokenizers.items()}
-        return read_skeleton(self.folder, self.family, folders)
+        folders = {encoder: tokenizer_at(self.folder, name) for encoder, name in self.parts.tokenizers.items()}
+        return read_skeleton(self.folder, self.family, {name: at for name, at in folders.items() if at})
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -146,14 +153,28 @@ class Base:
         return min(heads) if isinstance(heads, list) else int(heads)
 
 
-def open_base(name: str, outline: bool = False) -> Base:
+def open_base(name: str, weights: str | None = None, outline: bool = False) -> Base:
     """Return a base by the name that a study gives it; a URL or a hub id is fetched first.
 
     Args:
+        weights: the path or URL of a single file whose denoiser takes the place of the base's.
         outline: the outline of a known architecture may stand in for a hub id that was not fetched yet.
 
     Raises:
-        InputError: as `resolve`, or it is of no known family.
+        InputError: as `resolve`, or it is of no known family; as `check_folder`, `outline_for` and `check_denoiser`.
     """
-    folder = outline_of(name) if outline else None
-    return Base.at(folder or resolve(name), name)
+    if names_file(name):
+        if weights:
+            raise InputError(
+                f"weights: {weights}", "stands beside a base that is a single file", "give only one of them"
+            )
+        file = Checkpoint(name, local_file(name))
+        return replace(Base.at(outline_for(file), name), file=file)
+    base = Base.at((outline_of(name) if outline else None) or resolve(name), name)
+    if not base.is_outline:
+        check_folder(base.folder, base.family)
+    if weights is None:
+        return base
+    file = Checkpoint(weights, local_file(weights))
+    check_denoiser(file, base.folder, base.family)
+    return replace(base, file=file)

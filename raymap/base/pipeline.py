@@ -11,11 +11,13 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from raymap.base.checkpoint import Checkpoint
 from raymap.base.families.registry import family_at, family_of
 from raymap.base.parts import TEXT, parts_in, parts_of
 from raymap.base.quantize import quantization
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import index_of
+from raymap.base.single_file import denoiser_from, is_whole, pipeline_from, scheduler_for
 from raymap.errors import InputError
 from raymap.study.model import MemorySettings, SamplerSettings
 
@@ -24,7 +26,11 @@ MEMORY = MemorySettings()
 
 
 def load(
-    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, memory: MemorySettings = MEMORY
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    memory: MemorySettings = MEMORY,
+    file: Checkpoint | None = None,
 ) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
@@ -32,6 +38,7 @@ def load(
 
     Args:
         memory: what is kept off the device, decoded piecewise, or quantised.
+        file: a single file with the weights of its denoiser, or of all of it where the folder has configurations alone.
 
     Raises:
         InputError: the folder's base is of no family, or a part of it is missing or damaged.
@@ -44,10 +51,17 @@ def load(
     absent = dict.fromkeys(_optional(kind) - set(parts.names))
     options = {**absent, **family.options, **quantization(memory.quantize, parts.denoisers, dtype)}
     try:
-        pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
+        if file and is_whole(folder):
+            pipeline = pipeline_from(file, kind, folder, dtype, **options)
+        else:
+            if file:
+                denoiser = parts.denoisers[0]
+                options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
+            pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
-        raise InputError(f"base: {folder}", problem, "fetch the base again, all of its files") from error
+        where = f"base: {folder}" if file is None else file.name
+        raise InputError(where, problem, "fetch the base again, all of its files") from error
     own = own_settings(folder)
     pipeline.register_to_config(_raymap_call=dict(own.call), _raymap_sampler=dict(own.sampler))
     pipeline.set_progress_bar_config(disable=True)

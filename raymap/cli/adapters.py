@@ -8,22 +8,23 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from raymap.cli.app import app, console
+from raymap.cli.app import Base, Weights, app, console
 from raymap.display.text import LONG, shown
 
 
 @app.command()
 def check(
     adapters: Annotated[list[Path], typer.Argument(help="Adapter files, or folders of them.")],
-    base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
+    base: Base = "embedded",
+    weights: Weights = None,
     suite: Annotated[str, typer.Option(help="A suite whose prompts may hold no trigger.")] = "embedded",
     trigger: Annotated[str | None, typer.Option(help="Gives a learned token another name.")] = None,
 ) -> None:
     """Say what adapter files hold, whether they fit a base, and what to be wary of; exit code 2 if one does not fit."""
     from raymap.driver.check import check_files
 
-    findings = check_files(adapters, base, suite, trigger)
-    _print_findings(findings, base)
+    findings = check_files(adapters, base, suite, trigger, weights)
+    _print_findings(findings, f"{base} with {weights}" if weights else base)
     if any(finding.problem for finding in findings):
         raise typer.Exit(2)
 

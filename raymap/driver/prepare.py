@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from raymap.adapters.brought import Found, find
+from raymap.adapters.card import CARD
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
@@ -96,8 +97,13 @@ class Prepared:
 
     @cached_property
     def too_long(self) -> tuple[Prompt, ...]:
-        """The prompts that are too long for the base's text encoder, which sees only their beginning."""
+        """The prompts that are too long for the base's text encoder, which sees only their beginning.
+
+        None where the base is an outline that lacks its tokenizer.
+        """
         tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
+        if tokenizer is None:
+            return ()
         return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
 
     @property
@@ -166,7 +172,8 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     check_judges(study.clip, study.lpips, study.judges)
     check_quantize(study.memory.quantize, study.resources.device)
     # An adapter that was trained for the base names its digest, which an outline does not have.
-    base = open_base(study.base, outline=dry and not study.adapters)
+    outline = dry and not any((entry.path / CARD).exists() for entry in study.adapters)
+    base = open_base(study.base, study.weights, outline)
     if base.family.guidance is None and "guidance_scale" in study.sampler.model_fields_set:
         problem = f"the pipeline of the base, {base.family.class_name}, takes no guidance scale"
         raise InputError("sampler.guidance_scale", problem, "leave it out")

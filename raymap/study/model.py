@@ -154,11 +154,13 @@ class Resources(_Frozen):
 class Study(_Frozen):
     """Everything that decides a run. docs/study.md explains the keys.
 
-    `judges` are those beside CLIP and LPIPS, in alphabetical order; without any, no file of a run mentions them.
+    `weights` names a single file whose denoiser takes the place of the base's. `judges` are those beside CLIP and
+    LPIPS, in alphabetical order; without any, no file of a run mentions them.
     """
 
     name: Name
     base: Annotated[str, Field(min_length=1)] = "embedded"
+    weights: Annotated[str | None, Field(min_length=1, exclude_if=lambda name: name is None)] = None
     clip: str = "embedded"
     lpips: str = "embedded"
     judges: Annotated[tuple[Name, ...], Field(exclude_if=lambda names: not names)] = ()

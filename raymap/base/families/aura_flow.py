@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 AURA_FLOW = Family(
     title="AuraFlow",
@@ -16,4 +16,5 @@ AURA_FLOW = Family(
     stages=("joint_transformer_blocks", "single_transformer_blocks"),
     text_first=True,
     text_layout=("register_tokens", "text_encoder"),
+    predictions=FLOW,
 )

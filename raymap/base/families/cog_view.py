@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 COG_VIEW_4 = Family(
     title="CogView4",
@@ -13,4 +13,5 @@ COG_VIEW_4 = Family(
     uses={"transformer_blocks.*(attn1|ff)": "both", "text_proj": "text"},
     attentions=("attn1",),
     text_keys=(),
+    predictions=FLOW,
 )

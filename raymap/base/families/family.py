@@ -15,6 +15,8 @@ from raymap.study.model import SamplerSettings
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """What diffusers calls the linear layers within an attention layer."""
+FLOW = ("flow_prediction",)
+"""What the denoisers of flow-matching models predict."""
 ADDED = ("add_k_proj", "add_v_proj")
 """The layers of a joint attention that turn the text stream into keys and values."""
 
@@ -115,6 +117,14 @@ class Family:
 
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
+
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    """What the names of each component's weights begin with in a single file that holds a whole pipeline; none where
+    such files lack text encoders, or need tokenizers that raymap does not have."""
+
+    predictions: tuple[str, ...] = ()
+    """What the denoiser may predict, as schedulers of diffusers name it (`prediction_type`, or FLOW); none: anything.
+    """
 
     known: bool = True
     """Whether raymap describes this kind of pipeline; one that it does not know is drawn with careful defaults."""

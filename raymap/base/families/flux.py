@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 FLUX = Family(
     title="FLUX.1",
@@ -25,6 +25,12 @@ FLUX = Family(
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
     text_layout=("text_encoder_2",),
+    predictions=FLOW,
+    outlines={
+        "black-forest-labs/FLUX.1-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-Krea-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-schnell": "flux1-schnell",
+    },
 )  # fmt: skip
 
 CHROMA = replace(
@@ -38,6 +44,7 @@ CHROMA = replace(
     uses={"distilled_guidance_layer": 344},  # one token for each vector of modulation
     objective=None,
     text_layout=("text_encoder",),
+    outlines={"lodestones/Chroma1-HD": "chroma", "lodestones/Chroma1-Base": "chroma"},
 )
 
 FLUX_2 = replace(
@@ -50,6 +57,7 @@ FLUX_2 = replace(
     objective=None,
     lora_targets=Family.lora_targets,
     text_layout=("text_encoder",),
+    outlines={},
 )
 
 FLUX_2_KLEIN = replace(
@@ -57,4 +65,5 @@ FLUX_2_KLEIN = replace(
     title="FLUX.2 klein",
     pipeline="diffusers:Flux2KleinPipeline",
     unguided=1.0,
+    outlines={"black-forest-labs/FLUX.2-klein-4B": "flux2-klein-4b"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 HUNYUAN_DIT = Family(
     title="HunyuanDiT",
@@ -16,6 +16,7 @@ HUNYUAN_DIT = Family(
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
     text_layout=("text_encoder", "text_encoder_2"),
+    predictions=("epsilon", "v_prediction"),
 )
 
 HUNYUAN_IMAGE = Family(
@@ -36,4 +37,5 @@ HUNYUAN_IMAGE = Family(
     },
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=False,
+    predictions=FLOW,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 LUMINA_2 = Family(
     title="Lumina-Image 2.0",
@@ -15,4 +15,5 @@ LUMINA_2 = Family(
     uses={"caption_embedder": "text", "norm_out.linear_2": "image"},
     stages=("noise_refiner", "context_refiner", "layers"),
     text_keys=(),
+    predictions=FLOW,
 )

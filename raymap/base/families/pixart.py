@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 PIXART_SIGMA = Family(
     title="PixArt-Σ",
@@ -15,6 +15,7 @@ PIXART_SIGMA = Family(
     tokens=300,
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
+    predictions=("epsilon",),
 )
 
 PIXART_ALPHA = replace(PIXART_SIGMA, title="PixArt-α", pipeline="diffusers:PixArtAlphaPipeline", tokens=120)
@@ -26,4 +27,5 @@ SANA = replace(
     size=(1024, 1024),
     half="bfloat16",
     linear_attention="attn1",
+    predictions=FLOW,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 QWEN_IMAGE = Family(
     title="Qwen-Image",
@@ -15,4 +15,6 @@ QWEN_IMAGE = Family(
     tokens=512,
     text_tokens=32,
     text_first=True,
+    predictions=FLOW,
+    outlines={"Qwen/Qwen-Image": "qwen-image"},
 )

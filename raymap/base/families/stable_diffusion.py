@@ -15,5 +15,12 @@ STABLE_DIFFUSION = Family(
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
     options={"safety_checker": None, "requires_safety_checker": False},
-    outlines={"stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15", "CompVis/stable-diffusion-v1-4": "sd15"},
+    outlines={
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
+        "CompVis/stable-diffusion-v1-4": "sd15",
+        "stabilityai/stable-diffusion-2-1": "sd21",
+        "stabilityai/stable-diffusion-2-1-base": "sd21-base",
+    },
+    prefixes={"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."},
+    predictions=("epsilon", "v_prediction"),
 )

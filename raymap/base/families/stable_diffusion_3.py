@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 STABLE_DIFFUSION_3 = Family(
     title="Stable Diffusion 3",
@@ -21,4 +21,10 @@ STABLE_DIFFUSION_3 = Family(
     attentions=("attn", "attn2"),
     text_first=False,
     text_layout=("text_encoder", "text_encoder_3"),  # the two CLIP encoders share positions
+    predictions=FLOW,
+    outlines={
+        "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
+        "stabilityai/stable-diffusion-3.5-medium": "sd35-medium",
+        "stabilityai/stable-diffusion-3.5-large": "sd35-large",
+    },
 )  # fmt: skip

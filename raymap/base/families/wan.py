@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 WAN = Family(
     title="Wan",
@@ -14,4 +14,5 @@ WAN = Family(
     stages=("blocks",),
     attentions=("attn1", "attn2"),
     text_keys=("attn2.to_k", "attn2.to_v"),
+    predictions=FLOW,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 Z_IMAGE = Family(
     title="Z-Image",
@@ -15,4 +15,6 @@ Z_IMAGE = Family(
     stages=("noise_refiner", "context_refiner", "layers"),
     attentions=("attention",),
     text_keys=(),
+    predictions=FLOW,
+    outlines={"Tongyi-MAI/Z-Image-Turbo": "z-image", "Tongyi-MAI/Z-Image": "z-image"},
 )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from raymap.base.families.family import Family
-from raymap.base.shapes import Shapes
+from raymap.base.header import Shapes
 
 _BLOCK = re.compile(r"(?P<part>down|mid|up)_block(?:s\.(?P<number>\d+))?\.(?P<sampler>(?:down|up)samplers?\.)?")
 _FLAT = re.compile(r"up_blocks\.(?P<number>\d+)\.conv\.weight")

@@ -9,7 +9,7 @@ from typing import Any
 from raymap.base.families.family import Family
 from raymap.base.flops.convolutional import count_convolutional
 from raymap.base.flops.transformer import count_transformer
-from raymap.base.shapes import Shapes
+from raymap.base.header import Shapes
 
 
 @dataclass(frozen=True)

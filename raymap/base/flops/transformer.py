@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raymap.base.families.family import Family
-from raymap.base.shapes import Shapes
+from raymap.base.header import Shapes
 
 _ROLES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("pooled", re.compile(r"(.+\.)?(norm\w*\.linear|\w*mod(ulation\w*)?\.|(ada|time|guidance|t_embedder|style)\w*\.)")),
