@@ -36,7 +36,8 @@ class Head:
         return finish([RAY, "job", *(str(arg) for arg in args)], env=self.environment).stdout
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -53,10 +54,10 @@ def head() -> Iterator[Head]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(HANG_S),
         "HF_TOKEN": SECRET,
     }
-    # Every port is one that Ray finds free itself, when it binds it.
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", "--ray-client-server-port=0",
-               "--dashboard-agent-listen-port=0", f"--temp-dir={folder}", "--object-store-memory=200000000",
-               "--disable-usage-stats", "--log-color=false"]  # fmt: skip
+    # Ray finds the other ports itself, when it binds them; of a client server it takes only a number.
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0",
+               f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}",
+               "--object-store-memory=200000000", "--disable-usage-stats", "--log-color=false"]  # fmt: skip
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
