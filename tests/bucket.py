@@ -26,7 +26,7 @@ class Gate(ThreadingHTTPServer):
         self.gets: list[str] = []
         self.partial: list[str] = []
         self.putting = threading.Lock()
-        self.pool = urllib3.PoolManager(timeout=30)
+        self.pool = urllib3.PoolManager(timeout=HANG_S)
 
     @property
     def url(self) -> str:
