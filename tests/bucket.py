@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import urllib3
 
+from tests.commands import HANG_S
+
 
 class Gate(ThreadingHTTPServer):
     """Passes requests on to a server; every put of a key that contains `broken` is refused.
