@@ -6,9 +6,8 @@ less. The matched threshold of a prompt is the 95 % upper prediction limit for a
     m + t(0.95, df) · s · √(1/K + 1/n),
 
 where m is the mean of the prompt's own n pairs and s² the variance of pairs within prompts, pooled over all prompts
-with df degrees of freedom (Hahn & Meeker 1991, Statistical Intervals, chapter 4). This assumes normal means and an s
-that all prompts have in common. With up to five seeds the three pairs of a prompt share seeds, so s is slightly too
-small.
+with df degrees of freedom (Hahn & Meeker 1991, Statistical Intervals, chapter 4). This assumes normal means and the
+same s for all prompts. With up to five seeds the three pairs of a prompt share seeds, so s is slightly too small.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ NO_CONTROL = "no identity control was drawn, so rounding is not bounded"
 
 @dataclass(frozen=True)
 class Pairs:
-    """One measure of the base's seed pairs: float64 `values` prompt by prompt, those of each prompt from its start on.
+    """One measure of the base's seed pairs: `values` (float64), prompt by prompt.
 
-    `prompts` are ascending; `counts` holds how many pairs each has.
+    `prompts` are in ascending order. The values of each begin at its entry in `starts`, and `counts` is their number.
     """
 
     prompts: tuple[str, ...]
@@ -74,15 +73,15 @@ class Pairs:
 
 def pairs_of(noise: pl.DataFrame, measure: str) -> Pairs:
     """Return one measure of all seed pairs (schema NOISE) for which it is finite."""
-    held = noise.select("prompt_id", pl.col(measure).cast(pl.Float64)).filter(pl.col(measure).is_finite())
-    held = held.sort("prompt_id", maintain_order=True)
-    sizes = held.group_by("prompt_id", maintain_order=True).len()
+    finite = noise.select("prompt_id", pl.col(measure).cast(pl.Float64)).filter(pl.col(measure).is_finite())
+    finite = finite.sort("prompt_id", maintain_order=True)
+    sizes = finite.group_by("prompt_id", maintain_order=True).len()
     counts = sizes["len"].to_numpy().astype(np.int64)
-    return Pairs(tuple(sizes["prompt_id"]), held[measure].to_numpy(), np.cumsum(counts) - counts, counts)
+    return Pairs(tuple(sizes["prompt_id"]), finite[measure].to_numpy(), np.cumsum(counts) - counts, counts)
 
 
 def percentile_interval(pairs: Pairs) -> tuple[float, float] | None:
-    """Return the bootstrap interval of the pairs' 95th percentile, resampling whole prompts; None with one prompt.
+    """Return the bootstrap interval of the pairs' 95th percentile, resampling whole prompts; None if there is only one.
 
     The percentile of a resample, linearly interpolated, counts the pairs of a prompt as often as the prompt was drawn.
     """
@@ -91,13 +90,13 @@ def percentile_interval(pairs: Pairs) -> tuple[float, float] | None:
     order = np.argsort(pairs.values, kind="stable")
     values, of = pairs.values[order], np.repeat(np.arange(len(pairs.counts)), pairs.counts)[order]
     drawn = np.random.default_rng(0).integers(0, len(pairs.prompts), (RESAMPLES, len(pairs.prompts)))
-    found = np.empty(RESAMPLES)
+    percentiles = np.empty(RESAMPLES)
     for k, sample in enumerate(drawn):
         ends = np.bincount(sample, minlength=len(pairs.prompts))[of].cumsum()
         position = PERCENTILE * (ends[-1] - 1)
         low, high = values[np.searchsorted(ends, [np.floor(position), np.ceil(position)], side="right")]
-        found[k] = low + (high - low) * (position % 1)
-    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        percentiles[k] = low + (high - low) * (position % 1)
+    low, high = np.quantile(percentiles, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -106,7 +105,7 @@ def floor_summary(noise: pl.DataFrame, floor: NoiseFloor, seeds: int) -> FloorSu
 
     Args:
         noise: schema NOISE.
-        seeds: K of a complete cell, for the matched thresholds.
+        seeds: how many seeds a complete cell has (K), for the matched thresholds.
     """
     sem, per = (pairs_of(noise, measure.name) for measure in BASIC)
     pairs = len(sem.values)
@@ -137,11 +136,11 @@ def percentile_estimate(pairs: Pairs, tau: float) -> Percentile:
 
 
 def _mean(pairs: Pairs) -> PairsMean:
-    """Return the mean over prompts of the means of their pairs."""
+    """Return the mean over prompts of each prompt's mean over its pairs."""
     means = pairs.means
-    held = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
-    held["method"] = "none" if held["low"] is None else OF_MEANS
-    return {**held, "values": len(pairs.values)}
+    estimate = contrast(means[:, None], (Group(np.arange(len(means))),), (Group(np.arange(1)),)).as_dict()
+    estimate["method"] = "none" if estimate["low"] is None else OF_MEANS
+    return {**estimate, "values": len(pairs.values)}
 
 
 def _matched(pairs: Pairs, seeds: int) -> MatchedFloor:
@@ -161,7 +160,7 @@ def _matched(pairs: Pairs, seeds: int) -> MatchedFloor:
 
 
 def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> IdentityControl:
-    """Return whether every identity control gave exactly zero, its largest values, and what follows for other cells.
+    """Return whether all identity controls gave exactly zero, their largest values, and what follows for other cells.
 
     The largest value of a null adapter that was drawn is the numerical floor: what rounding alone can do.
 
@@ -169,9 +168,9 @@ def identity_control(cells: pl.DataFrame, proved: Collection[str]) -> IdentityCo
         cells: the map, controls included (schema MAP).
         proved: the adapters of which no image was drawn. A control among them is 0 by construction and shows nothing.
     """
-    held = cells.filter(pl.col("method") == CONTROL).drop_nulls([measure.column for measure in BASIC])
-    controls = held.filter(~pl.col("adapter").is_in(sorted(proved)))
-    zero_by_proof = sorted(set(held["adapter"]) & set(proved))
+    measured_controls = cells.filter(pl.col("method") == CONTROL).drop_nulls([measure.column for measure in BASIC])
+    controls = measured_controls.filter(~pl.col("adapter").is_in(sorted(proved)))
+    zero_by_proof = sorted(set(measured_controls["adapter"]) & set(proved))
     if controls.is_empty():
         return {"present": False, "exact": None, "max_e_sem": None, "max_e_per": None, "cells": 0,
                 "proved": zero_by_proof, "below_e_sem": None, "below_e_per": None,

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             Console(stderr=True).print(line, style="red", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on")
+            console.print("interrupted; the same command resumes")
             raise typer.Exit(130) from None
 
 
@@ -53,7 +53,7 @@ Output = Annotated[
     typer.Option(help="Run folder: a path, or a URL such as s3://bucket/run.", show_default="runs/<study name>"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print what would be done, then stop.")]
-Limit = Annotated[int | None, typer.Option(help="Keep only so many prompts, taken in turn from the categories.")]
+Limit = Annotated[int | None, typer.Option(help="Keep only this many prompts, taken in turn from the categories.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value: overrides a key of the study.")]
 StudyFile = Annotated[Path, typer.Argument(help="A study: a YAML file.")]
 Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL such as s3://bucket/run.")]

@@ -1,4 +1,4 @@
-"""Commands that decide: audit (adapters against limits) and compare (one run against another)."""
+"""Commands that help to decide: audit (adapters against limits) and compare (one run against another)."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ def audit(
     base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
     suite: Annotated[
         str | None,
-        typer.Option(help="A built-in suite or a file.", show_default="quick; on the embedded base embedded-quick"),
+        typer.Option(help="A built-in suite or a file.", show_default="quick, or embedded-quick on the embedded base"),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per prompt.")] = 4,
     category: Annotated[
         list[str] | None,
-        typer.Option(help="face, object or style: prompts of that kind are not counted. Once, or once per adapter."),
+        typer.Option(
+            help="face, object or style: prompts of that kind are not counted. Give it once, or once per adapter."
+        ),
     ] = None,
     fail_above: Annotated[
         str | None, typer.Option(help="Limits such as e_sem=0.03,e_per=0.5,prompts=3; exit code 1 if one is exceeded.")
@@ -49,7 +51,7 @@ def audit(
     limit: Limit = None,
     overrides: Overrides = None,
 ) -> None:
-    """Measure existing adapters and hold them against limits, without a study file and without training."""
+    """Measure existing adapters and check them against limits, without a study file and without training."""
     from raymap.analysis.decide.gate import AuditLimits, parse_limits
 
     limits = AuditLimits() if fail_above is None else parse_limits(fail_above)
@@ -70,14 +72,14 @@ def audit(
         return
     statistics = mapped(prepared, target)
     cells = gate.flagged(target)
-    found = gate.verdicts(cells, statistics, limits)
+    verdicts = gate.verdicts(cells, statistics, limits)
     if json:
-        write_atomically(json, gate.summary(cells, statistics, limits, found))
+        write_atomically(json, gate.summary(cells, statistics, limits, verdicts))
     if junit:
-        write_atomically(junit, gate.junit(found, study.name))
+        write_atomically(junit, gate.junit(verdicts, study.name))
     _print_shifted(cells)
-    _print_verdicts(found)
-    if not all(verdict.passed for verdict in found):
+    _print_verdicts(verdicts)
+    if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
 
 
@@ -89,23 +91,23 @@ def _print_shifted(cells: pl.DataFrame) -> None:
         by = (
             "threshold and test"
             if tested
-            else "threshold alone: too few seeds, or too many prompts, to test single ones"
+            else "threshold alone: too few seeds, or too many prompts, to test single prompts"
         )
         names = ", ".join(shown(prompt) for prompt in hits["prompt"][:FIRST])
         line = f"{shown(part['adapter'][0])}: {hits.height} of {part.height} non-target prompts shifted ({by})"
         console.print(f"{line}: {names}" if names else line, highlight=False, soft_wrap=True)
 
 
-def _print_verdicts(found: Sequence[Verdict]) -> None:
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print one row per adapter and limit, with the prompts to look at if the limit is exceeded."""
     from raymap.report.gate import message
 
-    if not found:
+    if not verdicts:
         return
-    table = Table(title="Gate", title_justify="left", show_lines=True)
-    for name in ("adapter", "verdict", "found", "prompts to look at"):
+    table = Table(title="Limits", title_justify="left", show_lines=True)
+    for name in ("adapter", "verdict", "measured", "prompts to look at"):
         table.add_column(name, overflow="fold")
-    for verdict in found:
+    for verdict in verdicts:
         first, more = verdict.offenders[:FIRST], len(verdict.offenders) - FIRST
         prompts = [
             f"{shown(o.prompt)} (E_sem {number(o.e_sem, E_SEM.digits)}, E_per {number(o.e_per, E_PER.digits)})"
@@ -122,25 +124,25 @@ def compare(before: Folder, after: Folder) -> None:
     """Compare two runs: paired differences by adapter, and the prompts that got worse or better."""
     from raymap.analysis.decide.compare import TOP, compare_runs
 
-    found = compare_runs(place(before), place(after))
-    seeds = f"{found.seeds} seeds" if found.seeds else "no seed"
-    console.print(f"{found.prompts} non-target prompts and {seeds} in common; after minus before", highlight=False)
-    for side, names in zip(("before", "after"), found.alone, strict=True):
+    comparison = compare_runs(place(before), place(after))
+    seeds = f"{comparison.seeds} seeds" if comparison.seeds else "no seed"
+    console.print(f"{comparison.prompts} non-target prompts and {seeds} in common; after minus before", highlight=False)
+    for side, names in zip(("before", "after"), comparison.alone, strict=True):
         if names:
             console.print(f"only {side}: {shown(', '.join(names))}", highlight=False)
-    if found.settings:
-        console.print(f"different settings: {shown('; '.join(found.settings))}", highlight=False)
+    if comparison.settings:
+        console.print(f"different settings: {shown('; '.join(comparison.settings))}", highlight=False)
     table = Table(title="Differences (positive: more disruption)", title_justify="left")
     for column in ("adapter", "measure", "before", "after", "difference [95 %]", "p", "p (Holm)"):
         table.add_column(column, justify="left" if column in ("adapter", "measure") else "right", overflow="fold")
-    overall: list[AdapterDifferences] = [{"adapter": "all", **found.overall}] if found.overall else []
-    for row in [*found.adapters, *overall]:
-        for measure, held in zip(IN_MAP, (row["e_sem"], row["e_sem_signed"], row["e_per"]), strict=True):
-            table.add_row(shown(row["adapter"]), measure.label, *_difference(held))
+    overall: list[AdapterDifferences] = [{"adapter": "all", **comparison.overall}] if comparison.overall else []
+    for row in [*comparison.adapters, *overall]:
+        for measure, difference in zip(IN_MAP, (row["e_sem"], row["e_sem_signed"], row["e_per"]), strict=True):
+            table.add_row(shown(row["adapter"]), measure.label, *_difference(difference))
     console.print(table)
-    reached = (found.overall or found.adapters[0])["e_sem"]
+    reached = (comparison.overall or comparison.adapters[0])["e_sem"]
     console.print(f"intervals: {reached['method']}", highlight=False)
-    for title, cells in (("worse", found.worse()), ("better", found.better())):
+    for title, cells in (("worse", comparison.worse()), ("better", comparison.better())):
         _print_changed(f"Prompts that got {title} (E_sem; the first {TOP})", cells)
 
 

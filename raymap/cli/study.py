@@ -40,7 +40,7 @@ def train(
     limit: Limit = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train the study's missing adapters and stop; `run` with the same output goes on from there."""
+    """Train the study's missing adapters and stop; `run` with the same output continues from there."""
     from raymap.driver import run as runs
 
     prepared, target = _prepared(study, output, overrides, limit, dry_run)

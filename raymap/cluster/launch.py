@@ -68,7 +68,7 @@ def runtime(resources: Resources) -> Iterator[None]:
     except KeyboardInterrupt:
         if not stopped.is_set():
             raise
-        raise IncompleteRunError("stopped; the same command goes on") from None
+        raise IncompleteRunError("stopped; the same command resumes") from None
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

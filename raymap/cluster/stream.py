@@ -1,7 +1,7 @@
-"""Streams a plan's units through workers and the reducer, with as many workers as there are and are of use.
+"""Streams a plan's units through workers and the reducer, with as many workers as are available and useful.
 
-The driver holds references and counts, never pixels or rows. Each worker has at most `DEPTH` units in flight, so that
-shared memory holds at most DEPTH + 1 batches of each.
+The driver holds references and counts, never pixels or rows. Each worker has at most `DEPTH` units in flight, so shared
+memory holds at most DEPTH + 1 batches per worker.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from raymap.study.model import Workers
 DEPTH = 2
 TICK_S = 0.5
 LOOK_S = 2.0
-"""How many seconds pass between two questions to Ray which nodes are going away."""
+"""Ray is asked this often, in seconds, which nodes are about to leave."""
 
 
 @dataclass
 class Stream:
     """Drives a plan's units through workers until none is left.
 
-    `devices` says by block on which device a base batch was drawn that is committed already. `seen` lists the workers
-    that came up, `seconds` adds up their work by stage.
+    `devices` gives, for each block whose base batch is committed, the device that drew it. `seen` lists the workers
+    that started; `seconds` adds up their work by stage.
     """
 
     plan: Plan
@@ -82,7 +82,7 @@ class Stream:
                 self._dismiss(number)
 
     def _staff(self, workers: Workers) -> None:
-        """Ask for workers while there is work for them, and let those go that have none or must leave."""
+        """Ask for workers while there is work for them, and dismiss those that have none or must leave."""
         wanted = workers_wanted(self.schedule, workers.min, workers.max)
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
@@ -102,12 +102,12 @@ class Stream:
         self._metrics.workers(up, len(self.workers))
 
     def _clear(self, leaving: set[str]) -> None:
-        """Give no more work to workers on nodes that are going away; what they have not begun goes to others."""
+        """Give no more work to workers on nodes that are about to leave; what they have not begun goes to others."""
         for number, worker in self.workers.items():
             if leaving and not worker.leaving and worker.node in leaving:
                 worker.leaving = True
                 self.schedule.lose(number, [])
-                self.progress.note("a node is going away; its worker finishes what it is drawing")
+                self.progress.note("a node is about to leave; its worker finishes what it is drawing")
 
     def _fill(self, number: int) -> None:
         """Keep a worker that is ready busy with up to DEPTH units."""
@@ -129,7 +129,7 @@ class Stream:
         if unit.adapter == BASE:
             self._bases[number] = pixels
             if self.schedule.has_base(unit.block):
-                return  # it was committed from another device: pairs are computed alike, so it is only drawn again
+                return  # committed from another device: drawn again, so that pairs are of one device, but not scored
             scored = worker.scorer.score_base.remote(block, pixels, drawn)
         else:
             adapter = self._adapters[unit.adapter]
@@ -139,7 +139,7 @@ class Stream:
         self.progress.now(f"block {unit.block + 1} of {len(self.plan.blocks)}, {unit.adapter}")
 
     def _wait(self) -> None:
-        """Wait for a commit or a worker, and take in all that have come."""
+        """Wait for a commit or for a worker to start, and handle it."""
         starting = [w.ready for w in self.workers.values() if w.info is None]
         pending = [*self._in_flight, *starting]
         ready, _ = ray.wait(pending, num_returns=1, timeout=TICK_S) if pending else ([], [])
@@ -190,11 +190,11 @@ class Stream:
                 raise raised or error from error
 
     def _broke(self, number: int, unit: Unit, problem: str) -> None:
-        """Replace a worker that raised an error of no known kind; its batch is tried once more, by another one.
+        """Replace a worker that raised an error of no known kind; another worker tries its batch once more.
 
         Raises:
-            IncompleteRunError: so many such errors came, with no batch between them, that no adapter's fault explains
-                them: all workers may meet one bad adapter at the same time, each twice.
+            IncompleteRunError: more such errors came in a row, with no batch committed between them, than one bad
+                adapter can cause: all workers may meet it at the same time, each of them twice.
         """
         self._broken += 1
         if self._broken > RETRIES * len(self.workers):
@@ -212,7 +212,7 @@ class Stream:
         self.progress.note(f"failed: block {unit.block + 1} under {unit.adapter}: {problem}")
 
     def _lose(self, number: int, units: Sequence[Unit]) -> None:
-        """Return a worker's units to the schedule, these and all that it had in flight; another takes its place."""
+        """Return these units, and all that a worker had in flight, to the schedule; another takes its place."""
         lost = [u for n, u in self._in_flight.values() if n == number]
         self._in_flight = {r: (n, u) for r, (n, u) in self._in_flight.items() if n != number}
         for given_up in self.schedule.lose(number, [*units, *lost]):

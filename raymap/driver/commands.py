@@ -52,7 +52,7 @@ def run(study: Study | str | Path, output: str | Path | None = None, *, quiet: b
 
     Raises:
         InputError: something that the study names cannot be used; nothing has started by then.
-        IncompleteRunError: some batches failed; what was drawn is kept, and the same call goes on.
+        IncompleteRunError: some batches failed; what was drawn is kept, and the same call resumes.
     """
     asked = study if isinstance(study, Study) else load_study(study)
     target = place(str(output or f"runs/{asked.name}"))
@@ -74,10 +74,10 @@ def audit(
     output: str | Path | None = None,
     quiet: bool = False,
 ) -> Audit:
-    """Measure adapters that are there already and hold them against limits, as `raymap audit` does.
+    """Measure existing adapters and check them against limits, as `raymap audit` does.
 
     Args:
-        adapters: files or folders, or `name=path` where the name is not to be the file's.
+        adapters: files or folders, or `name=path` to give an adapter another name than its file's.
         base: `embedded`, a diffusers folder, or a hub id.
         limits: what each adapter may reach.
         categories: the subjects' categories (`face`, `object`, `style`): none, one for all, or one per adapter.
@@ -89,7 +89,7 @@ def audit(
 
     Raises:
         InputError: an argument, a file or the base cannot be used; nothing has started by then.
-        IncompleteRunError: some batches failed; what was drawn is kept, and the same call goes on.
+        IncompleteRunError: some batches failed; what was drawn is kept, and the same call resumes.
     """
     named = [str(path) for path in ([adapters] if isinstance(adapters, str | Path) else adapters)]
     chosen = {} if seeds is None else {"seeds": seeds}

@@ -1,4 +1,4 @@
-"""Looks at everything that a study names before anything starts: base, judges, references, adapters brought along."""
+"""Checks everything that a study names before anything starts: base, judges, references, existing adapters."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from raymap.study.suite import Prompt
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study whose every input was looked at: what to train, what was brought along, and for which base.
+    """A study whose inputs have all been checked: what to train, which adapters exist already, and for which base.
 
-    `absent` are the references that a run needs and a dry run does not; in a dry run `base` may be an outline.
+    `absent` are references that a run needs and a dry run can do without; in a dry run `base` may be an outline.
     """
 
     study: Study
@@ -51,12 +51,12 @@ class Prepared:
 
     @property
     def proved(self) -> int:
-        """How many images of adapters and controls will be proved to be the base's own, and not be drawn."""
+        """How many images of adapters and controls will be proved to be the base's own, and so not be drawn."""
         return sum(self._proved.values())
 
     @cached_property
     def levels(self) -> dict[str, Levels | None]:
-        """The levels into which interventions divide each adapter but the controls; None where it updates no weight."""
+        """The levels into which interventions divide each adapter except controls; None where it updates no weight."""
         touched = {order.name: order.touched(self.base.skeleton) for order in self.orders if order.method != CONTROL}
         touched |= {found.info.name: found.weights for found in self.brought if found.info.method != CONTROL}
         return {name: self.base.family.levels(weights) if weights else None for name, weights in touched.items()}
@@ -68,7 +68,7 @@ class Prepared:
 
     @property
     def sentence(self) -> str:
-        """What a run would do, in one line. Models are the base and the adapters; identity controls are told apart."""
+        """What a run would do, in one line. Models are the base and the adapters; controls are counted separately."""
         study, each, controls = self.study, self._each, self.controls
         models = 1 + self.adapters - controls
         training = sum(order.subject is not None for order in self.orders)
@@ -78,29 +78,29 @@ class Prepared:
         )
         if controls:
             line += (
-                f"{controls} identity control{'' if controls == 1 else 's'} = {controls * each} images more, "
+                f"{controls} identity control{'' if controls == 1 else 's'} = {controls * each} more images, "
                 f"{self._proved[True]} of them proved; "
             )
         line += f"{training} adapter{'' if training == 1 else 's'} to train"
         if number := len(self.variants):
-            line += f"; interventions: {number} variants = {number * each} images more"
+            line += f"; interventions: {number} variants = {number * each} more images"
         if study.judges:
             line += f"; also judged by {', '.join(study.judges)}"
         return line
 
     @cached_property
     def too_long(self) -> tuple[Prompt, ...]:
-        """The prompts of which the base's text encoder sees only the beginning."""
+        """The prompts that are too long for the base's text encoder, which sees only their beginning."""
         tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
         return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What the study names and a run would still need, in one line for each kind."""
+        """What a run of the study needs and is not there yet, one line for each kind."""
         missing = []
         if self.base.is_outline:
             side = self.base.side
-            what = f"not fetched; its known architecture stands in, with images of {side}x{side}"
+            what = f"not fetched; its known architecture is used instead, with images of {side}x{side}"
             missing.append(f"base {self.base.name}: {what}")
         if self.absent:
             of = ", ".join(s.name for s in self.study.subjects if set(s.references) & set(self.absent))
@@ -127,14 +127,14 @@ class Prepared:
 
 
 def prepare(study: Study, dry: bool = False) -> Prepared:
-    """Look at everything the study names: base, judges, reference images, adapters brought along.
+    """Check everything that the study names: base, judges, reference images, existing adapters.
 
     Args:
-        dry: nothing is to be run. References that are not there, and a base of a known architecture that was not
-            fetched, are then named in `missing`; what is there and cannot be used is refused all the same.
+        dry: nothing is to be run. References that do not exist, and a base of a known architecture that was not
+            fetched, are then named in `missing`; what exists but cannot be used is still refused.
 
     Raises:
-        InputError: the first thing that cannot be used. Nothing has been started or written by then.
+        InputError: something cannot be used; the first such thing is named. Nothing has started or been written then.
     """
     if study.offline:  # keeps the model libraries from asking the hub
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,4 +1,4 @@
-"""Runs a prepared study: train what is missing, draw and score what is missing, reduce, report."""
+"""Runs a prepared study: trains, draws and scores what is missing, then reduces and reports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, .
 
 
 def run(prepared: Prepared, output: Path, progress: Progress) -> Statistics:
-    """Do what is missing in the run folder, and return the statistics. Running it again resumes.
+    """Do what is missing in the run folder, and return the statistics. A second call resumes.
 
     Raises:
         InputError: the folder holds another study, or is in use.
@@ -67,7 +67,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> Statistic
     if {unit.adapter == BASE for unit in folder.done(plan)} != {True, False}:
         raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
     progress.note("reducing: map, statistics, report")
-    from raymap.analysis.reduce import merge_noise, reduce_run  # late, as Ray: scipy and matplotlib take a second
+    from raymap.analysis.reduce import merge_noise, reduce_run  # late, like Ray: scipy and matplotlib take a second
     from raymap.report.page import render
 
     folder.join_journals()
@@ -88,12 +88,12 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> Statistic
 def _drawn(
     prepared: Prepared, untrained: tuple[AdapterOrder, ...], folder: RunFolder, progress: Progress
 ) -> tuple[Plan, Session | None]:
-    """Train and draw what the run folder lacks; return the plan, and the session where there was something to do."""
+    """Train and draw what the run folder lacks; return the plan, and the session if anything was to do."""
     plan = None if untrained else plan_run(prepared, folder)
     if plan and folder.done(plan).keys() == set(plan.units):
         return plan, None
     refuse_other_versions(folder)
-    from raymap.cluster import launch  # Ray starts late: bad input must not wait for it
+    from raymap.cluster import launch  # Ray is imported late: bad input must be refused without waiting for it
 
     study = prepared.study
     with launch.runtime(study.resources):
@@ -107,7 +107,7 @@ def _drawn(
 
 
 def _intervene(prepared: Prepared, mapped: Plan, folder: RunFolder, progress: Progress) -> None:
-    """Draw what the study's interventions lack, against the base images of its finished map, and reduce them."""
+    """Draw the missing images of the study's interventions, to compare with its map's base images, and reduce them."""
     study, session = prepared.study, None
     write_study(study, folder)
     plan = mapped.under(measured_variants(prepared, folder))

@@ -1,4 +1,4 @@
-"""Which worker draws what next, and how many workers are of use: pure decisions, without Ray or tensors."""
+"""Which worker draws what next, and how many workers are useful: pure decisions, without Ray or tensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from raymap.plan.blocks import Plan, Unit
 from raymap.study.adapter import BASE
 
 RETRIES = 3
-"""How often a unit, or a training, is tried again after its worker was lost."""
+"""How often a unit, or the training of an adapter, is tried again after its worker was lost."""
 SLOW = 2.0
-"""A worker is slow that takes so many times as long as the fastest."""
+"""A worker that takes more than this many times as long as the fastest is slow."""
 
 
 @dataclass
@@ -26,11 +26,11 @@ class _Part:
 class Schedule:
     """Gives units to workers: a worker keeps its block until all of it is given out, then takes the next.
 
-    Every part of a block starts with its base batch, which is drawn, or read back when it is already committed: the
-    same worker scores adapted batches against it. The largest blocks go first. When no block waits, an idle worker
-    takes over some of the part that would last longest, among those whose base batch is committed, and so much of it
-    that both workers finish together, whatever their paces; this keeps all workers busy to the end.
-    Mutable, single-threaded, deterministic.
+    Every part of a block starts with its base batch, against which the same worker scores adapted batches. It is drawn,
+    or read back if it is already committed. The largest blocks go first. When no block waits, an idle worker takes a
+    share of the part that would last longest, among those whose base batch is committed. The share is such that both
+    workers finish together, whatever their paces; this keeps all workers busy to the end. A schedule is mutable,
+    single-threaded and deterministic.
     """
 
     def __init__(self, plan: Plan, done: Collection[Unit]) -> None:
@@ -44,30 +44,30 @@ class Schedule:
             for block in plan.blocks
         ]
         self._waiting = sorted((p for p in parts if p.names), key=lambda p: (len(p.names), -p.block))
-        self._held: dict[int, _Part] = {}
+        self._parts: dict[int, _Part] = {}
         self._seconds: dict[int, tuple[float, int]] = {}
         self._in_vain = math.inf
 
     def worth(self) -> int:
-        """Return how many workers could have something to do: one for each part, and another for each divisible one."""
-        held = [part for part in self._held.values() if part.names]
-        return len(self._waiting) + len(held) + sum(len(part.names) > 1 for part in held)
+        """Return how many workers could have work: one for each part, and one more for each divisible part."""
+        unfinished = [part for part in self._parts.values() if part.names]
+        return len(self._waiting) + len(unfinished) + sum(len(part.names) > 1 for part in unfinished)
 
     def next_for(self, worker: int) -> Unit | None:
         """Return the worker's next unit, or None while there is nothing for it to do."""
-        part = self._held.get(worker)
+        part = self._parts.get(worker)
         if part is None or not part.names:
             part = self._waiting.pop() if self._waiting else self._share(worker)
             if part is None:
                 return None
-            self._held[worker] = part
+            self._parts[worker] = part
             if part.names[0] != BASE:
                 return Unit(part.block, BASE)
         return Unit(part.block, part.names.pop(0))
 
     def holds(self, worker: int) -> bool:
         """Return whether a worker has a part from which units are still to be given out."""
-        part = self._held.get(worker)
+        part = self._parts.get(worker)
         return part is not None and bool(part.names)
 
     def has_base(self, block: int) -> bool:
@@ -96,10 +96,10 @@ class Schedule:
         return 1 if not self._waiting and self._pace(worker) > SLOW * fastest else most
 
     def fail(self, unit: Unit) -> None:
-        """Give a unit up for this run; with a block's base batch, all its other units are given up."""
+        """Give a unit up for this run; if it is a block's base batch, give up the block's other units too."""
         self.failed.add(unit)
         if unit.adapter == BASE and unit.block not in self._bases:
-            for part in [*self._held.values(), *self._waiting]:
+            for part in [*self._parts.values(), *self._waiting]:
                 if part.block == unit.block:
                     self.failed.update(Unit(part.block, name) for name in part.names)
                     part.names.clear()
@@ -127,7 +127,7 @@ class Schedule:
 
     def release(self, worker: int) -> list[Unit]:
         """Take a worker's part away from it and return the units in it, which no worker has now."""
-        part = self._held.pop(worker, None)
+        part = self._parts.pop(worker, None)
         self._seconds.pop(worker, None)
         return [Unit(part.block, name) for name in part.names] if part else []
 
@@ -147,7 +147,7 @@ class Schedule:
             return None
         ready = [
             (len(part.names), self._pace(owner), part)
-            for owner, part in self._held.items()
+            for owner, part in self._parts.items()
             if part.names and part.block in self._bases
         ]
         if ready:
@@ -162,5 +162,5 @@ class Schedule:
 
 
 def workers_wanted(schedule: Schedule, least: int, most: int) -> int:
-    """Return how many workers a run should have now: as many as could have work, but at least and at most so many."""
+    """Return how many workers a run should have now: as many as could have work, within the limits; 0 without work."""
     return min(most, max(least, schedule.worth())) if schedule.worth() else 0

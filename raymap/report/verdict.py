@@ -16,9 +16,9 @@ from raymap.display.text import number
 from raymap.results import Run
 
 LOOK_IN_ALL, LOOK = 5, 3
-"""How many cells to look at first are named for the whole run, and for one adapter."""
+"""How many cells to look at first are named: for the whole run, and for one adapter."""
 SUFFICIENT = 0.01
-"""Seeds suffice if it is enough that this share of an adapter's prompts reach the least possible p-value."""
+"""There are enough seeds if a finding needs no more than this share of prompts at the least possible p-value."""
 Level = Literal["ok", "note", "warn", "bad"]
 
 
@@ -32,7 +32,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Look:
-    """A cell to look at first; `sure` says that its meaning shifted beyond re-seeding, at the rate FDR."""
+    """A cell to look at first; `sure` says whether its meaning shifted beyond re-seeding, at the rate FDR."""
 
     prompt_id: str
     prompt: str
@@ -56,7 +56,7 @@ class AdapterVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is concluded about a run. An `alarm`, if there is one, is a reason to trust nothing else in it."""
+    """What is concluded about a run. If there is an `alarm`, nothing else in the run can be trusted."""
 
     alarm: Sentence | None
     headline: str
@@ -140,7 +140,7 @@ def _adapters(n: int, total: int) -> str:
 
 
 def _counted(n: int, total: int) -> str:
-    """Return the adapters of a clause that follows one by `_adapters`."""
+    """Return the subject of a clause that follows one whose subject `_adapters` gave."""
     if n == 0:
         return "none"
     return "it" if total == 1 else f"all {n}" if n == total else f"{n} of {total}"
@@ -206,9 +206,10 @@ def _certainty(run: Run) -> list[Sentence]:
         said.append(Sentence(missing, "bad"))
     control = statistics["identity_control"]
     if not control["present"]:
-        said.append(
-            Sentence("No identity control was drawn, so nothing shows that no shift is measured as zero.", "warn")
+        text = (
+            "No identity control was drawn, so it is not shown that an adapter which changes nothing is measured as 0."
         )
+        said.append(Sentence(text, "warn"))
     elif control["exact"]:
         said.append(Sentence(f"The identity control is exactly zero in all {control['cells']} cells.", "ok"))
     said += _floor(run)
@@ -236,7 +237,7 @@ def _floor(run: Run) -> list[Sentence]:
     single = Sentence(
         f"Noise floor from {floor['pairs']} pairs of base seeds: τ_sem = {tau_sem}, τ_per = {tau_per}. Of "
         f"{others.height} non-target cells, {sem} lie above τ_sem and {per} above τ_per. A cell is a mean over seeds, "
-        "but a threshold is a percentile of single pairs, so the tests decide and the thresholds only orient."
+        "but a threshold is a percentile of single pairs, so the tests decide and the thresholds are only a guide."
     )
     return [single, _matched(run.statistics)]
 
@@ -255,7 +256,7 @@ def _matched(statistics: Statistics) -> Sentence:
 
 
 def _missing(statistics: Statistics) -> str | None:
-    """Return the adapters and prompts of the run of which nothing was measured; None if there are none."""
+    """Return which adapters and prompts of the run have no measurement; None if there are none."""
     lost = statistics.get("missing")
     if not lost:
         return None
@@ -264,7 +265,7 @@ def _missing(statistics: Statistics) -> str | None:
         for what, names in (("adapter", lost["adapters"]), ("prompt", lost["prompts"]))
         if names
     ]
-    return f"Nothing could be measured of {' and '.join(parts)}: every batch failed." if parts else None
+    return f"Nothing could be measured for {' and '.join(parts)}: every batch failed." if parts else None
 
 
 def _few_seeds(seeds: int) -> str | None:

@@ -22,7 +22,7 @@ BEAT_S = 5.0
 """A driver renews its lock on a remote folder this often."""
 LOOK_S = 1.0
 LOOKS = 20
-"""A remote lock that stays the same for so many looks, LOOK_S apart, belongs to a dead driver. No clocks are compared.
+"""A remote lock that is the same at this many looks, LOOK_S apart, belongs to a dead driver. No clocks are compared.
 Looks are counted, not seconds, because on a busy machine the driver that waits is as slow as the one that holds it."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without file locks answers."""
@@ -30,10 +30,10 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold a run folder for one driver: a local one by a file lock of the system, a remote one by an object.
+    """Reserve a run folder for one driver: a local one by the system's file lock, a remote one by an object.
 
     Raises:
-        InputError: another raymap works in this folder, or its file system has no file locks.
+        InputError: another raymap is working in this folder, or its file system has no file locks.
         StorageError: the folder cannot be written; or, at the end, another driver has taken the folder over.
     """
     with _file_lock(root) if is_local(root) else _object_lock(root):
@@ -41,14 +41,15 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def check_seen(root: Path) -> None:
-    """Check, where a worker runs, that it sees the run folder which its driver holds.
+    """Check, on a worker's node, that the run folder which the driver has locked can be seen there.
 
     Raises:
-        InputError: it does not see the folder.
+        InputError: it cannot be seen.
     """
     if not (root / ".lock").exists():
-        problem = f"is not to be seen from node {socket.gethostname()}"
-        raise InputError(str(root), problem, "give an --output that every node reaches, as s3://… or a shared mount")
+        problem = f"cannot be seen from node {socket.gethostname()}"
+        remedy = "give an --output that every node reaches, such as s3://… or a shared mount"
+        raise InputError(str(root), problem, remedy)
 
 
 def _in_use(root: Path) -> InputError:
@@ -90,19 +91,19 @@ def _object_lock(root: Path) -> Iterator[None]:
         beating.join()
         lock.release()
     if lock.lost:
-        problem = "was taken over by another raymap, because this one could not renew its lock for too long"
+        problem = "was taken over by another raymap, because this one was unable to renew its lock for too long"
         raise StorageError(f"{root} {problem}; wait for the other one, then give the same command again")
 
 
 @dataclass
 class _ObjectLock:
-    """A lock made of objects in a store that knows two safe operations: to replace an object, and to create one once.
+    """A lock made of objects in a store with two safe operations: to replace an object, and to create one only once.
 
-    `.lock` contains the token of the driver that took the lock, and a number that changes while it lives. A waiting
-    driver that sees no change takes over by creating `.lock.TOKEN`, named after the dead driver's token, with its own
-    token as content: of several drivers one succeeds. The lock thus belongs to the last token of a chain that begins in
-    `.lock`, even if a driver that was only slow writes `.lock` once more; that driver then finds another's token at the
-    end of the chain. What a crash leaves behind only lengthens the chain.
+    `.lock` contains the token of the driver that took the lock, and a number that changes while the driver lives. A
+    waiting driver that sees no change takes over by creating `.lock.TOKEN`, named after the dead driver's token, with
+    its own token as content: of several drivers that try, one succeeds. The lock thus belongs to the last token of a
+    chain that begins in `.lock`, even if a driver that was only slow writes `.lock` once more; that driver then finds
+    another's token at the end of the chain. What a crash leaves behind only lengthens the chain.
     """
 
     root: Path
@@ -118,7 +119,7 @@ class _ObjectLock:
         return self.root / f".lock.{token}"
 
     def _chain(self, content: bytes | None) -> tuple[str, ...]:
-        """Return the tokens from the one in `.lock`, which has this content, to the one that holds the lock."""
+        """Return the chain of tokens, from the one in `.lock` (whose content is given) to the lock's present owner."""
         if content is None:
             return ()
         tokens = [content.decode(errors="replace").partition(" ")[0]]
@@ -145,10 +146,10 @@ class _ObjectLock:
         write_atomically(self._path, self.token.encode())
 
     def _dead(self) -> tuple[str, ...]:
-        """Return the chain as it was before `.lock` stayed the same for long enough; an empty one once `.lock` is gone.
+        """Wait until `.lock` has stayed the same for long enough, and return the chain from before; empty if it goes.
 
-        A driver that has joined the chain since then is alive. It is not in the chain that is returned, so that the
-        caller cannot take over from it.
+        A driver that joined the chain meanwhile is alive. The returned chain does not include it, so the caller cannot
+        take over from it.
 
         Raises:
             InputError: `.lock` changes, so its driver is alive.
@@ -165,7 +166,7 @@ class _ObjectLock:
         return chain
 
     def renew(self, over: threading.Event) -> None:
-        """Keep changing the lock until it is `over`, or lost to another driver, which is then left alone."""
+        """Keep changing the lock until `over` is set or another driver has taken it, whose lock is then left alone."""
         for count in itertools.count(1):
             if over.wait(BEAT_S):
                 return
@@ -177,7 +178,7 @@ class _ObjectLock:
 
     def release(self) -> None:
         """Free the folder, unless it belongs to another driver by now."""
-        with contextlib.suppress(Exception):  # an object that stays is taken for a dead driver's
+        with contextlib.suppress(Exception):  # an object that is left behind looks like a dead driver's
             self.lost = self.lost or not self._held()
             if not self.lost:
                 self._path.unlink()

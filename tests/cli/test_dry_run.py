@@ -41,7 +41,7 @@ def test_the_papers_study_is_foretold_before_anything_was_fetched(
     assert ended.code == 0, ended.err
     first, *missing, last = ended.out.splitlines()
     assert "200 prompts x 10 seeds x 46 models = 92000 images, 30000 of them proved to be the base's own" in first
-    assert "3 identity controls = 6000 images more, 2000 of them proved; 45 adapters to train" in first
+    assert "3 identity controls = 6000 more images, 2000 of them proved; 45 adapters to train" in first
     base, references = missing
     assert f"missing, before it can run: base {SD15}: not fetched" in base
     assert "references: 68, of face-1, face-2, " in references
@@ -121,7 +121,7 @@ def test_identity_controls_stand_apart_from_the_studys_images(tmp_path: Path) ->
     plain = prepare(load_study(small_study(tmp_path, methods=methods)))
     assert plain.sentence == (
         "small: 7 prompts x 2 seeds x 3 models = 42 images, 14 of them proved to be the base's own and not drawn; "
-        "2 identity controls = 28 images more, 14 of them proved; 2 adapters to train"
+        "2 identity controls = 28 more images, 14 of them proved; 2 adapters to train"
     )
     without = prepare(load_study(small_study(tmp_path, methods=methods, identity_control=False)))
     assert "control" not in without.sentence

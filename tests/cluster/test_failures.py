@@ -11,7 +11,7 @@ LOST = None
 BROKEN = RuntimeError("CUDA error: an illegal memory access was encountered")
 BLACK = DrawingError("under cup: an all-black image")
 FULL = StorageError("/run/ledger.jsonl cannot be written (No space left on device)")
-NOWHERE = InputError("/run", "is not to be seen from node n7", "give an --output that every node reaches")
+NOWHERE = InputError("/run", "cannot be seen from node n7", "give an --output that every node reaches")
 GIVE_UP, RETRY, END = Decision.GIVE_UP, Decision.RETRY_ELSEWHERE, Decision.END_RUN
 
 

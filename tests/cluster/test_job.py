@@ -36,8 +36,7 @@ class Head:
         return finish([RAY, "job", *(str(arg) for arg in args)], env=self.environment).stdout
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -54,10 +53,10 @@ def head() -> Iterator[Head]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(HANG_S),
         "HF_TOKEN": SECRET,
     }
-    # Ray finds the other ports itself, when it binds them; of a client server it takes only a number.
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0",
-               f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}",
-               "--object-store-memory=200000000", "--disable-usage-stats", "--log-color=false"]  # fmt: skip
+    # Ray finds every port free itself, when it binds it, but for that of its client server, which may not be 0.
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", "--dashboard-agent-listen-port=0",
+               f"--ray-client-server-port={_free_port()}", f"--temp-dir={folder}", "--object-store-memory=200000000",
+               "--disable-usage-stats", "--log-color=false"]  # fmt: skip
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -106,7 +105,7 @@ def test_a_job_that_is_stopped_goes_on_when_submitted_again(
     log = head.job("logs", "first")
     assert "training 2 adapters: 20 steps" in log
     assert "drawing: 42 images" in log
-    assert "raymap: stopped; the same command goes on" in log
+    assert "raymap: stopped; the same command resumes" in log
     assert "Traceback" not in log
     committed = (output / "ledger.jsonl").read_bytes()
     assert 1 <= committed.count(b"\n") < 12
@@ -145,4 +144,4 @@ def test_sigterm_ends_a_driver_with_exit_code_3(head: Head, study: Path, finishe
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == 3, rest
-    assert rest.strip().splitlines()[-1] == "raymap: stopped; the same command goes on"
+    assert rest.strip().splitlines()[-1] == "raymap: stopped; the same command resumes"

@@ -39,7 +39,7 @@ def test_what_failed_entirely_is_named_first(tmp_path: Path) -> None:
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     assert reduce_run(folder)["missing"] == {"adapters": ["overflown-lora"], "prompts": ["p777"]}
     found = verdict(read_run(folder))
-    said = "Nothing could be measured of 1 adapter (overflown-lora) and 1 prompt (p777): every batch failed."
+    said = "Nothing could be measured for 1 adapter (overflown-lora) and 1 prompt (p777): every batch failed."
     assert found.headline.endswith(said)
     assert (found.certainty[0].text, found.certainty[0].level) == (said, "bad")
     assert said in render(folder).read_text()

@@ -23,7 +23,7 @@ from raymap.study.model import Resources, SamplerSettings
 from raymap.testing.actors import NO_DEVICE, StubGenerator, StubScorer
 
 Call = Callable[..., tuple[int, str]]
-NOWHERE = InputError("/data/run", "is not to be seen from node n7", "give an --output that every node reaches")
+NOWHERE = InputError("/data/run", "cannot be seen from node n7", "give an --output that every node reaches")
 
 
 @pytest.mark.parametrize(("drawing", "scoring"), [(NOWHERE, None), (None, NOWHERE)])
@@ -54,7 +54,7 @@ def test_a_worker_is_up_once_both_its_actors_are(local_ray: None) -> None:
 def test_a_node_sees_the_run_folder_that_its_driver_holds(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         check_seen(tmp_path / "run")
-    with pytest.raises(InputError, match=rf"elsewhere: is not to be seen from node {socket.gethostname()}"):
+    with pytest.raises(InputError, match=rf"elsewhere: cannot be seen from node {socket.gethostname()}"):
         check_seen(tmp_path / "elsewhere")
 
 

@@ -81,7 +81,7 @@ def audited(shared: Path) -> Path:
 def test_an_audit_shows_its_cost_first_and_names_what_exceeds_a_limit(audited: Path) -> None:
     out = (audited / "out.txt").read_text()
     assert "8 prompts x 2 seeds x 4 models = 64 images, 16 of them proved" in out.splitlines()[0]
-    assert "1 identity control = 16 images more, 0 of them proved" in out.splitlines()[0]
+    assert "1 identity control = 16 more images, 0 of them proved" in out.splitlines()[0]
     assert "estimate: 64 images to draw" in out
     assert out.index("estimate:") < out.index("drawing")
     assert "0 adapters to train" in out

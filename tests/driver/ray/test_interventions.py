@@ -41,7 +41,7 @@ def run_again(output: Path, study: Path, folder: Path) -> None:
     path = folder / "intervened.yaml"
     path.write_text(yaml.safe_dump(raw))
     done = finish(raymap_command("run", path, "--output", output))
-    assert "interventions: 10 variants = 140 images more" in done.stdout
+    assert "interventions: 10 variants = 140 more images" in done.stdout
 
 
 def varied(run: Path) -> pl.DataFrame:

@@ -91,7 +91,7 @@ def test_an_interrupted_run_says_so_and_ends_with_130(study: Path, tmp_path: Pat
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == 130, rest
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
 
 
 def has_actor(driver: psutil.Process, name: str) -> bool:
