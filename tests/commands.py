@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HANG_S = 1800
+HANG_S = 900
 """After so many seconds a process is taken to hang. It is no measure of speed: machines may be slow and busy."""
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import raymap
+from tests.commands import python
 
 NAMES = [
     "Audit", "AuditLimits", "Comparison", "IncompleteRunError", "InputError", "RaymapError", "Run", "Study",
@@ -46,4 +45,4 @@ def test_asking_for_all_names_loads_neither_torch_nor_ray() -> None:
         "[getattr(raymap, name) for name in raymap.__all__]\n"
         "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    python(code)
