@@ -27,12 +27,25 @@ FOLDERS = {"benchmarks": ("slow", "ray"), "cluster": ("ray",)}
 """Other folders that give markers to their tests."""
 
 
+def markers_of(path: Path) -> set[str]:
+    """Return the markers that the folders of a path give to its tests."""
+    folders = path.relative_to(TESTS).parts
+    return {marker for folder in folders for marker in FOLDERS.get(folder, (folder,) if folder in MARKERS else ())}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over a folder whose tests `-m "not … and not …"` leaves out: to import them takes seconds."""
+    asked = config.getoption("markexpr")
+    left_out = set() if " or " in asked else set(asked.split(" and "))
+    inside = collection_path.is_dir() and collection_path.is_relative_to(TESTS)
+    return True if inside and any(f"not {marker}" in left_out for marker in markers_of(collection_path)) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folders, and let those begin first that take longest."""
     for item in items:
-        for folder in item.path.relative_to(TESTS).parts[:-1]:
-            for marker in FOLDERS.get(folder, (folder,) if folder in MARKERS else ()):
-                item.add_marker(marker)
+        for marker in markers_of(item.path.parent):
+            item.add_marker(marker)
     items.sort(key=lambda item: next((k for k, name in enumerate(MARKERS) if item.get_closest_marker(name)), 9))
 
 

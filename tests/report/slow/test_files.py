@@ -16,7 +16,7 @@ from PIL import Image
 from raymap.analysis.read import KEY
 from raymap.analysis.reduce import reduce_run
 from raymap.report.export.write import FORMATS, export
-from raymap.report.page import render
+from raymap.report.page import page, render
 from raymap.results import read_run
 from raymap.testing.runs import SyntheticRun, write_run
 from tests.report.invented import ADAPTERS, PROMPTS, RAGGED
@@ -73,3 +73,10 @@ def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: A
     reduce_run(folder)
     assert "No shift is established on any single non-target prompt" in render(folder).read_text()
     assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
+
+
+def test_the_same_run_gives_the_same_page_and_files(root: Path) -> None:
+    assert page(read_run(root)) == page(read_run(root))
+    kinds = ("png", "svg", "pdf")
+    first = {path: path.read_bytes() for path in export(read_run(root), kinds)}
+    assert first == {path: path.read_bytes() for path in export(read_run(root), kinds)}
