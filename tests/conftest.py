@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
 
+from tests import workers
 from tests.commands import Ended, raymap_command
 from tests.once import made_once
 from tests.small_study import small_study
@@ -25,6 +28,19 @@ MARKERS = ("slow", "ray", "browser")
 """A folder with one of these names gives its name to all tests in it as their marker."""
 FOLDERS = {"benchmarks": ("slow", "ray"), "cluster": ("ray",)}
 """Other folders that give markers to their tests."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the process whose forks are Ray's workers in all processes of this session."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = Path(tempfile.mkdtemp(prefix="raymap-"))
+        parent = workers.started(folder / "socket")
+
+        def end() -> None:
+            parent.communicate()  # it ends with its stdin
+            shutil.rmtree(folder)
+
+        config.add_cleanup(end)
 
 
 def markers_of(path: Path) -> set[str]:
