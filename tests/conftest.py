@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))  # one for all processes of a session
 
 from tests import workers
 from tests.commands import Ended, raymap_command
+from tests.head import started
 from tests.once import made_once
 from tests.small_study import small_study
 
@@ -101,6 +105,13 @@ def finished(study: Path, shared: Path) -> Path:
         assert driver.returncode == 0, log.read_text()
 
     return made_once(shared / "finished", make)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a head that drivers of this process join, where no test is about how Ray starts."""
+    with started(dict(os.environ), "--include-dashboard=false") as head:
+        yield head.address
 
 
 @pytest.fixture

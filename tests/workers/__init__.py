@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 HOOK = "RAY_RUNTIME_ENV_HOOK"
 """The variable in which Ray finds the function that completes a driver's runtime environment."""
 SOCKET = "RAYMAP_TESTS_WORKERS"
@@ -20,7 +21,8 @@ SOCKET = "RAYMAP_TESTS_WORKERS"
 
 def started(path: Path) -> subprocess.Popen[bytes]:
     """Start the process that forks itself, and have drivers ask it for their workers; it ends with its stdin."""
-    os.environ |= {HOOK: f"{__name__}.hook", SOCKET: str(path)}
+    found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    os.environ |= {HOOK: f"{__name__}.hook", SOCKET: str(path), "PYTHONPATH": found}
     return subprocess.Popen([sys.executable, "-m", "tests.workers.parent", str(path)], stdin=subprocess.PIPE)
 
 

@@ -21,6 +21,7 @@ IMPORTED = (
 
 def become(worker: socket.socket) -> None:
     """Run what is asked for as if this process had been started for it, with its files, environment and folder."""
+    os.setpgid(0, 0)  # Ray kills the whole process group of a worker that is gone
     _, files, _, _ = socket.recv_fds(worker, 1, 3)
     with worker.makefile("rb") as asked:
         argv, folder, environment = json.loads(asked.read())

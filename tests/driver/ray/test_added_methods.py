@@ -45,24 +45,25 @@ def installed(folder: Path, entry_points: str = ENTRY_POINTS, package: str = "at
     return folder
 
 
-def raymap(*args: str | Path, site: Path | None = None) -> str:
+def raymap(*args: str | Path, site: Path | None = None, **environment: str) -> str:
     """Run the command line, with the package installed in `site` if there is one, and return what it prints."""
     paths = [*([str(site), str(PLUGINS)] if site else []), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    return finish(raymap_command(*args), env=environment).stdout
+    here = os.environ | environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return finish(raymap_command(*args), env=here).stdout
 
 
 @pytest.fixture(scope="session")
-def added(shared: Path) -> Path:
+def added(shared: Path, cluster: str) -> Path:
     """A run whose study trains its subject by both methods of the package."""
-    return made_once(shared / "added", run_added_methods) / "run"
+    return made_once(shared / "added", lambda folder: run_added_methods(folder, cluster)) / "run"
 
 
-def run_added_methods(folder: Path) -> None:
+def run_added_methods(folder: Path, cluster: str) -> None:
     site = installed(folder / "site")
     methods = {name: f"embedded-{name}" for name in ADDED}
     study = small_study(folder, methods=methods, prompts=PROMPTS)
-    (folder / "run.txt").write_text(raymap("run", study, "--output", folder / "run", site=site))
+    said = raymap("run", study, "--output", folder / "run", site=site, RAY_ADDRESS=cluster)
+    (folder / "run.txt").write_text(said)
 
 
 @pytest.fixture
