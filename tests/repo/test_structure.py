@@ -87,3 +87,6 @@ def test_the_lock_file_pins_by_hash_and_names_no_registry() -> None:
     assert "--index-url" not in lock
     pins = [line for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))]
     assert lock.count("--hash=sha256:") >= len(pins) > 100
+    installer = (PACKAGE.parent / "installer.lock").read_text().partition("\n")[2]
+    assert installer.startswith("uv==")
+    assert f"\n{installer}" in lock, "uv is installed as requirements.lock pins it"
