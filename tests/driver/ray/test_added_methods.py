@@ -45,25 +45,24 @@ def installed(folder: Path, entry_points: str = ENTRY_POINTS, package: str = "at
     return folder
 
 
-def raymap(*args: str | Path, site: Path | None = None, **environment: str) -> str:
+def raymap(*args: str | Path, site: Path | None = None) -> str:
     """Run the command line, with the package installed in `site` if there is one, and return what it prints."""
     paths = [*([str(site), str(PLUGINS)] if site else []), os.environ.get("PYTHONPATH", "")]
-    here = os.environ | environment | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    return finish(raymap_command(*args), env=here).stdout
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return finish(raymap_command(*args), env=environment).stdout
 
 
 @pytest.fixture(scope="session")
-def added(shared: Path, cluster: str) -> Path:
+def added(shared: Path) -> Path:
     """A run whose study trains its subject by both methods of the package."""
-    return made_once(shared / "added", lambda folder: run_added_methods(folder, cluster)) / "run"
+    return made_once(shared / "added", run_added_methods) / "run"
 
 
-def run_added_methods(folder: Path, cluster: str) -> None:
+def run_added_methods(folder: Path) -> None:
     site = installed(folder / "site")
     methods = {name: f"embedded-{name}" for name in ADDED}
     study = small_study(folder, methods=methods, prompts=PROMPTS)
-    said = raymap("run", study, "--output", folder / "run", site=site, RAY_ADDRESS=cluster)
-    (folder / "run.txt").write_text(said)
+    (folder / "run.txt").write_text(raymap("run", study, "--output", folder / "run", site=site))
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ PROMPTS = {
 JUDGES = ["palette", "named-colour", "blurred-rms"]
 
 
-def run_where(packages: Path, study: Path, output: Path, cluster: str) -> str:
+def run_where(packages: Path, study: Path, output: Path) -> str:
     """Run a study by the real command where a folder of packages is installed, and return what it printed."""
     path = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = raymap_command("run", study, "--output", output)
-    return finish(command, env=os.environ | {"PYTHONPATH": path, "RAY_ADDRESS": cluster}).stdout
+    return finish(command, env=os.environ | {"PYTHONPATH": path}).stdout
 
 
 def use(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,12 +61,10 @@ def study_of(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 @pytest.fixture(scope="module")
-def judged(
-    study_of: Callable[..., Path], packages: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def judged(study_of: Callable[..., Path], packages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run folder, and what the command printed."""
     output = tmp_path_factory.mktemp("judged") / "run"
-    return output, run_where(packages, study_of(), output, cluster)
+    return output, run_where(packages, study_of(), output)
 
 
 def image(run: Path, adapter: str, prompt_id: str, seed: int) -> np.ndarray:
@@ -129,7 +127,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_resumed_run_ends_with_the_same_bytes(
-    judged: tuple[Path, str], study_of: Callable[..., Path], packages: Path, tmp_path: Path, cluster: str
+    judged: tuple[Path, str], study_of: Callable[..., Path], packages: Path, tmp_path: Path
 ) -> None:
     """One unit was not committed, of another the judges' rows are damaged: both are drawn again, and nothing else."""
     output = tmp_path / "run"
@@ -140,7 +138,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     (output / "ledger.jsonl").write_bytes(b"".join(lines[:-1]))
     damaged = output / "judged" / "00000-cup.arrow"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    run_where(packages, study_of(), output, cluster)
+    run_where(packages, study_of(), output)
     assert files(output) == files(judged[0])
     assert json.loads((output / "run.json").read_text())["sessions"][-1]["drawn"] == 4 + left["rows"]
     again = {(entry["block"], entry["adapter"]) for entry in map(json.loads, (output / "ledger.jsonl").open())}
