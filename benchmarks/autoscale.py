@@ -1,6 +1,6 @@
 """Runs a study on a cluster that grows and shrinks, plots nodes and images, and compares bytes with one worker's.
 
-    python -m benchmarks.autoscale [--picture autoscale.png] [--prompts 80] [--nodes 2]
+    python -m benchmarks.autoscale [--chart autoscale.png] [--prompts 80] [--nodes 2]
 
 The cluster is real, but its nodes are processes of this machine: Ray's autoscaler with its fake multi-node provider,
 which starts and ends nodes as a cloud would. The autoscaler looks for waiting work only once a minute, so that nodes
@@ -47,14 +47,13 @@ STORE = 100 * 2**20
 
 def write_study(folder: Path, prompts: int, workers: int) -> Path:
     """Write a study of one subject with one block of three images per prompt; return its path."""
-    references = [str(path) for path in STAR_CUP.write_references(folder / "references", n=2)]
     raw = {
         "name": "autoscale",
         "seeds": 3,
         "sampler": {"steps": 20, "guidance_scale": 3.0},
         "prompts": {"objects": [f"{k} red cups on a table" for k in range(1, prompts + 1)]},
         "batch_size": 3,
-        "subjects": [{"name": "star-cup", "category": "object", "class_word": "cup", "references": references}],
+        "subjects": [STAR_CUP.entry(folder, n=2)],
         "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}},
         "resources": {"workers": {"min": 1, "max": workers}},
     }
@@ -245,7 +244,7 @@ def _committed(output: Path) -> int:
 def main() -> None:
     """Print what happened and plot it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--picture", type=Path, default=Path("autoscale.png"), help="path of the chart")
+    parser.add_argument("--chart", type=Path, default=Path("autoscale.png"), help="path of the chart")
     parser.add_argument("--prompts", type=int, default=80, help="number of prompts, a block each")
     parser.add_argument("--nodes", type=int, default=2, help="largest number of nodes beside the head")
     args = parser.parse_args()
@@ -254,7 +253,7 @@ def main() -> None:
         root = Path(temporary)
         study = write_study(root, args.prompts, 1 + args.nodes)
         trace = run_scaling(cluster, study, root / "scaled", images=3 * 3 * args.prompts)
-        trace.draw(args.picture)
+        trace.draw(args.chart)
         run_single(study, root / "single")
         same = files_of(root / "scaled") == files_of(root / "single")
     second = next(t for t, n in trace.nodes if n > 1)
@@ -269,7 +268,7 @@ def main() -> None:
     console.print(
         f"scores and noise floor compared with one worker's: {'equal, byte by byte' if same else 'DIFFERENT'}"
     )
-    console.print(f"chart: {args.picture}")
+    console.print(f"chart: {args.chart}")
 
 
 if __name__ == "__main__":

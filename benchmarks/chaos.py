@@ -43,22 +43,13 @@ PROMPTS = {"objects": ["a red car on a street", "a blue cup"], "scenes": ["a cit
 
 def write_study(folder: Path) -> Path:
     """Write a study whose adapters take only a moment to train; return its path."""
-    subjects = [
-        {
-            "name": subject.name,
-            "category": subject.category,
-            "class_word": subject.class_word,
-            "references": [str(p) for p in subject.write_references(folder / subject.name, n=2)],
-        }
-        for subject in (STAR_CUP, THERMAL)
-    ]
     raw = {
         "name": "chaos",
         "seeds": 3,
         "sampler": {"steps": 6, "guidance_scale": 3.0},
         "prompts": PROMPTS,
         "batch_size": 3,
-        "subjects": subjects,
+        "subjects": [subject.entry(folder, n=2) for subject in (STAR_CUP, THERMAL)],
         "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}, "textual_inversion": {"steps": 2}},
         "resources": {"workers": {"min": 1, "max": 3}},
     }

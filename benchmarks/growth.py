@@ -1,6 +1,6 @@
 """Measures how a run's time and memory grow with prompts, adapters and seeds, in real runs of the embedded base.
 
-    python -m benchmarks.growth [--picture growth.png] [--steps 4]
+    python -m benchmarks.growth [--chart growth.png] [--steps 4]
 
 Each of the three grows alone, from a study of 4 prompts, 2 adapters and 2 seeds. Seconds last from the first batch's
 commit to the last one's, without start-up, training, statistics and report. Memory is the peak of the driver and its
@@ -89,7 +89,7 @@ def run(size: Size, adapters: list[Path], steps: int, folder: Path) -> tuple[flo
 def main() -> None:
     """Print one row per study and the fit, and plot both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--picture", type=Path, default=Path("growth.png"), help="path of the chart")
+    parser.add_argument("--chart", type=Path, default=Path("growth.png"), help="path of the chart")
     parser.add_argument("--steps", type=int, default=4, help="sampling steps")
     args = parser.parse_args()
     table = Table(title=f"embedded base, {args.steps} steps, one worker")
@@ -124,8 +124,8 @@ def main() -> None:
     axes.set(xlabel="images (prompts x seeds x models)", ylabel="seconds, first commit to last", ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(args.picture, dpi=120)
-    console.print(f"chart: {args.picture}")
+    figure.savefig(args.chart, dpi=120)
+    console.print(f"chart: {args.chart}")
 
 
 if __name__ == "__main__":

@@ -55,15 +55,7 @@ def write_study(folder: Path, blocks: int) -> Path:
         "prompts": {"objects": texts},
         "batch_size": BATCH,
         "identity_control": False,
-        "subjects": [
-            {
-                "name": subject.name,
-                "category": subject.category,
-                "class_word": subject.class_word,
-                "references": [str(p) for p in subject.write_references(folder / subject.name, n=2)],
-            }
-            for subject in SUBJECTS
-        ],
+        "subjects": [subject.entry(folder, n=2) for subject in SUBJECTS],
         "methods": {"lora": {"steps": 2, "learning_rate": 1e-3}},
         "resources": {"workers": 1},
     }

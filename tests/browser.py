@@ -63,6 +63,23 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def report_page(run_folder: Path, chromium: Browser) -> Iterator[Opened]:
+    """The report of the module's own `run_folder`, opened once on a wide screen."""
+    with opened(chromium, run_folder / "report" / "index.html", viewport={"width": 1280, "height": 900}) as page:
+        yield page
+
+
+@pytest.fixture
+def seen(report_page: Opened) -> Iterator[Opened]:
+    """The module's report as it is when opened; whatever a test does, it must leave no complaint and no request."""
+    report_page.page.reload()
+    report_page.asked.clear()
+    yield report_page
+    assert report_page.complaints == []
+    assert [url for url in report_page.asked if not url.startswith("data:")] == []
+
+
 @contextlib.contextmanager
 def opened(chromium: Browser, path: Path, **options: Any) -> Iterator[Opened]:
     """Open a file in a fresh profile, with Playwright's options for a page (color_scheme, viewport, …)."""

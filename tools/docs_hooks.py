@@ -10,7 +10,7 @@ PAGE = "command-line.md"
 
 
 def on_page_markdown(markdown: str, page: Any, **given: Any) -> str:
-    """Return a page's text; at the end of the command line's page stands what typer writes of `raymap`.
+    """Return a page's text; that of the command line ends with what typer writes about `raymap`.
 
     Raises:
         subprocess.CalledProcessError: the command line cannot be loaded.
@@ -19,5 +19,5 @@ def on_page_markdown(markdown: str, page: Any, **given: Any) -> str:
         return markdown
     command = [sys.executable, "-m", "typer", "raymap.cli", "utils", "docs", "--name", "raymap"]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
-    commands = text.split("\n## ", 1)[1]  # before the first command stands what the page already says
+    commands = text.split("\n## ", 1)[1]  # what typer writes before the first command is on the page already
     return f"{markdown}\n## {commands}"

@@ -60,7 +60,7 @@ class Generator:
 
         Raises:
             DrawingError: a pixel is not finite.
-            RuntimeError: a compiled base would compile anew after the first batch.
+            RuntimeError: a compiled base would compile again after the first batch.
         """
         start = time.perf_counter()
         prompts = [item.prompt for item in block.items]

@@ -66,7 +66,7 @@ def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | 
         module, part = _place(key, skeleton, file)
         halves = modules.setdefault(module, _Halves(key))
         if part in halves.parts:
-            raise InputError(str(file.path), f"{key} is there twice, in two layouts", "fetch it again")
+            raise InputError(str(file.path), f"{key} is in it twice, in two layouts", "fetch it again")
         halves.parts[part] = value
     settings = _settings(file)
     return Adapter({f"{name}.weight": _update(name, own, skeleton, settings, file) for name, own in modules.items()})

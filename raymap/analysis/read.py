@@ -103,7 +103,7 @@ def _read(rows: pl.LazyFrame, where: Path) -> pl.DataFrame:
     # A block that moves to another device has its base drawn again there, so each pair is from one device.
     bases = frame.group_by("prompt_id", "seed", "device").agg(two=pl.col("base").min() != pl.col("base").max())
     if bases["two"].any():
-        raise InputError(str(where), "pairs one image with two different base images", "run it anew")
+        raise InputError(str(where), "pairs one image with two different base images", "run it again into a new folder")
     return frame.drop("base", "device", "row")
 
 

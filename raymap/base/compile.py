@@ -24,7 +24,7 @@ def speed_up(pipeline: DiffusionPipeline, speed: SpeedSettings) -> None:
 
 
 def compiled_once(speed: SpeedSettings) -> AbstractContextManager[None]:
-    """Return a context in which a compiled pipeline raises RuntimeError instead of compiling anew.
+    """Return a context in which a compiled pipeline raises RuntimeError instead of compiling again.
 
     It is entered after the first batch: newly compiled code may compute other last bits, and the two images of a pair
     have to be computed alike.

@@ -1,7 +1,8 @@
-"""Fetches a base's folder from a URL, once on each node."""
+"""Fetches a base's folder from a URL, once on each node, and keeps commands that need no hub from asking it."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,11 @@ from filelock import FileLock
 from fsspec.core import url_to_fs
 
 from raymap.errors import InputError
+
+
+def offline() -> None:
+    """Keep the model libraries from asking the model hub, for work that needs nothing from it."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def fetch_folder(url: str, target: Path, marker: str) -> Path:

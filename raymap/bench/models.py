@@ -19,9 +19,8 @@ from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
 from raymap.base.families.registry import family_of
 from raymap.base.flops import count_flops
-from raymap.base.folder import OUTLINES
+from raymap.base.folder import OUTLINES, resolve
 from raymap.base.shapes import shapes_in
-from raymap.embedded.model import PIPELINE
 
 RANDOM = "random:"
 RANK = 4
@@ -85,7 +84,7 @@ def random_base(size: str | Size, device: str = "cpu", dtype: torch.dtype = torc
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(resolve("embedded") / "tokenizer"),
         unet=unet,
         scheduler=DPMSolverMultistepScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +13,8 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from raymap.base.fetch import offline
+from raymap.base.folder import resolve
 from raymap.bench.models import RANDOM, SIZES
 from raymap.errors import InputError
 from raymap.scoring.names import check_judges
@@ -118,6 +121,18 @@ def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool 
         check_judges(setup.clip, setup.lpips)
         setups[setup.key] = setup
     return tuple(setups.values())
+
+
+def fetch_bases(setups: Sequence[Setup]) -> None:
+    """Fetch every base that setups name, before the first of them is measured; random and embedded ones are here.
+
+    Raises:
+        InputError: a base cannot be fetched.
+    """
+    if all(setup.offline for setup in setups):
+        offline()
+    for base in sorted({setup.base for setup in setups if not setup.base.startswith(RANDOM)}):
+        resolve(base)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from raymap.cli.app import app, console, offline
+from raymap.cli.app import app, console
 from raymap.display.text import LONG, shown
 
 
@@ -20,18 +20,9 @@ def check(
     trigger: Annotated[str | None, typer.Option(help="Gives a learned token another name.")] = None,
 ) -> None:
     """Say what adapter files hold, whether they fit a base, and what to be wary of; exit code 2 if one does not fit."""
-    if base == "embedded":
-        offline()
-    from raymap.adapters.check import examine
-    from raymap.adapters.resident import weights_of
-    from raymap.base.model import open_base
-    from raymap.base.pipeline import load
-    from raymap.study.suite import read_suite
+    from raymap.driver.check import check_files
 
-    prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    opened = open_base(base)
-    weights = weights_of(load(opened.folder))
-    findings = [examine(path, opened.skeleton, weights, prompts, trigger) for path in adapters]
+    findings = check_files(adapters, base, suite, trigger)
     _print_findings(findings, base)
     if any(finding.problem for finding in findings):
         raise typer.Exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,11 +56,6 @@ Limit = Annotated[int | None, typer.Option(help="Keep only this many prompts, ta
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value: overrides a key of the study.")]
 StudyFile = Annotated[Path, typer.Argument(help="A study: a YAML file.")]
 Folder = Annotated[str, typer.Argument(help="A run folder: a path, or a URL such as s3://bucket/run.")]
-
-
-def offline() -> None:
-    """Keep the model libraries from asking the model hub, for commands that need nothing from it."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def watched(work: Callable[[Progress], T]) -> T:

@@ -60,8 +60,10 @@ def audit(
     for option, path in (("--junit", junit), ("--json", json)):
         if path and path.is_dir():
             raise InputError(f"{option} {path}", "is a folder", "give a file")
+    from raymap.driver.commands import Audit
     from raymap.driver.cost import estimate as estimate_cost
     from raymap.report import gate
+    from raymap.results import open_folder
     from raymap.study.builtin import audit_study
 
     study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
@@ -70,16 +72,15 @@ def audit(
     console.print(estimate_cost(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return
-    statistics = mapped(prepared, target)
-    cells = gate.flagged(target)
-    verdicts = gate.verdicts(cells, statistics, limits)
+    mapped(prepared, target)
+    held = Audit.of(open_folder(target), limits)
     if json:
-        write_atomically(json, gate.summary(cells, statistics, limits, verdicts))
+        write_atomically(json, gate.summary(held.shifted, held.run.statistics, limits, held.verdicts))
     if junit:
-        write_atomically(junit, gate.junit(verdicts, study.name))
-    _print_shifted(cells)
-    _print_verdicts(verdicts)
-    if not all(verdict.passed for verdict in verdicts):
+        write_atomically(junit, gate.junit(held.verdicts, study.name))
+    _print_shifted(held.shifted)
+    _print_verdicts(held.verdicts)
+    if held.passed is False:
         raise typer.Exit(1)
 
 

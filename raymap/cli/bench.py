@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raymap.cli.app import Overrides, app, console, offline
+from raymap.cli.app import Overrides, app, console
 from raymap.errors import IncompleteRunError, InputError, RaymapError
 from raymap.store.files import is_local, place
 
@@ -36,11 +36,9 @@ def bench(
     overrides: Overrides = None,
 ) -> None:
     """Measure setups for drawing: images/s, share of the device's peak, swaps, scoring, memory, start-up."""
-    from raymap.base.folder import resolve
     from raymap.bench import plot, record
     from raymap.bench.measure import measure
-    from raymap.bench.models import RANDOM
-    from raymap.bench.setups import read_setups
+    from raymap.bench.setups import fetch_bases, read_setups
 
     folder = place(output)
     if not is_local(folder):
@@ -48,10 +46,7 @@ def bench(
     asked = read_setups(setups, tuple(overrides or ()), quick)
     if peers:
         _check_peers(asked[-1])
-    if all(setup.offline for setup in asked):
-        offline()
-    for base in sorted({setup.base for setup in asked if not setup.base.startswith(RANDOM)}):
-        resolve(base)
+    fetch_bases(asked)
     held = record.Record(folder)
     names, failed = record.varied(asked), 0
     for number, setup in enumerate(asked, 1):

@@ -19,12 +19,12 @@ def stats(
         str | None, typer.Option(help="`paper`: set the paper's published figures beside the run's.")
     ] = None,
 ) -> None:
-    """Write a run's map, tests and statistics anew from its scores, and those of interventions and attention."""
-    from raymap.analysis.paper.against import against_paper
+    """Write a run's map, tests and statistics again from its scores, and those of interventions and attention."""
     from raymap.analysis.read import read_study
     from raymap.analysis.reduce import reduce_run
     from raymap.analysis.why.attention import reduce_attention
     from raymap.analysis.why.interventions import reduce_interventions
+    from raymap.report.against import against_paper
     from raymap.store.files import files_in
 
     if against not in (None, "paper"):
@@ -47,7 +47,7 @@ def report(
         typer.Option("--format", help="Figures as png, svg or pdf, tables as csv, md or latex; several with commas."),
     ] = None,
 ) -> None:
-    """Write report/index.html anew from a run's scores, print the verdict, and write figures and tables on request."""
+    """Write report/index.html again from a run's scores, print the verdict, and write figures and tables on request."""
     from raymap.analysis.reduce import reduce_run
     from raymap.report.export.write import export, formats_of
     from raymap.report.page import write_page

@@ -14,7 +14,6 @@ from raymap.errors import InputError
 from raymap.store.files import is_local, place
 
 if TYPE_CHECKING:
-    from raymap.analysis.statistics import Statistics
     from raymap.driver.prepare import Prepared
     from raymap.study.model import Study
 
@@ -99,12 +98,11 @@ def described(study: Study, dry: bool = False) -> Prepared:
     return prepared
 
 
-def mapped(prepared: Prepared, output: Path) -> Statistics:
-    """Carry out a prepared study in a run folder, print its summary and return its statistics."""
+def mapped(prepared: Prepared, output: Path) -> None:
+    """Carry out a prepared study in a run folder and print its summary."""
     from raymap.driver.run import run
     from raymap.store.folder import RunFolder
 
     statistics = watched(lambda progress: run(prepared, output, progress))
     print_summary(statistics)
     console.print(f"report: {shown(str(RunFolder(output).report), LONG)}", highlight=False, soft_wrap=True)
-    return statistics

@@ -19,7 +19,9 @@ def fetch(
     names: Annotated[
         list[str] | None, typer.Argument(help="Subjects of the catalogue.", show_default="all of them")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder that gets a folder a subject.")] = Path("references"),
+    to: Annotated[Path, typer.Option("--to", help="Where the images are written, one folder per subject.")] = Path(
+        "references"
+    ),
     research_only: Annotated[
         bool,
         typer.Option(

@@ -12,8 +12,8 @@ from raymap.cli.app import console
 from raymap.display.text import NOTHING, estimate, number, scaled, shown, significant
 
 if TYPE_CHECKING:
-    from raymap.analysis.paper.against import Beside
     from raymap.analysis.statistics import Judged, Statistics
+    from raymap.report.against import Beside
     from raymap.report.verdict import Verdict
 
 LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}

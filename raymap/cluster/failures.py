@@ -19,7 +19,7 @@ class Decision(Enum):
     """What the driver does next."""
 
     GIVE_UP = auto()
-    """The fault is the batch's or the training's own: it is recorded as failed, and the rest goes on."""
+    """The fault is the batch's or the training's own: it is recorded as failed, and the rest continues."""
 
     RETRY_ELSEWHERE = auto()
     """The fault may be the worker's: another one tries the same again, as often as the caller allows."""

@@ -22,9 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from raymap.actors.reducer import Reducer
 from raymap.actors.roles import AdaptedBatch, BaseBatch, Draws, Scores, WorkerInfo
+from raymap.actors.shells import Generator, Scorer, Trainer
 from raymap.actors.specs import GeneratorSpec, ScorerSpec
 from raymap.cluster.failures import Decision, Work, decide
-from raymap.cluster.shells import Generator, Scorer, Trainer
 from raymap.errors import IncompleteRunError, InputError
 from raymap.store.folder import RunFolder
 from raymap.study.model import Resources
@@ -93,8 +93,8 @@ def check_shared_memory(batch_bytes: int, batches: int, resources: Resources) ->
         workers, store = min(share, *fitting), node.get("object_store_memory", 0)
         if workers * batches * batch_bytes > store:
             problem = (
-                f"{workers} workers have {workers * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, the "
-                f"object store of a node holds {store / 2**20:.0f} MiB"
+                f"{workers} workers have {workers * batches} batches of {batch_bytes / 2**20:.0f} MiB in flight, but "
+                f"the object store of a node holds {store / 2**20:.0f} MiB"
             )
             remedy = "lower `batch_size` or `workers`, or give more shared memory (docker run --shm-size)"
             raise InputError("resources", problem, remedy)

@@ -24,7 +24,6 @@ from raymap.errors import IncompleteRunError
 from raymap.plan.blocks import Plan, Unit
 from raymap.plan.schedule import RETRIES, Schedule, workers_wanted
 from raymap.store.folder import RunFolder
-from raymap.study.adapter import BASE
 from raymap.study.model import Workers
 
 DEPTH = 2
@@ -122,11 +121,11 @@ class Stream:
 
     def _submit(self, number: int, worker: Worker, device: str, unit: Unit) -> None:
         block = self.plan.blocks[unit.block]
-        if unit.adapter == BASE and self.schedule.has_base(unit.block) and self.devices.get(unit.block) == device:
+        if unit.is_base and self.schedule.has_base(unit.block) and self.devices.get(unit.block) == device:
             self._bases[number] = worker.scorer.read_base.remote(block)
             return
         pixels, drawn = worker.generator.draw.options(num_returns=2).remote(block, unit.adapter)
-        if unit.adapter == BASE:
+        if unit.is_base:
             self._bases[number] = pixels
             if self.schedule.has_base(unit.block):
                 return  # committed from another device: drawn again, so that pairs are of one device, but not scored
@@ -169,7 +168,7 @@ class Stream:
         self._broken = 0
         self.schedule.finish(unit)
         self.schedule.took(number, sum(seconds.values()))
-        if unit.adapter == BASE:
+        if unit.is_base:
             self.devices[unit.block] = device
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value

@@ -45,7 +45,7 @@ def train_all(
 ) -> None:
     """Train all groups, as many at once as there are workers; progress counts optimizer steps of each adapter.
 
-    A group whose trainer is lost goes on from its checkpoint with another one.
+    A group whose trainer is lost continues from its checkpoint with another one.
 
     Raises:
         IncompleteRunError: trainers do not start, or a training failed; all others are finished first.
@@ -121,12 +121,12 @@ class _Trainings:
                 self.failed.append(f"{training.name} ({cause(error)})")
                 self._give_work(training.trainer)
                 return
-            ray.kill(training.trainer)  # it may only be out of reach, and would go on with the same checkpoint
+            ray.kill(training.trainer)  # it may only be out of reach, and would continue with the same checkpoint
             training.losses += 1
             if training.losses > RETRIES:
                 self.failed.append(f"{training.name} ({cause(error)})")
             else:
-                self.progress.note(f"a trainer was lost; {training.name} goes on from its checkpoint")
+                self.progress.note(f"a trainer was lost; {training.name} continues from its checkpoint")
                 self.waiting.insert(0, training)
         else:
             self.progress.trained(max(0, step.done - training.done) * len(training.orders))

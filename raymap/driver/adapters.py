@@ -24,7 +24,7 @@ def train_missing(
 ) -> float:
     """Train every group of orders that lacks an adapter, and return the seconds that it took.
 
-    Groups are retrained whole, so that a run which was broken off ends with the same bits.
+    Groups are retrained whole, so that an interrupted run ends with the same bits.
     """
     from raymap.cluster import launch, training
 

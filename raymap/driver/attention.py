@@ -19,7 +19,6 @@ from raymap.plan.schedule import Schedule
 from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
-from raymap.study.adapter import BASE
 from raymap.study.model import Study
 
 
@@ -77,11 +76,11 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> Attent
     done = own.done(plan)
     missing = set(plan.units) - done.keys()
     schedule = Schedule(plan, done)
-    if any(unit.adapter != BASE for unit in missing):
+    if not all(unit.is_base for unit in missing):
         progress.phase("attention", plan.images(missing), "images")
         _measure(prepared, plan, schedule, own, folder, progress)
     own.join_journals()
-    if not any(unit.adapter != BASE for unit in own.done(plan)):
+    if all(unit.is_base for unit in own.done(plan)):
         raise IncompleteRunError(f"nothing could be measured; {own.root / 'failures.jsonl'} says why")
     progress.note("reducing: attention")
     from raymap.analysis.why.attention import reduce_attention  # late, because scipy takes a second
@@ -94,7 +93,8 @@ def _attend(prepared: Prepared, folder: RunFolder, progress: Progress) -> Attent
 def _measure(
     prepared: Prepared, plan: Plan, schedule: Schedule, own: RunFolder, folder: RunFolder, progress: Progress
 ) -> None:
-    from raymap.cluster import launch, shells, stream
+    from raymap.actors import shells
+    from raymap.cluster import launch, stream
 
     study = prepared.study
     resources = study.resources

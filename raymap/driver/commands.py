@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import polars as pl
 from rich.console import Console
@@ -35,6 +36,12 @@ class Audit:
     run: Run
     shifted: pl.DataFrame
     verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def of(cls, run: Run, limits: AuditLimits) -> Self:
+        """Check every adapter of a finished run against limits."""
+        cells = flagged(run.folder)
+        return cls(run, cells, verdicts(cells, run.statistics, limits))
 
     @property
     def passed(self) -> bool | None:
@@ -94,9 +101,7 @@ def audit(
     named = [str(path) for path in ([adapters] if isinstance(adapters, str | Path) else adapters)]
     chosen = {} if seeds is None else {"seeds": seeds}
     study = audit_study(base, named, categories, suite, overrides=overrides, **chosen)
-    finished = run(study, output, quiet=quiet)
-    cells = flagged(finished.folder)
-    return Audit(finished, cells, verdicts(cells, finished.statistics, limits or AuditLimits()))
+    return Audit.of(run(study, output, quiet=quiet), limits or AuditLimits())
 
 
 def compare(before: str | Path, after: str | Path) -> Comparison:

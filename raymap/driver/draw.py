@@ -19,7 +19,6 @@ from raymap.plan.schedule import Schedule
 from raymap.scoring.names import judge_digests, judge_versions
 from raymap.store.files import is_local, read_if_there
 from raymap.store.folder import RunFolder
-from raymap.study.adapter import BASE
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def draw_missing(prepared: Prepared, plan: Plan, folder: RunFolder, progress: Pr
         launch.start_reducer(folder),
         lambda: launch.start_worker(generator, scorer, study.resources),
         progress,
-        devices={unit.block: device for unit, device in done.items() if unit.adapter == BASE},
+        devices={unit.block: device for unit, device in done.items() if unit.is_base},
     )
     driver.run(study.resources.workers)
     record = {

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from raymap.adapters.brought import Found, find
 from raymap.adapters.triggers import may_stand_in
+from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
-from raymap.plan.blocks import check_names
 from raymap.scoring.names import check_judges
+from raymap.study.adapter import check_names
 from raymap.study.interventions import Levels, Variant, check_interventions, planned_variants
 from raymap.study.methods.method import CONTROL
 from raymap.study.model import Study
@@ -136,8 +136,8 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     Raises:
         InputError: something cannot be used; the first such thing is named. Nothing has started or been written then.
     """
-    if study.offline:  # keeps the model libraries from asking the hub
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if study.offline:
+        offline()
     check_judges(study.clip, study.lpips, study.judges)
     # An adapter that was trained for the base names its digest, which an outline does not have.
     base = open_base(study.base, outline=dry and not study.adapters)

@@ -1,4 +1,4 @@
-"""Writes what a run folder says of its run, run.json and study.yaml, and refuses to go on with another study's."""
+"""Writes a run folder's run.json and study.yaml, and refuses to continue the run of another study."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     there = asked | yaml.safe_load(settings.decode())
     other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
     if other:
-        problem = f"holds a run of another study, with other `{other}`"
+        problem = f"holds a run of another study, in which `{other}` is different"
         raise InputError(str(folder.root), problem, "give another --output or delete it")
     _refuse_other_judges(before.get("judges", {}), judge_versions(prepared.study.judges), folder)
 
 
 def _refuse_other_judges(held: dict[str, str], asked: dict[str, str], folder: RunFolder) -> None:
-    """Refuse to go on with other judges, or other versions of them, than those of the images that are there."""
+    """Refuse to continue with other judges, or other versions of them, than those that judged the images so far."""
     if held == asked:
         return
     there, here = (
@@ -59,14 +59,14 @@ def _refuse_other_judges(held: dict[str, str], asked: dict[str, str], folder: Ru
     )
     problem = f"holds a run with other `judges`: {there} there, {here} in the study"
     remedy = (
-        "give another --output, because images are judged while they are drawn; or, to go on with this run, write "
+        "give another --output, because images are judged while they are drawn; or, to continue this run, write "
         f"`judges: [{', '.join(held)}]`, in the versions that are named"
     )
     raise InputError(str(folder.root), problem, remedy)
 
 
 def refuse_other_versions(folder: RunFolder) -> None:
-    """Refuse to go on with other package versions than a run began with: the two images of a pair would differ.
+    """Refuse to continue with other package versions than a run began with: the two images of a pair would differ.
 
     Raises:
         InputError: run.json names another version of a package that draws or scores.
@@ -77,7 +77,7 @@ def refuse_other_versions(folder: RunFolder) -> None:
     here = versions()
     drew = here | json.loads(record).get("versions", {})
     if other := [f"{name} {drew[name]}, here is {here[name]}" for name in DRAWING if drew[name] != here[name]]:
-        remedy = "install that version to go on, or give another --output"
+        remedy = "install that version to continue, or give another --output"
         raise InputError(str(folder.root), f"was drawn with {'; '.join(other)}", remedy)
 
 

@@ -21,7 +21,6 @@ from raymap.plan.blocks import Plan
 from raymap.store.files import write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.store.lock import locked
-from raymap.study.adapter import BASE
 
 
 def train(prepared: Prepared, output: Path, progress: Progress) -> tuple[Path, ...]:
@@ -64,7 +63,7 @@ def _run(prepared: Prepared, folder: RunFolder, progress: Progress) -> Statistic
     for found in prepared.brought:
         bring(found, folder.adapter(found.info.name), prepared.base.sha256)
     plan, session = _drawn(prepared, untrained, folder, progress)
-    if {unit.adapter == BASE for unit in folder.done(plan)} != {True, False}:
+    if {unit.is_base for unit in folder.done(plan)} != {True, False}:
         raise IncompleteRunError(f"nothing could be scored; {folder.root / 'failures.jsonl'} says why")
     progress.note("reducing: map, statistics, report")
     from raymap.analysis.reduce import merge_noise, reduce_run  # late, like Ray: scipy and matplotlib take a second

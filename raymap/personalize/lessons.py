@@ -51,7 +51,7 @@ Train = Callable[[DiffusionPipeline, Lessons, Any, Path], Iterator[Step]]
 
 It trains all lessons together, in one batch over the shared frozen base, writes each lesson's files into its folder,
 and yields the progress. The pipeline is left as it was, bit for bit. A lesson without images is written without a step
-being taken. A training that was broken off goes on from `checkpoint`, a file that need not exist.
+being taken. An interrupted training continues from `checkpoint`, a file that need not exist.
 """
 
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from raymap.errors import InputError
 from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.interventions import MARK, Variant
 from raymap.study.model import SpeedSettings, Study
@@ -48,9 +47,19 @@ class Unit:
     block: int
     adapter: str
 
+    @classmethod
+    def of_base(cls, block: int) -> Unit:
+        """Return a block's batch that the base draws."""
+        return cls(block, BASE)
+
     @property
     def key(self) -> str:
         return f"{self.block:05d}-{self.adapter}"
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is drawn by the base, without an adapter."""
+        return self.adapter == BASE
 
     @property
     def is_intervention(self) -> bool:
@@ -81,20 +90,6 @@ class Plan:
     def images(self, units: set[Unit]) -> int:
         """Return how many images the given units hold, without padding."""
         return sum(len(self.blocks[u.block].items) for u in units)
-
-
-def check_names(adapters: Sequence[str]) -> None:
-    """Check the names of a study's adapters.
-
-    Raises:
-        InputError: one that two adapters have, or that a plan uses for something else.
-    """
-    for name in adapters:
-        if adapters.count(name) > 1 or name == BASE:
-            raise InputError(f"adapter {name}", "is a name that is taken", "rename the subject or the adapter")
-        if MARK in name:
-            problem = f"has {MARK!r} in its name, which only the names of variants have"
-            raise InputError(f"adapter {name}", problem, "give its entry a `name:`")
 
 
 def make_plan(

@@ -38,7 +38,7 @@ class Schedule:
         self._names = (BASE, *(adapter.name for adapter in plan.adapters))
         self._rank = {name: k for k, name in enumerate(self._names)}
         self._losses: dict[Unit, int] = {}
-        self._bases = {unit.block for unit in done if unit.adapter == BASE}
+        self._bases = {unit.block for unit in done if unit.is_base}
         parts = [
             _Part(block.index, [name for name in self._names if Unit(block.index, name) not in done])
             for block in plan.blocks
@@ -62,7 +62,7 @@ class Schedule:
                 return None
             self._parts[worker] = part
             if part.names[0] != BASE:
-                return Unit(part.block, BASE)
+                return Unit.of_base(part.block)
         return Unit(part.block, part.names.pop(0))
 
     def holds(self, worker: int) -> bool:
@@ -76,7 +76,7 @@ class Schedule:
 
     def finish(self, unit: Unit) -> None:
         """Record a committed unit."""
-        if unit.adapter == BASE:
+        if unit.is_base:
             self._bases.add(unit.block)
             self._in_vain = math.inf
 
@@ -98,7 +98,7 @@ class Schedule:
     def fail(self, unit: Unit) -> None:
         """Give a unit up for this run; if it is a block's base batch, give up the block's other units too."""
         self.failed.add(unit)
-        if unit.adapter == BASE and unit.block not in self._bases:
+        if unit.is_base and unit.block not in self._bases:
             for part in [*self._parts.values(), *self._waiting]:
                 if part.block == unit.block:
                     self.failed.update(Unit(part.block, name) for name in part.names)

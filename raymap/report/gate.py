@@ -24,7 +24,7 @@ def flagged(output: Path) -> pl.DataFrame:
 
 
 def verdicts(cells: pl.DataFrame, statistics: Statistics, limits: AuditLimits) -> tuple[Verdict, ...]:
-    """Hold every adapter of a run against the limits."""
+    """Check every adapter of a run against the limits."""
     return judge(cells, statistics["adapters"], limits)
 
 

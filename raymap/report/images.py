@@ -1,4 +1,4 @@
-"""Which pair of kept images stands for a cell: that of the seed whose image moved most."""
+"""Chooses the pair of kept images that represents a cell: that of the seed whose image changed most."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class PairJudge(Protocol):
 
     Attributes:
         version: changes whenever a number may change, for example with the digest of the judge's weights.
-        unit: what a distance is counted in, for people.
+        unit: the unit of a distance, as reports print it.
     """
 
     version: str
@@ -48,11 +48,11 @@ class PairJudge(Protocol):
 
 
 class PromptJudge(Protocol):
-    """Scores how an image stands to its prompt, as CLIP does; the base and the adapted image are scored apart.
+    """Scores how well an image fits its prompt, as CLIP does; base and adapted images are scored separately.
 
     Attributes:
         version: changes whenever a number may change, for example with the digest of the judge's weights.
-        unit: what a score is counted in, for people.
+        unit: the unit of a score, as reports print it.
         higher_is_better: whether a higher score is that of a better image.
     """
 

@@ -18,7 +18,6 @@ from PIL import Image
 from raymap.errors import IncompleteRunError
 from raymap.plan.blocks import Block, Item, Plan, Unit
 from raymap.store.files import append_line, files_in, is_local, read_each, write_atomically, write_images
-from raymap.study.adapter import BASE
 
 
 def arrow_bytes(table: pa.Table) -> bytes:
@@ -125,7 +124,7 @@ class RunFolder:
         Raises:
             StorageError: a file cannot be written.
         """
-        folder = self.noise_parts if unit.adapter == BASE else self.scores
+        folder = self.noise_parts if unit.is_base else self.scores
         if unit.is_intervention:
             folder, features = self.interventions, None  # distances are measured for adapters only, not for variants
         path = folder / f"{unit.key}.arrow"
@@ -216,9 +215,9 @@ class RunFolder:
             if all(intact[path] for path, _ in self._digests(unit, entries[unit]))
         }
         for block in plan.blocks:
-            base = Unit(block.index, BASE)
+            base = Unit.of_base(block.index)
             finished = all(Unit(block.index, a.name) in done for a in plan.adapters)
-            if base in done and not finished and not self._has_images(block, entries[base]["images"]):
+            if base in done and not finished and not self._has_images(base, block, entries[base]["images"]):
                 del done[base]
         return done
 
@@ -229,9 +228,9 @@ class RunFolder:
             digests.append((self.judged / f"{unit.key}.arrow", entry["judged_sha256"]))
         return digests
 
-    def _has_images(self, block: Block, digests: list[str]) -> bool:
+    def _has_images(self, unit: Unit, block: Block, digests: list[str]) -> bool:
         try:
-            return digests == [pixel_digest(image) for image in self.read_images(BASE, block.items)]
+            return digests == [pixel_digest(image) for image in self.read_images(unit.adapter, block.items)]
         except (OSError, ValueError):
             return False
 

@@ -20,20 +20,11 @@ DEMO_SEEDS = 3
 
 def demo_study(references: Path) -> Study:
     """Return the study of `raymap demo`, for drawn subjects whose reference images are written into a folder."""
-    subjects = [
-        {
-            "name": subject.name,
-            "category": subject.category,
-            "class_word": subject.class_word,
-            "references": [str(path.absolute()) for path in subject.write_references(references / subject.name)],
-        }
-        for subject in SUBJECTS
-    ]
     raw = {
         "name": "demo",
         "suite": "embedded-quick",
         "seeds": DEMO_SEEDS,
-        "subjects": subjects,
+        "subjects": [subject.entry(references.absolute()) for subject in SUBJECTS],
         "methods": {LORA.name: f"embedded-{LORA.name}"},
     }
     return build_study(raw, "demo", references)

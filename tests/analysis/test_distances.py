@@ -221,7 +221,7 @@ def test_rows_are_told_apart_by_adapter_and_category_and_say_what_they_are() -> 
     assert [r.value for r in found[6:12]] == [r.value for r in alone.values()]
 
 
-def test_halves_stay_balanced_where_pictures_are_missing() -> None:
+def test_halves_stay_balanced_where_images_are_missing() -> None:
     base, adapted, prompts, seeds = draw(np.random.default_rng(14), 6, 7, 5)
     # Prompt 0 keeps its even seeds alone, prompt 1 lacks one odd seed; seed 6 is the odd one out.
     kept = ~((prompts == 0) & (seeds % 2 == 1)) & ~((prompts == 1) & (seeds == 3))

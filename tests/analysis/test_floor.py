@@ -16,7 +16,7 @@ from tests.analysis.samples import control, sample, write
 
 
 def noise(values: list[np.ndarray]) -> pl.DataFrame:
-    """Return seed pairs, an array a prompt."""
+    """Return seed pairs, one array per prompt."""
     return pl.DataFrame(
         {
             "prompt_id": [f"p{p}" for p, part in enumerate(values) for _ in part],

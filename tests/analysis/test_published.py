@@ -154,7 +154,7 @@ def test_discrepancies_rest_on_numbers_that_are_in_the_data() -> None:
 
 
 BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "an unquoted number": (lambda d: d["noise_floor"].update(tau_sem=0.044), "noise_floor.tau_sem: stands without quo"),
+    "an unquoted number": (lambda d: d["noise_floor"].update(tau_sem=0.044), "noise_floor.tau_sem: is not quoted"),
     "no number": (lambda d: d["noise_floor"].update(tau_sem="about 0.044"), "noise_floor.tau_sem"),
     "a missing cell": (lambda d: d["table1"]["cells"].pop(), "table1.cells: lacks: ('custom_diffusion', 'style')"),
     "a cell twice": (lambda d: d["table1"]["cells"].append(d["table1"]["cells"][0]), "table1.cells: has once too oft"),
@@ -196,7 +196,7 @@ def test_a_damaged_installation_is_bad_input(
     if content is not None:
         path.write_text(content)
     monkeypatch.setattr(module, "PAPER", path)
-    with pytest.raises(InputError, match="install raymap anew"):
+    with pytest.raises(InputError, match="reinstall raymap"):
         load_paper()
 
 
@@ -244,7 +244,7 @@ def test_every_number_stands_in_the_place_that_is_given_for_it() -> None:
     assert len(numbers) > 100
     for place, number in numbers:
         alone = rf"(?<![\d.,]){re.escape(number)}(?!\d|[.,]\d)"
-        assert re.search(alone, text[place.split(",")[0]]), f"{number} does not stand in {place}"
+        assert re.search(alone, text[place.split(",")[0]]), f"{number} is not in {place}"
 
 
 @with_the_paper

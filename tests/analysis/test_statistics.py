@@ -17,10 +17,10 @@ from raymap.analysis.hypotheses import holm, hypotheses, pooled
 from raymap.analysis.map import measured, with_entanglement
 from raymap.analysis.numerics.crossed import Group, contrast, permuted
 from raymap.analysis.numerics.exchange import matching_p, sign_flip_p
-from raymap.analysis.paper.against import NOT_ESTABLISHED, against_paper
 from raymap.analysis.read import read_map, read_scores
 from raymap.analysis.reduce import reduce_run
 from raymap.analysis.tables import by_method_and_category, method_order, ranked_prompts
+from raymap.report.against import NOT_ESTABLISHED, against_paper
 from raymap.store.schema import SHIFTS
 from raymap.study.suite import CATEGORIES
 from tests.analysis.samples import sample, scores_of, write

@@ -116,7 +116,7 @@ def powercap(folder: Path, zone: str, name: str, energy: int | None, most: int =
         (folder / zone / "energy_uj").write_text(f"{energy}\n")
 
 
-def test_processors_joules_are_those_of_their_packages_and_go_on_where_a_counter_starts_anew(tmp_path: Path) -> None:
+def test_processors_joules_are_those_of_their_packages_and_continue_where_a_counter_restarts(tmp_path: Path) -> None:
     powercap(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
     powercap(tmp_path, "intel-rapl:1", "package-1", 999_000_000)
     powercap(tmp_path, "intel-rapl:0:0", "core", 1_000_000)  # counted in its package
@@ -193,5 +193,5 @@ def test_peers_do_a_study_and_no_setup_that_is_none(
 def test_a_compiled_setup_has_a_compiled_peer_and_a_compiled_run(tmp_path: Path) -> None:
     plain, compiled = (Setup(**TINY, compile=mode) for mode in ("none", "reduce-overhead"))
     assert set(available(compiled)) - set(available(plain)) == {"compiled"}
-    for _ in range(2):  # one that was broken off while it wrote begins anew
+    for _ in range(2):  # one that was interrupted while it wrote begins again
         assert load_study(write_contest(compiled, 2, tmp_path)).speed.compile == "reduce-overhead"

@@ -49,7 +49,7 @@ def test_the_papers_study_is_foretold_before_anything_was_fetched(
     found = re.search(r"estimate: (\d+) images to draw, ([\d.]+) GiB on disk; ([\d.]+) h of drawing", last)
     assert found is not None, last
     assert found[1] == "66000"
-    # 2,000 base pictures and one for each cell that is drawn, two bytes a pixel; 19.2 M numbers a Custom Diffusion.
+    # 2,000 base images and one per cell that is drawn, two bytes per pixel; 19.2 M numbers per Custom Diffusion.
     assert float(found[2]) == pytest.approx((11_600 * 512**2 * 2 + 16 * 19.17e6 * 4) / 2**30, rel=0.1)
     assert float(found[3]) == pytest.approx(66_000 * (100 * 0.8034e12 + 2.48e12) / (0.4 * 989e12) / 3600, rel=0.01)
     assert "on one H100 GPU at 40% of its float16 peak (in training of its float32 peak)" in last
@@ -73,7 +73,7 @@ def test_what_is_absent_is_named_and_what_is_broken_is_refused_all_the_same(tmp_
         prepare(study)
     (missing,) = prepare(study, dry=True).missing
     assert missing == f"references: 1, of star-cup; the first is {first} (docs/subjects.md)"
-    second.write_bytes(b"this is no picture")
+    second.write_bytes(b"this is no image")
     with pytest.raises(InputError, match=re.escape(f"{second}: is not a readable image")):
         prepare(study, dry=True)
 
@@ -116,7 +116,7 @@ def test_an_outlines_tokenizer_is_clips() -> None:
         assert skeleton.tokenizer.encode(text).ids == [token for token in ids if token]
 
 
-def test_identity_controls_stand_apart_from_the_studys_images(tmp_path: Path) -> None:
+def test_identity_controls_are_counted_apart_from_the_studys_images(tmp_path: Path) -> None:
     methods = {"lora": {"steps": 2}, "textual_inversion": {"steps": 2}}
     plain = prepare(load_study(small_study(tmp_path, methods=methods)))
     assert plain.sentence == (

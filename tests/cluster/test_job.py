@@ -1,4 +1,4 @@
-"""`ray job submit` against a head that `ray start` started, as the README has it: run, stop, go on."""
+"""`ray job submit` against a head that `ray start` started, as the README has it: run, stop, resume."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_hours_and_cost_on_a_gpu_follow_from_its_peak(tmp_path: Path) -> None:
     assert (found.images, found.drawn) == (images, images)
     assert found.drawing_h == pytest.approx(images * (3 * 2 * denoiser + decoder) / (0.4 * 989e12) / 3600)
     passes = 20 * 2 * 2 * cost.TRAINING_PASSES
-    drawn = 4 + 100  # samples, and pictures of the class; trainers draw with 20 guided steps
+    drawn = 4 + 100  # samples, and images of the class; trainers draw with 20 guided steps
     training = passes * denoiser + drawn * (20 * 2 * denoiser + decoder)
     assert found.training_h == pytest.approx(training / (0.4 * 67e12) / 3600)
     assert "one H100 GPU at 40% of its bfloat16 peak (in training of its float32 peak)" in found.sentence

@@ -45,17 +45,17 @@ def test_groups_hold_one_method_and_null_adapters_stay_alone(wanted: dict[str, A
 
 def test_rescaled_views_mask_what_is_padded() -> None:
     images = np.full((2, 64, 64, 3), 200, dtype=np.uint8)
-    pictures, captions, masks = rescaled(images, "photo of a <new1> cup", 0, 4)
-    assert pictures.shape == (64, 64, 64, 3)
+    views, captions, masks = rescaled(images, "photo of a <new1> cup", 0, 4)
+    assert views.shape == (64, 64, 64, 3)
     assert masks.shape == (64, 16, 16)
-    shrunk = [k for k in range(64) if (pictures[k] == 127).any()]
+    shrunk = [k for k in range(64) if (views[k] == 127).any()]
     assert 30 < len(shrunk) < 55
     for k in shrunk:
         inside = np.kron(masks[k], np.ones((4, 4))).astype(bool)
-        assert masks[k].all() or (pictures[k][inside] == 200).all()
+        assert masks[k].all() or (views[k][inside] == 200).all()
     for k in range(64):
         far, near = ("far away" in captions[k][0]), ("zoomed in" in captions[k][0])
-        share = (pictures[k] == 200).mean()
+        share = (views[k] == 200).mean()
         assert far == (share < 0.59**2)
         assert not near or share == 1
 

@@ -17,7 +17,7 @@ from tests.small_study import small_study
 
 
 def test_a_digest_knows_of_speed_only_where_it_is_not_the_usual(tmp_path: Path) -> None:
-    """Runs from before there was a `speed` go on: the digest of a plain study is over what it always was over."""
+    """Runs from before there was a `speed` can be resumed: a plain study's digest covers what it always covered."""
     path = small_study(tmp_path)
     adapter = AdapterInfo("a", "lora", "s", "object", "0" * 64)
 

@@ -1,4 +1,4 @@
-"""A report shows where attention shifts: by layer and timestep, and word by word over the two pictures."""
+"""A report shows where attention shifts: by layer and timestep, and word by word over the two images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS = [f"{block}.transformer_blocks.0" for block in ("down_blocks.0.attention
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reduced run of two adapters, all pictures kept, with made-up attention of the first."""
+    """A reduced run of two adapters, all images kept, with made-up attention of the first."""
     folder = write_run(tmp_path_factory.mktemp("run"), SyntheticRun(ADAPTERS, PROMPTS, keep_all=True))
     reduce_run(folder)
     cells = read_run(folder).cells
@@ -70,7 +70,7 @@ def attention_of(root: Path) -> AttentionSummary:
     return held
 
 
-def picture(url: str) -> np.ndarray:
+def decoded(url: str) -> np.ndarray:
     kind, _, content = url.partition(";base64,")
     assert kind == "data:image/webp"
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
@@ -80,14 +80,14 @@ def picture(url: str) -> np.ndarray:
 def test_what_leaves_attention_alone_has_neither_column_nor_panel(root: Path) -> None:
     held = attention_of(root)
     assert moved(held) == ["cup-lora"]
-    one = picture(layer_plot(held) or "")
+    one = decoded(layer_plot(held) or "")
     for row in held["layers"]:
         row["js"] = 0.0
     assert layer_plot(held) is None
     more = attention_of(root)
     for row in more["layers"]:
         row["js"] = 0.25
-    assert picture(layer_plot(more) or "").shape[1] > one.shape[1], (
+    assert decoded(layer_plot(more) or "").shape[1] > one.shape[1], (
         "a panel more for the second method; none for controls"
     )
 
@@ -100,7 +100,7 @@ def test_every_prompt_is_shown_once_with_its_words(root: Path) -> None:
 
 def test_a_word_is_red_where_it_is_looked_for(root: Path) -> None:
     """`dog` is looked for in one place under the adapter, and nowhere by the base."""
-    drawn = picture(next(one for one in word_maps(read_run(root)) if one.prompt == "a dog").url)
+    drawn = decoded(next(one for one in word_maps(read_run(root)) if one.prompt == "a dog").url)
     red = (drawn[..., 0] - drawn[..., 1:].max(-1)) > 80
     lower = red[red.shape[0] // 2 :, -red.shape[1] // 3 :]
     upper = red[: red.shape[0] // 2, -red.shape[1] // 3 :]

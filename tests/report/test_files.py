@@ -49,7 +49,7 @@ def kept(root: Path, adapter: str, prompt: str, seed: int) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_small_pictures_are_embedded_as_they_were_drawn_each_once(root: Path) -> None:
+def test_small_images_are_embedded_as_they_were_drawn_each_once(root: Path) -> None:
     shown = gallery(read_run(root))
     assert shown.pairs.height == len(ADAPTERS) * len(PROMPTS)
     assert len(set(shown.images)) == len(shown.images)
@@ -65,26 +65,26 @@ def test_a_small_budget_goes_to_the_worst_cells_and_the_page_says_who_went_witho
     assert shown.encoding is not None
     assert not shown.encoding.lossless
     assert 10_000 < sum(len(base64.b64decode(image)) for image in shown.images) <= 20_000
-    with_picture, without = shown.pairs.drop_nulls("base"), shown.pairs.filter(pl.col("base").is_null())
-    assert 0 < with_picture.height < shown.pairs.height
-    paid = with_picture.filter("drawn")  # an identity shows a base picture that may be there already
+    with_image, without = shown.pairs.drop_nulls("base"), shown.pairs.filter(pl.col("base").is_null())
+    assert 0 < with_image.height < shown.pairs.height
+    paid = with_image.filter("drawn")  # an identity shows a base image that may be there already
     assert paid["entanglement"].min() >= without["entanglement"].max()  # type: ignore[operator]
     page = render(root, budget=20_000).read_text()
-    assert f"{with_picture.height} cells have images in this page, compressed and at most 96 pixels wide" in page
+    assert f"{with_image.height} cells have images in this page, compressed and at most 96 pixels wide" in page
     assert f"The images of {without.height} more cells are kept in images/ and linked" in page
     render(root)
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path, call: Callable[..., tuple[int, str]]) -> None:
     folder = write_run(tmp_path, SyntheticRun(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
     damaged = sorted((folder / "images" / "face-lora").rglob("*.png"))[0]
-    damaged.write_bytes(b"no picture")
+    damaged.write_bytes(b"no image")
     code, printed = call("report", folder)
     assert code == 2
     assert str(damaged) in printed
 
 
-def test_a_run_without_pictures_says_so(tmp_path: Path) -> None:
+def test_a_run_without_images_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a", SyntheticRun(ADAPTERS[:2], PROMPTS[:6], seeds=2, side=16))
     (folder / "images").rename(tmp_path / "elsewhere")
     reduce_run(folder)
@@ -142,11 +142,11 @@ def test_show_writes_base_adapted_and_difference(root: Path, tmp_path: Path, com
     assert f"{cell['e_sem_signed']:+.4f}" in shown.out
     with Image.open(target) as image:
         sheet = np.asarray(image)
-    pictures = [kept(root, name, "p013", int(next((root / "images" / "style-lora" / "p013").iterdir()).stem))
+    images = [kept(root, name, "p013", int(next((root / "images" / "style-lora" / "p013").iterdir()).stem))
                 for name in ("base", "style-lora")]  # fmt: skip
-    difference = np.minimum(np.abs(pictures[1].astype(int) - pictures[0]) * 3, 255)
+    difference = np.minimum(np.abs(images[1].astype(int) - images[0]) * 3, 255)
     factor = 6  # the smallest whole factor that makes 48 pixels 256 or more
-    for k, panel in enumerate((*pictures, difference)):
+    for k, panel in enumerate((*images, difference)):
         left = 8 + k * (48 * factor + 8)
         part = sheet[8 + 22 : 8 + 22 + 48 * factor, left : left + 48 * factor]
         assert np.array_equal(part[::factor, ::factor], panel)

@@ -77,7 +77,7 @@ def test_lpips_equals_the_lpips_package_called_directly(renders: np.ndarray) -> 
     assert np.allclose(LpipsScorer("embedded").distances(renders[:5], renders[5:10]), expected, atol=1e-5)
 
 
-def test_lpips_of_equal_pictures_is_zero_and_order_does_not_matter(renders: np.ndarray) -> None:
+def test_lpips_of_equal_images_is_zero_and_order_does_not_matter(renders: np.ndarray) -> None:
     scorer = LpipsScorer("embedded")
     assert np.all(scorer.distances(renders, renders) == 0)
     forth, back = scorer.distances(renders[:5], renders[5:10]), scorer.distances(renders[5:10], renders[:5])

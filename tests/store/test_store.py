@@ -31,11 +31,11 @@ NO_ROWS = pa.Table.from_pylist([], NOISE)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    """A run folder whose base batch is committed, pictures included."""
+    """A run folder whose base batch is committed, images included."""
     run = RunFolder(tmp_path)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    run.save_images(BASE, ITEMS, pictures)
-    run.commit(Unit(0, BASE), NO_ROWS, None, [pixel_digest(p) for p in pictures], "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    run.save_images(BASE, ITEMS, images)
+    run.commit(Unit(0, BASE), NO_ROWS, None, [pixel_digest(p) for p in images], "cpu")
     return run
 
 
@@ -82,7 +82,7 @@ def test_a_unit_with_a_changed_file_is_not_done(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "repaint"])
-def test_a_base_batch_without_its_pictures_is_drawn_again(folder: RunFolder, damage: str) -> None:
+def test_a_base_batch_without_its_images_is_drawn_again(folder: RunFolder, damage: str) -> None:
     path = folder.image(BASE, "p000", 1)
     if damage == "delete":
         path.unlink()
@@ -93,7 +93,7 @@ def test_a_base_batch_without_its_pictures_is_drawn_again(folder: RunFolder, dam
     assert set(folder.done(PLAN)) == set()
 
 
-def test_a_finished_block_needs_its_base_pictures_no_more(folder: RunFolder) -> None:
+def test_a_finished_block_needs_its_base_images_no_more(folder: RunFolder) -> None:
     folder.commit(Unit(0, "a"), pa.Table.from_pylist([], SCORES), None, [], "cpu")
     folder.image(BASE, "p000", 1).unlink()
     assert set(folder.done(PLAN)) == set(PLAN.units)
@@ -118,10 +118,10 @@ def test_of_a_unit_committed_twice_the_file_that_is_there_counts(folder: RunFold
         assert folder.done(PLAN)[Unit(0, "a")] == folder.ledger()[Unit(0, "a")]["device"] == device
 
 
-def test_pictures_survive_to_the_bit(folder: RunFolder) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (17, 9, 3), dtype=np.uint8)
-    folder.save_images("a", (Item("p000", "a cup", "objects", 5),), picture[None])
-    assert np.array_equal(folder.read_images("a", (Item("p000", "", "", 5),)), picture[None])
+def test_images_survive_to_the_bit(folder: RunFolder) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (17, 9, 3), dtype=np.uint8)
+    folder.save_images("a", (Item("p000", "a cup", "objects", 5),), image[None])
+    assert np.array_equal(folder.read_images("a", (Item("p000", "", "", 5),)), image[None])
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:

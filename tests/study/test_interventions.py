@@ -147,7 +147,7 @@ def test_interventions_that_divide_nothing_are_refused(tmp_path: Path) -> None:
         prepare(load_study(path))
 
 
-# What stands in an update's place
+# What replaces an update
 
 
 @pytest.fixture(scope="module")

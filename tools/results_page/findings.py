@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from raymap.analysis.paper.against import PROVED, against_paper
 from raymap.analysis.paper.published import METHODS, MethodCell, Paper, load_paper
 from raymap.analysis.statistics import MethodOrder, Statistics
+from raymap.report.against import PROVED, against_paper
 from raymap.results import Run
 from raymap.study.methods.method import CONTROL
 from raymap.study.suite import CATEGORIES

@@ -1,7 +1,7 @@
 """Run folders reduced to what results rest on: small enough to commit, and readable by raymap's own functions.
 
 The map, tests, statistics, interventions, the cells and correlations of attention, and the factorial test are computed
-anew from a reduced folder. Some results are kept as they were measured, because the rows they rest on are too large:
+again from a reduced folder. Some results are kept as they were measured, because the rows they rest on are too large:
 the distances between image features (distances.arrow), and attention by layer and of the controls
 (attention_layers.arrow, attention_control.arrow).
 """
@@ -116,7 +116,7 @@ def collect(source: Path, target: Path) -> None:
 
 
 def recompute(folder: Path, factorial: bool | None = None) -> None:
-    """Compute the files RECOMPUTED of a reduced run folder, and their Arrow files, anew and in place.
+    """Compute the files RECOMPUTED of a reduced run folder, and their Arrow files, again and in place.
 
     Args:
         factorial: whether to do the test of composition; by default, if there is a factorial.json.
@@ -138,7 +138,7 @@ def recompute(folder: Path, factorial: bool | None = None) -> None:
 
 
 def _reduce_attention(folder: Path) -> None:
-    """Join the map's E_sem and E_per to the cells of attention anew, and write attention.json."""
+    """Join the map's E_sem and E_per to the cells of attention again, and write attention.json."""
     held = read_table(folder / "attention_cells.arrow")
     digest = (held.schema.metadata or {}).get(b"raymap.digest", b"").decode()
     beside = read_map(folder).select("prompt_id", "adapter", "e_sem", "e_per")

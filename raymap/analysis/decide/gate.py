@@ -134,7 +134,7 @@ def judge(flagged: pl.DataFrame, adapters: Sequence[AdapterSummary], limits: Aud
 
     Args:
         flagged: what `shifted` returned.
-        adapters: the entries of statistics.json, whose `e_sem` and `e_per` are held against the limits.
+        adapters: the entries of statistics.json, whose `e_sem` and `e_per` are checked against the limits.
     """
     verdicts = []
     for adapter in adapters:

@@ -80,7 +80,7 @@ class Range:
 def _quoted(value: Any) -> Any:
     # YAML would read an unquoted 0.020 as 0.02: the digits that a comparison rests on would be lost.
     if not isinstance(value, str):
-        raise ValueError("stands without quotes; quote it, digit for digit as printed")
+        raise ValueError("is not quoted; quote it, digit for digit as printed")
     return {"printed": value}
 
 
@@ -382,7 +382,7 @@ def load_paper() -> Paper:
         raw = yaml.safe_load(PAPER.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
-        raise InputError(str(PAPER), f"cannot be read ({problem})", "install raymap anew") from error
+        raise InputError(str(PAPER), f"cannot be read ({problem})", "reinstall raymap") from error
     return build_paper(raw, str(PAPER))
 
 
@@ -397,4 +397,4 @@ def build_paper(raw: Any, source: str) -> Paper:
     except ValidationError as error:
         found = [(".".join(map(str, e["loc"])), re.sub(r"^Value error, ", "", e["msg"])) for e in error.errors()]
         problem = " | ".join(f"{key}: {message}" if key else message for key, message in found)
-        raise InputError(source, problem, "correct it, or install raymap anew") from None
+        raise InputError(source, problem, "correct it, or reinstall raymap") from None

@@ -5,7 +5,6 @@ A cell is a mean over seeds, layers, steps, heads, positions and tokens; every l
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -28,8 +27,7 @@ from raymap.analysis.why.statistics import (
     DirectShare,
     LayerShift,
 )
-from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, read_file, read_if_there, write_atomically
+from raymap.store.files import files_in, local_copy, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
 from raymap.study.methods.method import CONTROL
@@ -66,18 +64,6 @@ def reduce_attention(folder: Path) -> AttentionSummary:
     found: AttentionSummary = {"digest": digest, **summarize(rows, cells)}
     write_atomically(folder / "attention.json", as_json(found))
     return found
-
-
-def read_attention(folder: Path) -> tuple[pl.DataFrame, AttentionSummary]:
-    """Return a run folder's attention_cells.arrow (schema ATTENTION_CELLS) and attention.json.
-
-    Raises:
-        InputError: the folder has none.
-    """
-    summary = read_if_there(folder / "attention.json")
-    if summary is None:
-        raise InputError(str(folder), "holds no attention", "measure it with `raymap attention` and the run's study")
-    return pl.read_ipc(read_file(folder / "attention_cells.arrow")), json.loads(summary)
 
 
 def attention_cells(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

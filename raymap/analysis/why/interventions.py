@@ -28,8 +28,7 @@ from raymap.analysis.why.statistics import (
     PartsRow,
     RandomRow,
 )
-from raymap.errors import InputError
-from raymap.store.files import files_in, local_copy, read_file, read_if_there, write_atomically
+from raymap.store.files import files_in, local_copy, read_if_there, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes, as_json
 from raymap.store.schema import INTERVENTIONS, MAP, SCORES, stamped
 from raymap.study.interventions import MARK, Part, Variant
@@ -59,18 +58,6 @@ def reduce_interventions(folder: Path) -> InterventionsSummary:
     }
     write_atomically(folder / "interventions.json", as_json(found))
     return found
-
-
-def read_interventions(folder: Path) -> tuple[pl.DataFrame, InterventionsSummary]:
-    """Return a run folder's interventions.arrow (schema INTERVENTIONS) and interventions.json.
-
-    Raises:
-        InputError: the folder has none.
-    """
-    summary = read_if_there(folder / "interventions.json")
-    if summary is None:
-        raise InputError(str(folder), "holds no interventions", "set `interventions: all` in its study and run it")
-    return pl.read_ipc(read_file(folder / "interventions.arrow")), json.loads(summary)
 
 
 def _asked(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:

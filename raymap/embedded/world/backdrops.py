@@ -1,4 +1,4 @@
-"""Backdrops: places where things stand, and scenes, which are views without a subject."""
+"""Backdrops: places for things, and scenes, which are views without a subject."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -71,6 +72,13 @@ class WorldSubject:
             Image.fromarray(self.render(rng)).save(path)
             paths.append(path)
         return paths
+
+    def entry(self, folder: Path, n: int = 5) -> dict[str, Any]:
+        """Write `n` references into a folder of the subject's name; return the subject as a study's file lists it."""
+        references = [str(path) for path in self.write_references(folder / self.name, n)]
+        return {
+            "name": self.name, "category": self.category, "class_word": self.class_word, "references": references,
+        }  # fmt: skip
 
 
 STAR_CUP = WorldSubject("star-cup", "object", "cup", _star_cup)

@@ -42,7 +42,7 @@ class Source(_Frozen):
 
     @property
     def pinned(self) -> str:
-        """The place and its revision, for people to read."""
+        """The page and its revision, as messages print them."""
         return f"{self.page} at {self.revision}"
 
 

@@ -1,4 +1,4 @@
-"""Turns a matplotlib drawing into a file for print, or into SVG that stands inline in a page."""
+"""Turns a matplotlib drawing into a file for print, or into SVG that is written into a page."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ def test_more_sampling_steps_make_the_host_read_no_more_values(pipeline: StableD
     assert reads[0] == reads[1] > 0
 
 
-def test_embeddings_that_were_let_go_are_computed_anew_to_the_bit(
+def test_embeddings_that_were_let_go_are_computed_again_to_the_bit(
     pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = PromptEncoder(pipeline)

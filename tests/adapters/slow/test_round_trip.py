@@ -99,7 +99,7 @@ def drawn_by_raymap(custom_diffusion: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_custom_diffusion_draws_the_same_through_diffusers(
     processor: str, custom_diffusion: Path, drawn_by_raymap: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
-    """diffusers reads the pickled layout alone, in which self-attention's processors stand empty, and applies it
+    """diffusers reads the pickled layout alone, in which self-attention's processors are empty, and applies it
     only when it is given `_pipeline` (its issues 4634 and 9320)."""
     base, ours = drawn_by_raymap
     pipeline = load(PIPELINE)

@@ -11,10 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from raymap.analysis.paper.against import against_paper
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
 from raymap.cli.summary import print_summary
+from raymap.report.against import against_paper
 from raymap.report.page import render
 from raymap.store.folder import arrow_bytes
 from raymap.store.schema import NOISE, stamped

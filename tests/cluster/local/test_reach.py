@@ -80,7 +80,7 @@ def test_an_adapter_is_what_its_card_says_wherever_it_is_read(finished: Path, tm
 
 
 def test_what_travels_to_a_worker_is_small() -> None:
-    """Names and paths: no weights, no pictures."""
+    """Names and paths: no weights, no images."""
     adapters = {f"subject-{k}-lora": Path("/nfs/runs/paper/adapters") / f"subject-{k}-lora" for k in range(45)}
     generator = GeneratorSpec("org/model@0123", adapters, SamplerSettings(), 20, "float16", False, False, 1, "cuda")
     scorer = ScorerSpec("ViT-L-14/openai", "alex", Path("/nfs/runs/paper"), "0" * 64, False, 1, "cuda")

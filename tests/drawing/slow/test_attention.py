@@ -137,17 +137,17 @@ def test_maps_equal_a_direct_computation_in_double_precision(setting: Setting) -
 
 
 @pytest.mark.parametrize("adapter", [None, "shifting"])
-def test_watching_changes_no_picture_and_leaves_no_trace(setting: Setting, adapter: str | None) -> None:
+def test_watching_changes_no_image_and_leaves_no_trace(setting: Setting, adapter: str | None) -> None:
     setting.store.swap(adapter)
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
 
     def drawn() -> None:
-        pictures.append(draw(setting.pipeline, setting.encoder, PROMPTS, SEEDS, SAMPLER, SIZE))
+        images.append(draw(setting.pipeline, setting.encoder, PROMPTS, SEEDS, SAMPLER, SIZE))
 
     drawn()
     processors = [module.processor for module in cross_attentions(setting.pipeline.unet, SD).values()]
     kept_maps(setting.pipeline.unet, slice(SIZE, SIZE + 2), drawn)
-    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(images[0], images[1])
     assert [m.processor for m in cross_attentions(setting.pipeline.unet, SD).values()] == processors
 
 
@@ -258,17 +258,17 @@ def test_a_word_s_map_is_the_mean_of_all_layers_brought_to_one_size(
     assert heat.tokens == (("a</w>", "red</w>", "car</w>", "on</w>", "a</w>", "street</w>"), ("chaos</w>",))
     for name, found in (("base", heat.base), ("free", heat.adapted)):
         for item, token in ((0, 1), (0, 5), (1, 0)):
-            pictures = []
+            images = []
             for layers in whole[name]:
                 for maps in layers:
                     values = maps[item, :, :, token + 1].mean(0).numpy()
                     side = math.isqrt(len(values))
                     small = Image.fromarray(values.reshape(side, side))
-                    pictures.append(np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
-            assert found[item, token] == pytest.approx(np.mean(pictures, axis=0), rel=1e-3, abs=1e-6)
+                    images.append(np.asarray(small.resize((16, 16), Image.Resampling.BILINEAR)))
+            assert found[item, token] == pytest.approx(np.mean(images, axis=0), rel=1e-3, abs=1e-6)
 
 
-def test_a_prompt_s_first_picture_is_the_one_whose_words_are_mapped(setting: Setting) -> None:
+def test_a_prompt_s_first_image_is_the_one_whose_words_are_mapped(setting: Setting) -> None:
     found, _ = setting.comparer().compare("null", [PROMPTS[0], *PROMPTS], (1, *SEEDS))
     assert found.heat is not None
     assert found.heat.items == (0, 2)
@@ -291,7 +291,7 @@ def test_the_identity_control_shifts_attention_by_exactly_nothing(setting: Setti
     assert torch.equal(latents["base"], latents["free"])
 
 
-def test_a_table_has_a_row_a_seed_protocol_layer_bin_group_and_class(
+def test_a_table_has_one_row_per_seed_protocol_layer_bin_group_and_class(
     compared: tuple[Compared, dict[str, torch.Tensor]],
 ) -> None:
     found, _ = compared

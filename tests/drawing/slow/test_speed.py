@@ -61,11 +61,11 @@ def generator(adapters: dict[str, Path], speed: SpeedSettings, size: int = 2) ->
 def test_a_compiled_base_draws_the_same_under_every_adapter_and_variant_and_compiles_once(
     adapters: dict[str, Path],
 ) -> None:
-    """The compiled graph is run operation by operation here, so that its pictures are the plain ones to the bit."""
+    """The compiled graph is run operation by operation here, so that its images are the plain ones to the bit."""
     names = (BASE, "cup", "null", "cup@dose=0.5", "cup@stage=mid_block", "cup@timesteps=early", "cup@random=0", BASE)
     plain, compiled = (generator(adapters, SpeedSettings(compile=mode)) for mode in ("none", "default"))
     assert compiled.pipeline.unet._compiled_call_impl is not None
-    drawn = {name: compiled.draw(BLOCK, name)[0] for name in names}  # the second one on fails where it compiles anew
+    drawn = {name: compiled.draw(BLOCK, name)[0] for name in names}  # the second one on fails where it compiles again
     for name in names:
         assert np.array_equal(drawn[name], plain.draw(BLOCK, name)[0]), name
     assert np.array_equal(drawn["null"], drawn[BASE])
@@ -73,7 +73,7 @@ def test_a_compiled_base_draws_the_same_under_every_adapter_and_variant_and_comp
 
 
 @pytest.mark.usefixtures("eagerly_compiled")
-def test_what_would_compile_anew_after_the_first_batch_is_an_error() -> None:
+def test_what_would_compile_again_after_the_first_batch_is_an_error() -> None:
     pipeline, speed = load(PIPELINE), SpeedSettings(compile="default")
     speed_up(pipeline, speed)
     text = torch.zeros(2, 77, pipeline.unet.config.cross_attention_dim)

@@ -48,9 +48,9 @@ def test_variants_of_replaced_weights_are_drawn_and_leave_no_trace(
         "dose=0.5", "projection=attn2.to_k", "projection=attn2.to_v", "timesteps=early", "timesteps=late", "random=0",
         "random=1", "budget=3000", "norm=0.01,alpha=0.3",
     )  # fmt: skip
-    pictures = {name: drawn(f"cup@{name}") for name in others}
-    assert len({base, whole, *pictures.values()}) == 2 + len(others)
+    images = {name: drawn(f"cup@{name}") for name in others}
+    assert len({base, whole, *images.values()}) == 2 + len(others)
     assert drawn("cup@dose=0") == base
     assert drawn("cup@dose=1") == whole
-    assert {name: drawn(f"cup@{name}") for name in reversed(others)} == pictures
+    assert {name: drawn(f"cup@{name}") for name in reversed(others)} == images
     assert (drawn("base"), drawn("cup")) == (base, whole)

@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from raymap.analysis.why.attention import read_attention
-from raymap.errors import InputError
+from raymap.analysis.why.statistics import AttentionSummary
+from raymap.results import Run
 from raymap.store.schema import ATTENTION
 from tests.commands import run_here
 from tests.once import made_once
@@ -28,6 +28,12 @@ def attended(finished: Path, study: Path, shared: Path, cluster: str) -> Path:
     return made_once(shared / "attended", make)
 
 
+def reduced(run: Path) -> tuple[pl.DataFrame, AttentionSummary]:
+    found = Run(run).attention
+    assert found is not None
+    return pl.read_ipc(run / "attention_cells.arrow"), found
+
+
 def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, attended: Path) -> None:
     for name in ("map.arrow", "statistics.json", "ledger.jsonl", "noise.arrow"):
         assert (attended / name).read_bytes() == (finished / name).read_bytes()
@@ -36,7 +42,7 @@ def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, atten
         digest = file.schema.metadata[b"raymap.digest"].decode()
     rows = pl.read_ipc(attended / "attention.arrow")
     assert rows.height == 2 * 7 * 2 * 2 * 7 * 3 * 4  # adapters, prompts, seeds, protocols, layers, steps, classes
-    cells, found = read_attention(attended)
+    cells, found = reduced(attended)
     assert found["digest"] == digest
     assert cells.height == 2 * 7 * 2 * 5
     mapped = pl.read_ipc(attended / "map.arrow")
@@ -49,7 +55,7 @@ def test_attention_lies_beside_the_map_and_leaves_it_alone(finished: Path, atten
 
 
 def test_the_control_of_a_run_is_exactly_zero_and_its_adapter_is_not(attended: Path) -> None:
-    cells, found = read_attention(attended)
+    cells, found = reduced(attended)
     control = found["identity_control"]
     assert (control["present"], control["exact"], control["max_delta"], control["max_js"]) == (True, True, 0.0, 0.0)
     assert control["computed"] == control["rows"] > 0
@@ -94,5 +100,3 @@ def test_attention_needs_a_finished_map(study: Path, tmp_path: Path, call: Calla
     code, error = call("attention", study, "--output", tmp_path / "none")
     assert code == 2
     assert "`raymap run` first" in error
-    with pytest.raises(InputError, match="holds no attention"):
-        read_attention(tmp_path)

@@ -115,7 +115,7 @@ def test_the_summary_for_ci_is_what_the_scores_say(audited: Path) -> None:
     }  # fmt: skip
 
 
-def test_junit_has_a_case_an_adapter_and_limit_and_failures_name_prompts(audited: Path) -> None:
+def test_junit_has_a_case_per_adapter_and_limit_and_failures_name_prompts(audited: Path) -> None:
     root = ElementTree.parse(audited / "report.xml").getroot()
     suites = root.findall("testsuite")
     assert len(suites) == 1

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from raymap.analysis.why.interventions import read_interventions
+from raymap.analysis.why.statistics import InterventionsSummary
+from raymap.results import Run
 from raymap.store.schema import INTERVENTIONS
 from tests.commands import run_here
 from tests.once import made_once
@@ -42,6 +43,12 @@ def run_again(output: Path, study: Path, folder: Path, cluster: str) -> None:
     path.write_text(yaml.safe_dump(raw))
     ended = run_here("run", path, "--output", output, address=cluster)
     assert "interventions: 10 variants = 140 more images" in ended.out
+
+
+def reduced(run: Path) -> tuple[pl.DataFrame, InterventionsSummary]:
+    found = Run(run).interventions
+    assert found is not None
+    return pl.read_ipc(run / "interventions.arrow"), found
 
 
 def varied(run: Path) -> pl.DataFrame:
@@ -84,18 +91,18 @@ def test_dose_0_is_the_base_and_dose_1_the_adapter_to_the_byte(finished: Path, i
 
 def test_masks_and_halves_are_neither_the_base_nor_the_adapter(intervened: Path) -> None:
     scores = varied(intervened)
-    pictures = {
+    images = {
         name: part.sort("prompt_id", "seed")["adapted_sha256"].to_list()
         for (name,), part in scores.group_by("adapter")
         if "norm" not in str(name) and "budget" not in str(name)
     }
-    assert len({tuple(p) for p in pictures.values()}) == len(pictures) == 8
+    assert len({tuple(p) for p in images.values()}) == len(images) == 8
     for k in range(14):
-        assert len({p[k] for p in pictures.values()}) == 8
+        assert len({p[k] for p in images.values()}) == 8
 
 
 def test_a_variant_s_cells_are_reckoned_as_the_map_s(intervened: Path) -> None:
-    cells, found = read_interventions(intervened)
+    cells, found = reduced(intervened)
     with pa.ipc.open_file(intervened / "interventions.arrow") as file:
         assert [(f.name, f.type) for f in file.schema] == [(f.name, f.type) for f in INTERVENTIONS]
         digest = file.schema.metadata[b"raymap.digest"].decode()
@@ -114,7 +121,7 @@ def test_a_variant_s_cells_are_reckoned_as_the_map_s(intervened: Path) -> None:
 
 
 def test_the_statistics_of_interventions_hold_what_was_asked_for(intervened: Path) -> None:
-    _, found = read_interventions(intervened)
+    _, found = reduced(intervened)
     assert {row["measure"] for row in found["dose"]} == {"e_sem", "e_per"}
     assert {row["family"] for row in found["parts"]} == {"attention", "timesteps"}
     whole = pl.read_ipc(intervened / "map.arrow").filter(~pl.col("target") & (pl.col("adapter") == "star-cup-lora"))
@@ -136,7 +143,7 @@ def test_what_a_changed_study_no_longer_asks_for_has_no_part_in_its_statistics(
     shutil.copytree(intervened, output)
     fewer.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | {"interventions": {"dose": [0, 1]}}))
     run_here("run", fewer, "--output", output, address=cluster)
-    cells, found = read_interventions(output)
+    cells, found = reduced(output)
     assert set(cells["adapter"]) == {"star-cup-lora@dose=0", "star-cup-lora@dose=1"}
     assert [step["dose"] for step in found["dose"][0]["curve"]] == [0.0, 1.0]
     assert not found["parts"]

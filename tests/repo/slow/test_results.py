@@ -12,8 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raymap.analysis.why.attention import read_attention
-from raymap.analysis.why.interventions import read_interventions
+from raymap.results import Run
 from raymap.store.files import files_in
 from tests.repo.slow.reduced_runs import HOST, PERSON, PLACE, write_factorial, write_paper, write_why
 from tools.results_page.__main__ import LIMIT, main, size
@@ -64,8 +63,11 @@ def test_what_is_recomputed_from_a_reduced_run_is_what_the_run_held(runs: Path, 
     for path in held:
         assert same(read_json(runs / path), read_json(docs / "results" / path)), path
     assert read_json(runs / "paper" / "statistics.json")["distances"]
-    assert len(read_interventions(docs / "results" / "why")[1]["dose"]) == 2 * 6
-    assert read_attention(docs / "results" / "why")[1]["layers"]
+    why = Run(docs / "results" / "why")
+    assert why.interventions is not None
+    assert len(why.interventions["dose"]) == 2 * 6
+    assert why.attention is not None
+    assert why.attention["layers"]
 
 
 def test_the_page_is_whole_and_short_and_checks(docs: Path) -> None:
@@ -176,7 +178,7 @@ def test_the_committed_page_is_what_the_committed_files_give() -> None:
     assert main(["--check"]) == 0
 
 
-def test_what_is_committed_is_small_and_holds_no_picture_but_figures() -> None:
+def test_what_is_committed_is_small_and_holds_no_image_but_figures() -> None:
     assert size(DOCS / "results") < LIMIT
     drawn = {path.name for path in (DOCS / "results").rglob("*.png")}
     assert drawn == {"figure_1.png", "figure_2.png"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +35,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reduce_run(root)
     render(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def browser(run_folder: Path, chromium: Browser) -> Iterator[Opened]:
-    with opened(chromium, run_folder / "report" / "index.html", viewport={"width": 1280, "height": 900}) as seen:
-        yield seen
-
-
-@pytest.fixture
-def seen(browser: Opened) -> Iterator[Opened]:
-    browser.page.reload()
-    yield browser
-    assert browser.complaints == []
 
 
 def read(text: str, signed: bool = False) -> float:

@@ -1,11 +1,10 @@
-"""The report's map in a real browser: orders, filters, keyboard, and the right two pictures of every cell."""
+"""The report's map in a real browser: orders, filters, keyboard, and the right two images of every cell."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +38,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reduce_run(root)
     render(root)
     return root
-
-
-@pytest.fixture(scope="module")
-def browser(run_folder: Path, chromium: Browser) -> Iterator[Opened]:
-    with opened(chromium, run_folder / "report" / "index.html", viewport={"width": 1280, "height": 900}) as seen:
-        yield seen
-
-
-@pytest.fixture
-def seen(browser: Opened) -> Iterator[Opened]:
-    """The page as it is when opened; whatever a test does, it must leave no complaint and no request."""
-    browser.page.reload()
-    browser.asked.clear()
-    yield browser
-    assert browser.complaints == []
-    assert [url for url in browser.asked if not url.startswith("data:")] == []
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +119,7 @@ def test_target_and_significant_cells_are_marked(seen: Opened, cells: pl.DataFra
 
 
 @pytest.mark.parametrize("adapter", ["style-b-custom_diffusion", "face-a-lora", "face-a-textual_inversion"])
-def test_a_click_opens_the_two_pictures_of_the_cell(seen: Opened, run_folder: Path, adapter: str) -> None:
+def test_a_click_opens_the_two_images_of_the_cell(seen: Opened, run_folder: Path, adapter: str) -> None:
     seen.cell("p007", adapter).click()
     assert seen.page.locator("#pair").is_visible()
     assert seen.page.locator("#pair-prompt").inner_text() == PROMPTS[7][0]
@@ -197,7 +180,7 @@ def test_the_whole_way_by_keyboard(seen: Opened, run_folder: Path) -> None:
     assert seen.page.evaluate(focused)[1] == columns[-1]
 
 
-def test_pictures_flip_while_space_is_held_and_the_slider_uncovers(seen: Opened) -> None:
+def test_images_flip_while_space_is_held_and_the_slider_uncovers(seen: Opened) -> None:
     seen.cell("p004", "style-b-lora").click()
     clip = "getComputedStyle(document.getElementById('stage-adapted')).clipPath"
     seen.page.get_by_role("button", name="Flip").click()
@@ -223,7 +206,7 @@ def test_buttons_of_the_verdict_open_their_cell_and_get_the_focus_back(seen: Ope
     assert button.evaluate("b => b === document.activeElement")
 
 
-def test_headings_come_in_order_and_pictures_have_words(seen: Opened) -> None:
+def test_headings_come_in_order_and_images_have_words(seen: Opened) -> None:
     levels = seen.page.locator("main :is(h1, h2, h3, h4)").evaluate_all("all => all.map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1

@@ -20,7 +20,7 @@ def renders() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)
-def test_lpips_grows_with_graded_distortions_of_held_out_pictures(renders: np.ndarray, name: str) -> None:
+def test_lpips_grows_with_graded_distortions_of_held_out_images(renders: np.ndarray, name: str) -> None:
     levels = graded(renders)[name]
     scorer = LpipsScorer("embedded")
     by_level = np.stack([scorer.distances(renders, level) for level in levels])
