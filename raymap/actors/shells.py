@@ -101,9 +101,7 @@ class AttentionTables:
 class Trainer:
     """Shell of `raymap.actors.trainer.Trainer`."""
 
-    def __init__(
-        self, base: str | Path, threads: int, device: str, dtype: str = "float32", weights: str | None = None
-    ) -> None:
+    def __init__(self, base: str | Path, threads: int, device: str, dtype: str, weights: str | None) -> None:
         from raymap.actors import trainer
 
         self._built = Built(lambda: trainer.Trainer(base, threads, device, dtype, weights))

@@ -23,9 +23,9 @@ TRAINED_FOR = ("ss_base_model_version", "ss_sd_model_name", "modelspec.architect
 class Finding:
     """One adapter's row; if it was refused, `problem` says why and the rest is empty.
 
-    `norm` is the Frobenius norm of all ΔW over that of the weights they change; None without updates, or without the
-    base. `weights` counts the updated weights, `size` the numbers that the adapter holds. `survives` is the share of ΔW
-    that is left where weights are stored in fewer bits, by format; nothing without the base.
+    `norm` is the Frobenius norm of all ΔW over that of the weights they change; None without updates, or
+    without the base. `weights` counts the updated weights, `size` the numbers that the adapter holds. `survives` is the
+    share of ΔW that is left where weights are stored in fewer bits, by format.
     """
 
     path: Path

@@ -55,8 +55,8 @@ def load(
             pipeline = pipeline_from(file, kind, folder, dtype, **options)
         else:
             if file:
-                replaced = {parts.denoisers[0]: denoiser_from(file, folder, dtype)}
-                options |= {**replaced, "scheduler": scheduler_for(file, folder)}
+                denoiser = parts.denoisers[0]
+                options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
             pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
