@@ -7,8 +7,9 @@ BIN := .venv/bin
 
 install:
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --require-hashes -r requirements.lock
-	$(BIN)/pip install --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --require-hashes -r installer.lock
+	$(BIN)/uv pip install --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --no-deps --no-build-isolation -e .
 
 lint:
 	$(BIN)/ruff format --check .

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import urllib3
 
+from tests.commands import HANG_S
+
 
 class Gate(ThreadingHTTPServer):
     """Passes requests on to a server; every put of a key that contains `broken` is refused.
@@ -26,7 +28,7 @@ class Gate(ThreadingHTTPServer):
         self.gets: list[str] = []
         self.partial: list[str] = []
         self.putting = threading.Lock()
-        self.pool = urllib3.PoolManager(timeout=30)
+        self.pool = urllib3.PoolManager(timeout=HANG_S)
 
     @property
     def url(self) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-HANG_S = 1800
+import pytest
+
+HANG_S = 900
 """After so many seconds a process is taken to hang. It is no measure of speed: machines may be slow and busy."""
 
 
@@ -19,6 +25,23 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+def run_here(*args: str | Path, address: str, code: int = 0) -> Ended:
+    """Run the command line in this process, as a driver that joins a cluster; it must end with an exit code."""
+    from raymap.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["raymap", *(str(arg) for arg in args)]),
+        mock.patch.dict(os.environ, RAY_ADDRESS=address),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert (ended.value.code or 0) == code, out.getvalue() + err.getvalue()
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 def raymap_command(*args: str | Path) -> list[str]:

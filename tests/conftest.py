@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes run side by side
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))  # one for all processes of a session
 
+from tests import workers
 from tests.commands import Ended, raymap_command
+from tests.head import started
 from tests.once import made_once
 from tests.small_study import small_study
 
@@ -27,12 +34,38 @@ FOLDERS = {"benchmarks": ("slow", "ray"), "cluster": ("ray",)}
 """Other folders that give markers to their tests."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the process whose forks are Ray's workers in all processes of this session."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = Path(tempfile.mkdtemp(prefix="raymap-"))
+        parent = workers.started(folder / "socket")
+
+        def end() -> None:
+            parent.communicate()  # it ends with its stdin
+            shutil.rmtree(folder)
+
+        config.add_cleanup(end)
+
+
+def markers_of(path: Path) -> set[str]:
+    """Return the markers that the folders of a path give to its tests."""
+    folders = path.relative_to(TESTS).parts
+    return {marker for folder in folders for marker in FOLDERS.get(folder, (folder,) if folder in MARKERS else ())}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over a folder whose tests `-m "not … and not …"` leaves out: to import them takes seconds."""
+    asked = config.getoption("markexpr")
+    left_out = set() if " or " in asked else set(asked.split(" and "))
+    inside = collection_path.is_dir() and collection_path.is_relative_to(TESTS)
+    return True if inside and any(f"not {marker}" in left_out for marker in markers_of(collection_path)) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folders, and let those begin first that take longest."""
     for item in items:
-        for folder in item.path.relative_to(TESTS).parts[:-1]:
-            for marker in FOLDERS.get(folder, (folder,) if folder in MARKERS else ()):
-                item.add_marker(marker)
+        for marker in markers_of(item.path.parent):
+            item.add_marker(marker)
     items.sort(key=lambda item: next((k for k, name in enumerate(MARKERS) if item.get_closest_marker(name)), 9))
 
 
@@ -72,6 +105,13 @@ def finished(study: Path, shared: Path) -> Path:
         assert driver.returncode == 0, log.read_text()
 
     return made_once(shared / "finished", make)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a head that drivers of this process join, where no test is about how Ray starts."""
+    with started(dict(os.environ), "--include-dashboard=false") as head:
+        yield head.address
 
 
 @pytest.fixture

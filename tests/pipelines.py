@@ -181,7 +181,7 @@ def stable_diffusion_xl() -> Made:
         addition_time_embed_dim=8,
         transformer_layers_per_block=(1, 2),
         projection_class_embeddings_input_dim=80,
-        cross_attention_dim=64,
+        cross_attention_dim=80,
         norm_num_groups=4,
     )
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -189,7 +189,7 @@ def stable_diffusion_xl() -> Made:
         vae=vae(shift_factor=None),
         text_encoder=clip(),
         tokenizer=clip_tokenizer(),
-        text_encoder_2=clip(CLIPTextModelWithProjection),
+        text_encoder_2=clip(CLIPTextModelWithProjection, 48),  # of another width, as published ones are
         tokenizer_2=clip_tokenizer(),
         unet=unet,
         scheduler=diffusers.EulerDiscreteScheduler(steps_offset=1, timestep_spacing="leading", **schedule),

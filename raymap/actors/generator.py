@@ -35,9 +35,9 @@ class Generator:
         pin(spec.threads)
         self.spec = spec
         self.device = device_name(spec.device)
-        base = open_base(str(spec.base))
+        base = open_base(str(spec.base), spec.weights)
         self._family = base.family
-        self.pipeline = load(base.folder, spec.device, getattr(torch, spec.dtype))
+        self.pipeline = load(base.folder, spec.device, getattr(torch, spec.dtype), spec.memory, base.file)
         speed_up(self.pipeline, spec.speed)
         self._drew = False
         self.store = AdapterStore(self.pipeline)

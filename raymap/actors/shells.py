@@ -101,10 +101,10 @@ class AttentionTables:
 class Trainer:
     """Shell of `raymap.actors.trainer.Trainer`."""
 
-    def __init__(self, base: str | Path, threads: int, device: str, dtype: str) -> None:
+    def __init__(self, base: str | Path, threads: int, device: str, dtype: str, weights: str | None) -> None:
         from raymap.actors import trainer
 
-        self._built = Built(lambda: trainer.Trainer(base, threads, device, dtype))
+        self._built = Built(lambda: trainer.Trainer(base, threads, device, dtype, weights))
 
     def ready(self, run: Path) -> bool:
         return self._built.checked().ready(run)

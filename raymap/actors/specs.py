@@ -9,7 +9,7 @@ from typing import Self
 from raymap.plan.blocks import Plan
 from raymap.store.folder import RunFolder
 from raymap.study.interventions import MARK
-from raymap.study.model import AttentionSettings, SamplerSettings, SpeedSettings, Study
+from raymap.study.model import AttentionSettings, MemorySettings, SamplerSettings, SpeedSettings, Study
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class GeneratorSpec:
 
     `triggered` puts an adapter's own trigger before each prompt that it draws; `draw_anyway` also draws the images
     that are proved to be the base's own. `dtype` is torch's name for the number format that the model computes in.
+    `weights` names a single file whose denoiser takes the place of the base's.
     """
 
     base: str | Path
@@ -30,6 +31,8 @@ class GeneratorSpec:
     threads: int
     device: str
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    weights: str | None = None
 
     @classmethod
     def of(cls, study: Study, base: str, plan: Plan, folder: RunFolder) -> Self:
@@ -50,6 +53,8 @@ class GeneratorSpec:
             threads=study.resources.threads_per_worker,
             device=study.resources.device,
             speed=study.speed,
+            memory=study.memory,
+            weights=study.weights,
         )
 
 

@@ -31,12 +31,15 @@ from raymap.store.lock import check_seen
 class Trainer:
     """One base model on one device, which is personalized again and again from its pristine weights."""
 
-    def __init__(self, base: str | Path, threads: int, device: str, dtype: str = "float32") -> None:
+    def __init__(
+        self, base: str | Path, threads: int, device: str, dtype: str = "float32", weights: str | None = None
+    ) -> None:
         """Load the base: in bfloat16 for mixed precision, if a GPU trains with that as its study's `dtype`."""
         pin(threads)
-        self.base = open_base(str(base))
+        self.base = open_base(str(base), weights)
         mixed = device == "cuda" and dtype == "bfloat16"
-        self.pipeline = load(self.base.folder, device, torch.bfloat16 if mixed else torch.float32)
+        precision = torch.bfloat16 if mixed else torch.float32
+        self.pipeline = load(self.base.folder, device, precision, file=self.base.file)
 
     def ready(self, run: Path) -> bool:
         """Return True once it can train; raise InputError if this node does not see the run folder."""

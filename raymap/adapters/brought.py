@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ class Found:
     """An adapter that was brought along.
 
     `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
-    names of the weights that it updates.
+    names of the weights that it updates. `numbers` counts what it holds, and `survives` is what is left of its
+    update in fewer bits, by format, where that was asked for.
     """
 
     info: AdapterInfo
@@ -29,13 +31,16 @@ class Found:
     files: tuple[Path, ...]
     triggers: tuple[str, ...] | None
     weights: frozenset[str]
+    numbers: int = 0
+    survives: Mapping[str, float] = field(default_factory=dict)
 
 
-def find(entry: Brought, base: Base, triggered: bool) -> Found:
+def find(entry: Brought, base: Base, triggered: bool, measure: bool = False) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, and other files get one.
 
     Args:
         triggered: its trigger is put into prompts.
+        measure: how much of its update survives in fewer bits is to be measured.
 
     Raises:
         InputError: it cannot be read, does not fit the base, or has no trigger although it needs one.
@@ -68,7 +73,20 @@ def find(entry: Brought, base: Base, triggered: bool) -> Found:
     if triggered and card.get("phrase") is None:
         problem = "has no trigger that `protocol: triggered` could put into a prompt"
         raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
-    return Found(info, card, with_config(read.files), read.adapter.triggers, frozenset(read.adapter.updates))
+    adapter = read.adapter
+    found = Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
+    return replace(found, survives=_survives(adapter.updates, base)) if measure else found
+
+
+def _survives(updates: Mapping[str, Any], base: Base) -> dict[str, float]:
+    from raymap.adapters.survival import sampled, surviving  # loads torch
+    from raymap.base.stored import stored_weights
+
+    if base.file:  # its weights have the names of another layout
+        return {}
+    asked = sampled(updates)
+    weights = stored_weights(base.folder, asked)
+    return surviving(updates, weights) if weights.keys() == set(asked) else {}
 
 
 def bring(found: Found, target: Path, base_sha256: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
+from raymap.adapters.beside import SidePath, has_side_path, is_written
 from raymap.adapters.table import TokenTable
 from raymap.adapters.update import Adapter, Token, Update
 from raymap.base.parts import parts_in
@@ -37,6 +38,9 @@ class AdapterStore:
     On a CPU, where writing is slow and no CUDA graph holds an address, parameters stay and their storage is exchanged:
     for W0 itself, for the adapter's merged weights if they fit into MERGED_BYTES, else for a scratch copy that is
     written as above.
+
+    A quantised weight, and one that accelerate moves to the device for each use, is never written: an adapter acts
+    beside its layer (`SidePath`).
     """
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
@@ -49,6 +53,7 @@ class AdapterStore:
         }
         self._adapters: dict[str, Adapter] = {}
         self._pristine: dict[str, torch.Tensor] = {}
+        self._beside: dict[str, SidePath] = {}
         self._exchanges = pipeline.device.type == "cpu"
         self._merged: dict[tuple[str, str], torch.Tensor] = {}
         self._kept = 0
@@ -76,11 +81,15 @@ class AdapterStore:
 
         Raises:
             RuntimeError: an adapter is in force, or the name is taken.
+            ValueError: a weight is quantised, and no update can act beside its layer.
         """
         if self._state is not None or name in self._adapters:
             raise RuntimeError(f"{name}: restore the base before adding" if self._state else f"{name} is taken")
-        for key in adapter.updates:
-            if key not in self._pristine:
+        for key in adapter.updates.keys() - self._pristine.keys() - self._beside.keys():
+            side = self._side_path(key)
+            if side is not None:
+                self._beside[key] = side
+            else:
                 own = self._live[key].detach()
                 self._pristine[key] = own if self._exchanges else own.clone()
         for encoder in adapter.rows:
@@ -113,12 +122,16 @@ class AdapterStore:
             raise KeyError(min(unknown))
         wanted = {key: u for key, u in adapter.updates.items() if only is None or key in only}
         for key in self._changed - wanted.keys():
-            if self._exchanges:
+            if key in self._beside:
+                self._beside[key].set(None)
+            elif self._exchanges:
                 self._live[key].data = self._pristine[key]
             else:
                 self._live[key].copy_(self._pristine[key])
         for key, update in wanted.items():
-            if self._exchanges:
+            if key in self._beside:
+                self._beside[key].set(update, alpha)
+            elif self._exchanges:
                 self._live[key].data = self._merge(str(name), key, update, alpha)
             else:
                 update.write(self._pristine[key], self._live[key], alpha)
@@ -146,9 +159,27 @@ class AdapterStore:
             for tokenizer, before in own.items():
                 setattr(self._pipeline, tokenizer, before)
 
+    def _side_path(self, key: str) -> SidePath | None:
+        """Return the side path of a weight that is not to be written; None for others."""
+        component, _, name = key.partition(".")
+        whole, live = getattr(self._pipeline, component), self._live[key]
+        if is_written(whole, live):
+            return None
+        path, _, parameter = name.rpartition(".")
+        layer = whole.get_submodule(path)
+        if has_side_path(layer, parameter):
+            return SidePath(layer)
+        if is_written(layer, live):  # the weight of a norm, for example, which is not quantised
+            return None
+        raise ValueError(f"{key} is quantised, and its layer, a {type(layer).__name__}, takes no update")
+
     def _placed(self, adapter: Adapter) -> Adapter:
         """Return an adapter with its tensors beside the weights that they change."""
-        updates: dict[str, Update] = {key: u.to(self._live[key].device) for key, u in adapter.updates.items()}
+        computing = self._pipeline._execution_device
+        updates: dict[str, Update] = {
+            key: u.to(computing if key in self._beside else self._live[key].device)
+            for key, u in adapter.updates.items()
+        }
         tokens = tuple(
             Token(token.trigger, {encoder: v.to(self._tables[encoder].device) for encoder, v in token.vectors.items()})
             for token in adapter.tokens

@@ -114,9 +114,7 @@ def token(trigger: str, value: object, file: Container, skeleton: Skeleton, enco
         problem = f"its trigger {trigger!r} is blank or has blanks around it"
         raise InputError(where, problem, "give another with `trigger:`")
     learned = Token(trigger, {fitting[0]: vectors})
-    vocabulary = (
-        skeleton.vocabulary if fitting[0] == skeleton.encoder else skeleton.tokenizer_of(fitting[0]).get_vocab()
-    )
+    vocabulary = skeleton.vocabulary_of(fitting[0])
     if taken := [name for name in learned.names if name in vocabulary]:
         problem = f"its trigger {taken[0]!r} is an ordinary token of the base"
         raise InputError(where, problem, "give another with `trigger:`")

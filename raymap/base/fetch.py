@@ -1,4 +1,4 @@
-"""Fetches a base's folder from a URL, once on each node, and keeps commands that need no hub from asking it."""
+"""Fetches a base's folder or file from a URL, once on each node, and keeps commands that need no hub from asking it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from fsspec.core import url_to_fs
 
+from raymap.base.header import read_header
 from raymap.errors import InputError
 
 
@@ -17,11 +18,16 @@ def offline() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def fetch_folder(url: str, target: Path, marker: str) -> Path:
-    """Fetch a folder with everything in it and return the local one; a second process waits and uses the same copy.
+def fetch(url: str, target: Path, marker: str | None = None) -> Path:
+    """Fetch a file, or a folder with everything in it, and return the local one.
+
+    A second process waits and uses the same copy.
+
+    Args:
+        marker: the name of a file that the folder has to hold; None fetches a safetensors file.
 
     Raises:
-        InputError: it cannot be fetched, or holds no file of the marker's name.
+        InputError: it cannot be fetched, holds no file of the marker's name, or is another kind of file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
@@ -30,11 +36,16 @@ def fetch_folder(url: str, target: Path, marker: str) -> Path:
                 copy = Path(temporary) / "new"
                 try:
                     filesystem, at = url_to_fs(url)
-                    filesystem.get(at.rstrip("/") + "/", f"{copy}/", recursive=True)
+                    if marker is None:
+                        filesystem.get_file(at, str(copy))
+                    else:
+                        filesystem.get(at.rstrip("/") + "/", f"{copy}/", recursive=True)
                 except Exception as error:
                     problem = f"cannot be fetched ({type(error).__name__}: {' '.join(str(error).split())})"
                     raise InputError(url, problem, "check the URL and this node's credentials") from error
-                if not (copy / marker).is_file():
+                if marker is None:
+                    read_header(copy, url)
+                elif not (copy / marker).is_file():
                     raise InputError(url, f"has no {marker}", "give the folder that holds it")
                 copy.rename(target)
     return target

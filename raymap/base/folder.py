@@ -7,16 +7,18 @@ import os
 from pathlib import Path
 
 from raymap.base.families.registry import FAMILIES, family_at
-from raymap.base.fetch import fetch_folder
+from raymap.base.fetch import fetch
 from raymap.base.parts import parts_of
 from raymap.base.settings import OWN, own_settings
-from raymap.base.shapes import INDEX, index_of
-from raymap.embedded.model import PIPELINES
+from raymap.base.shapes import INDEX, class_of, index_of
+from raymap.embedded.model import PIPELINE, PIPELINES
 from raymap.errors import InputError
 
 OUTLINES = Path(__file__).with_name("outlines")
 SUFFIXES = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin")
 """Suffixes of the files that loading a component reads."""
+CLIP = "CLIPTokenizer"
+"""The class of CLIP's tokenizer."""
 
 
 def resolve(base: str) -> Path:
@@ -29,14 +31,37 @@ def resolve(base: str) -> Path:
     if base in PIPELINES:
         return PIPELINES[base]
     if "://" in base:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
-        return fetch_folder(base, cache / hashlib.sha256(base.encode()).hexdigest()[:16], INDEX)
+        return fetch(base, _cached(base), INDEX)
     folder = Path(base)
     if (folder / INDEX).is_file():
         return folder
     if folder.exists() or base.startswith((".", "/")):
         raise InputError(f"base: {base}", f"is not a diffusers folder (no {INDEX})", "give its path or hub id")
     return _from_hub(base)
+
+
+def local_file(name: str) -> Path:
+    """Return a file on this node; a URL is fetched once.
+
+    Raises:
+        InputError: its URL does not give it, or what it gives is no safetensors file.
+    """
+    return fetch(name, _cached(name)) if "://" in name else Path(name)
+
+
+def _cached(url: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
+    return cache / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def tokenizer_at(folder: Path, name: str) -> Path | None:
+    """Return the folder of a tokenizer of a base; CLIP's is the embedded base's where only its settings are there.
+
+    None where an outline has no tokenizer of this kind.
+    """
+    if any(not path.name.endswith(("_config.json", "_map.json")) for path in (folder / name).glob("*")):
+        return folder / name
+    return PIPELINE / "tokenizer" if class_of(folder, name) == CLIP else None
 
 
 def _from_hub(base: str) -> Path:
@@ -76,10 +101,16 @@ def pinned(base: str, folder: Path) -> str:
     return f"{base.partition('@')[0]}@{folder.name}" if from_hub else base
 
 
-def digest(folder: Path) -> str:
-    """Return the SHA-256 over the files that loading a base reads: their names and contents, in order of name."""
+def digest(folder: Path, replaced: tuple[str, ...] = ()) -> str:
+    """Return the SHA-256 over the files that loading a base reads: their names and contents, in order of name.
+
+    Args:
+        replaced: components whose weights come from elsewhere.
+    """
     total = hashlib.sha256()
     for path in _decisive(folder):
+        if path.parent.name in replaced and path.suffix != ".json":
+            continue
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

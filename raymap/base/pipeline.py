@@ -11,18 +11,34 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from raymap.base.checkpoint import Checkpoint
 from raymap.base.families.registry import family_at, family_of
 from raymap.base.parts import TEXT, parts_in, parts_of
+from raymap.base.quantize import quantization
 from raymap.base.settings import OwnSettings, own_settings
 from raymap.base.shapes import index_of
+from raymap.base.single_file import denoiser_from, is_whole, pipeline_from, scheduler_for
 from raymap.errors import InputError
-from raymap.study.model import SamplerSettings
+from raymap.study.model import MemorySettings, SamplerSettings
+
+MEMORY = MemorySettings()
+"""Everything on the device, whole and in the dtype that is asked for."""
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+def load(
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    memory: MemorySettings = MEMORY,
+    file: Checkpoint | None = None,
+) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
     What its folder itself says about drawing is kept in the pipeline's configuration.
+
+    Args:
+        memory: what is kept off the device, decoded piecewise, or quantised.
+        file: a single file with the weights of its denoiser, or of all of it where the folder has configurations alone.
 
     Raises:
         InputError: the folder's base is of no family, or a part of it is missing or damaged.
@@ -31,19 +47,53 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
         library.disable_progress_bar()
     family = family_at(folder)
     kind = family.pipeline_class
-    absent = dict.fromkeys(_optional(kind) - set(parts_of(index_of(folder)).names))
+    parts = parts_of(index_of(folder))
+    absent = dict.fromkeys(_optional(kind) - set(parts.names))
+    options = {**absent, **family.options, **quantization(memory.quantize, parts.denoisers, dtype)}
     try:
-        pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **{**absent, **family.options})
+        if file and is_whole(folder):
+            pipeline = pipeline_from(file, kind, folder, dtype, **options)
+        else:
+            if file:
+                denoiser = parts.denoisers[0]
+                options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
+            pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
-        raise InputError(f"base: {folder}", problem, "fetch the base again, all of its files") from error
+        where = f"base: {folder}" if file is None else file.name
+        raise InputError(where, problem, "fetch the base again, all of its files") from error
     own = own_settings(folder)
     pipeline.register_to_config(_raymap_call=dict(own.call), _raymap_sampler=dict(own.sampler))
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
-    return pipeline.to(device)
+    _decode_piecewise(pipeline, memory)
+    return _placed(pipeline, device, memory)
+
+
+def _decode_piecewise(pipeline: DiffusionPipeline, memory: MemorySettings) -> None:
+    """Have the autoencoder decode as the settings say, where it can."""
+    for wanted, method in ((("sliced", "tiled"), "enable_slicing"), (("tiled",), "enable_tiling")):
+        if memory.decode in wanted and hasattr(pipeline.vae, method):
+            getattr(pipeline.vae, method)()
+
+
+def _placed(pipeline: DiffusionPipeline, device: str, memory: MemorySettings) -> DiffusionPipeline:
+    """Put a pipeline's components where the settings say; `PromptEncoder` fetches text encoders that stay behind."""
+    if memory.offload == "none":
+        return pipeline.to(device)
+    if memory.offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+        return pipeline
+    parts = parts_in(pipeline)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name not in parts.encoders:
+            part.to(device)
+    if pipeline.device.type != torch.device(device).type:
+        problem = "this release of diffusers takes a pipeline to be where its first component is"
+        raise InputError("memory.offload: encoders", problem, "install a newer one, or write `offload: model`")
+    return pipeline
 
 
 def _optional(kind: type[DiffusionPipeline]) -> set[str]:

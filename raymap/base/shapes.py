@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from raymap.base.header import Shapes, read_header
 from raymap.errors import InputError
 
 INDEX = "model_index.json"
 """Names a base's pipeline and the class of each of its components."""
-Shapes = dict[str, tuple[int, ...]]
 PREFIXES = {"CLIPTextModel": "text_model."}
 """What names in the files of a class may start with, and names in the loaded component do not."""
 FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
 """A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
+TABLE = "shapes.json"
+"""A folder of configurations may have this table of the shapes of its components' weights, which spares building them.
+
+Weights of one shape whose names differ by numbers share an entry: `blocks.{0-18}.attn.to_q.weight` stands for nineteen.
+"""
+_RANGE = re.compile(r"\{(\d+)-(\d+)\}")
 
 
 def shapes_of(folder: Path, component: str) -> Shapes:
     """Return the shapes of a component's parameters, by the names that the loaded component has.
 
-    A component without safetensors files is built without storage, as its configuration says.
+    Those of a component without safetensors files are read from a table, or it is built without storage, as its
+    configuration says.
 
     Args:
         folder: a base's, with a folder for each component.
@@ -32,15 +39,21 @@ def shapes_of(folder: Path, component: str) -> Shapes:
     Raises:
         InputError: a file whose header cannot be read.
     """
-    files = sorted({path for pattern in FILES for path in (folder / component).glob(pattern)})
+    files = weight_files(folder, component)
     check_shards(folder / component)
     if not files:
-        return built(folder, component)
+        table = folder / TABLE
+        return read_table(table, component) if table.is_file() else built(folder, component)
     shapes: Shapes = {}
     for path in files:
-        shapes |= _header(path)
+        shapes |= read_header(path).shapes
     prefix = PREFIXES.get(class_of(folder, component), "")
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def weight_files(folder: Path, component: str) -> list[Path]:
+    """Return a component's safetensors files."""
+    return sorted({path for pattern in FILES for path in (folder / component).glob(pattern)})
 
 
 def check_shards(folder: Path) -> None:
@@ -73,12 +86,20 @@ def config_of(folder: Path, component: str) -> dict[str, Any]:
     return config
 
 
-def _header(path: Path) -> Shapes:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(str(path), f"is not a readable safetensors file ({error})", "fetch the base again") from error
+def read_table(path: Path, component: str) -> Shapes:
+    """Return the shapes of a component's weights from a table."""
+    entries: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))[component]
+    return {name: tuple(shape) for entry, shape in entries.items() for name in _names(entry)}
+
+
+def _names(entry: str) -> list[str]:
+    """Return the names that an entry of a table stands for."""
+    between = _RANGE.split(entry)[::3]
+    spans = (range(int(first), int(last) + 1) for first, last in _RANGE.findall(entry))
+    return [
+        "".join(part for pair in itertools.zip_longest(between, map(str, numbers), fillvalue="") for part in pair)
+        for numbers in itertools.product(*spans)
+    ]
 
 
 def built(folder: Path, component: str) -> Shapes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from raymap.base.families.family import Family
+from raymap.base.header import Shapes
 from raymap.base.parts import Parts, is_text, parts_of
-from raymap.base.shapes import PREFIXES, Shapes, class_of, index_of, shapes_of
+from raymap.base.shapes import PREFIXES, class_of, index_of, shapes_of
 
 TABLES = ("token_embedding.weight", "shared.weight", "embed_tokens.weight", "word_embeddings.weight")
 """How the names of token embeddings end; of a T5, whose embedding has two names, the first is taken."""
@@ -30,6 +31,12 @@ def is_target(layer: str, targets: tuple[str, ...]) -> bool:
     return any(layer == target or layer.endswith(f".{target}") for target in targets)
 
 
+def table_in(names: Iterable[str]) -> str:
+    """Return the name of the token embedding among those of a text encoder's weights."""
+    own = list(names)
+    return next(name for table in TABLES for name in own if name.endswith(table))
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """The shapes of the weights that adapters change, by name (`unet.….weight`), and the tokenizers."""
@@ -38,7 +45,7 @@ class Skeleton:
     parts: Parts
     shapes: Shapes
     tokenizers: Mapping[str, Path]
-    """The folder of each text encoder's tokenizer."""
+    """The folder of each text encoder's tokenizer; an outline has CLIP's alone."""
 
     prefixes: Mapping[str, str]
     """What a component's weights begin with in files of the hub and not here, by component."""
@@ -65,20 +72,29 @@ class Skeleton:
         return max([*positions, self.family.tokens or 0])
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The first text encoder's tokenizer."""
+    def tokenizer(self) -> Tokenizer | None:
+        """The first text encoder's tokenizer, as `tokenizer_of`."""
         return self.tokenizer_of(self.encoder)
 
-    def tokenizer_of(self, encoder: str) -> Tokenizer:
-        """Return a text encoder's tokenizer, read when it is first asked for."""
+    def tokenizer_of(self, encoder: str) -> Tokenizer | None:
+        """Return a text encoder's tokenizer, read when it is first asked for; None where an outline lacks it."""
+        if encoder not in self.tokenizers:
+            return None
         if encoder not in self._read:
             self._read[encoder] = _tokenizer(self.tokenizers[encoder])
         return self._read[encoder]
 
-    @cached_property
+    @property
     def vocabulary(self) -> dict[str, int]:
-        """Entries of the first text encoder's tokenizer and their ids."""
-        return dict(self.tokenizer.get_vocab())
+        """Entries of the first text encoder's tokenizer and their ids, as `vocabulary_of`."""
+        return self.vocabulary_of(self.encoder)
+
+    def vocabulary_of(self, encoder: str) -> dict[str, int]:
+        """Return the entries of a text encoder's tokenizer and their ids; none where an outline lacks it."""
+        if encoder not in self._vocabularies:
+            tokenizer = self.tokenizer_of(encoder)
+            self._vocabularies[encoder] = tokenizer.get_vocab() if tokenizer else {}
+        return self._vocabularies[encoder]
 
     @cached_property
     def flat(self) -> dict[str, str]:
@@ -99,17 +115,20 @@ class Skeleton:
     def _read(self) -> dict[str, Tokenizer]:
         return {}
 
+    @cached_property
+    def _vocabularies(self) -> dict[str, dict[str, int]]:
+        return {}
+
     def _table(self, encoder: str) -> str:
         """Return the name of a text encoder's token embedding."""
-        own = [name for name in self.shapes if name.startswith(f"{encoder}.")]
-        return next(name for table in TABLES for name in own if name.endswith(table))
+        return table_in(name for name in self.shapes if name.startswith(f"{encoder}."))
 
 
 def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) -> Skeleton:
     """Read the skeleton of a base's folder.
 
     Args:
-        tokenizers: the folder of each text encoder's tokenizer.
+        tokenizers: the folder of each text encoder's tokenizer, where it is known.
 
     Raises:
         InputError: as `shapes_of`.

@@ -8,6 +8,7 @@ draws in it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from raymap.base.processor import matrix_speed
@@ -24,6 +25,10 @@ PEAK_TFLOPS = {
 }  # fmt: skip
 """Dense peaks by Ray's names of accelerators: float32 without TF32, and 16-bit."""
 
+MEMORY_GIB = {"T4": 16, "V100": 16, "A10G": 24, "L4": 24, "L40S": 48, "A100": 40, "H100": 80, "H200": 141}
+"""Memory of accelerators by Ray's names, in GiB; of those that are sold with two sizes the smaller."""
+_SIZE = re.compile(r"-(\d+)G$")
+
 
 @dataclass(frozen=True)
 class Throughput:
@@ -32,6 +37,19 @@ class Throughput:
     drawing: float
     training: float
     device: str
+
+
+def device_memory(resources: Resources) -> int | None:
+    """Return how many bytes of GPU memory a worker has; None where it has no GPU.
+
+    It is what `gpu_memory` says, or what the accelerator has, of which a worker has the share that it reserves.
+    """
+    if resources.device == "cpu":
+        return None
+    kind = resources.accelerator_type or USUAL
+    named = _SIZE.search(kind)  # as in A100-80G
+    whole = float(named[1]) if named else MEMORY_GIB.get(kind.partition("-")[0], MEMORY_GIB[USUAL])
+    return int((resources.gpu_memory or whole * resources.gpus_per_worker) * 2**30)
 
 
 def throughput(resources: Resources, dtype: str) -> Throughput:

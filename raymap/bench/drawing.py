@@ -12,7 +12,7 @@ from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter
 from raymap.base.compile import speed_up
 from raymap.base.device import pin
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.bench.backend import attention_backend, check_attention
 from raymap.bench.models import RANDOM, random_base, random_lora
@@ -49,7 +49,8 @@ def build(setup: Setup) -> StableDiffusionPipeline:
     if setup.base.startswith(RANDOM):
         pipeline = random_base(setup.base.removeprefix(RANDOM), setup.device, dtype)
     else:
-        pipeline = load(resolve(setup.base), setup.device, dtype)
+        base = open_base(setup.base)
+        pipeline = load(base.folder, setup.device, dtype, file=base.file)
     if setup.resolution is not None:
         pipeline.unet.register_to_config(sample_size=setup.resolution // pipeline.vae_scale_factor)
     check_attention(pipeline, setup.attention)

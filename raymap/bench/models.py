@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
 from raymap.base.families.registry import family_of
-from raymap.base.flops import count_flops
+from raymap.base.flops.count import count_flops
 from raymap.base.folder import OUTLINES, resolve
 from raymap.base.shapes import shapes_in
 
@@ -112,7 +112,7 @@ def image_flops(pipeline: StableDiffusionPipeline, steps: int, guided: bool) -> 
     """
     unet, vae = (shapes_in(module) for module in (pipeline.unet, pipeline.vae))
     side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
-    return count_flops(family_of(pipeline), unet, vae, side, tokens).image(steps, 1 + guided)
+    return count_flops(family_of(pipeline), unet, vae, (side, side), tokens).image(steps, 1 + guided)
 
 
 def random_lora(unet: nn.Module, seed: int) -> dict[str, LowRank]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raymap.base.fetch import offline
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.bench.models import RANDOM, SIZES
 from raymap.errors import InputError
 from raymap.scoring.names import check_judges
@@ -132,7 +132,7 @@ def fetch_bases(setups: Sequence[Setup]) -> None:
     if all(setup.offline for setup in setups):
         offline()
     for base in sorted({setup.base for setup in setups if not setup.base.startswith(RANDOM)}):
-        resolve(base)
+        open_base(base)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,22 +8,23 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from raymap.cli.app import app, console
+from raymap.cli.app import Base, Weights, app, console
 from raymap.display.text import LONG, shown
 
 
 @app.command()
 def check(
     adapters: Annotated[list[Path], typer.Argument(help="Adapter files, or folders of them.")],
-    base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
+    base: Base = "embedded",
+    weights: Weights = None,
     suite: Annotated[str, typer.Option(help="A suite whose prompts may hold no trigger.")] = "embedded",
     trigger: Annotated[str | None, typer.Option(help="Gives a learned token another name.")] = None,
 ) -> None:
     """Say what adapter files hold, whether they fit a base, and what to be wary of; exit code 2 if one does not fit."""
     from raymap.driver.check import check_files
 
-    findings = check_files(adapters, base, suite, trigger)
-    _print_findings(findings, base)
+    findings = check_files(adapters, base, suite, trigger, weights)
+    _print_findings(findings, f"{base} with {weights}" if weights else base)
     if any(finding.problem for finding in findings):
         raise typer.Exit(2)
 
@@ -31,10 +32,22 @@ def check(
 def _print_findings(findings: list[Any], base: str) -> None:
     """Print one row per adapter: what it is, what it changes, or why it is refused."""
     table = Table(title=f"Adapters for {base}", title_justify="left", show_lines=True)
-    for name in ("adapter", "method", "rank", "alpha", "weights", "numbers", "‖ΔW‖/‖W‖", "trigger", "notes"):
+    for name in (
+        "adapter",
+        "method",
+        "rank",
+        "alpha",
+        "weights",
+        "numbers",
+        "‖ΔW‖/‖W‖",
+        "trigger",
+        "notes",
+    ):
         table.add_column(name, overflow="fold")
     for f in findings:
         notes = [f"[red]refused: {shown(f.problem, LONG)}[/red]"] if f.problem else []
+        survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
+        notes += [f"of its update survive: {survives}"] if survives else []
         notes += [f"trained for {shown(f.trained_for)}"] if f.trained_for else []
         notes += [f"licence: {shown(f.licence)}"] if f.licence else []
         notes += [f"consent: {shown(f.consent)}"] if f.consent else []

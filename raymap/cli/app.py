@@ -51,6 +51,8 @@ Output = Annotated[
     str | None,
     typer.Option(help="Run folder: a path, or a URL such as s3://bucket/run.", show_default="runs/<study name>"),
 ]
+Base = Annotated[str, typer.Option(help="embedded, a diffusers folder, a single-file checkpoint, or a hub id.")]
+Weights = Annotated[str | None, typer.Option(help="A single file whose denoiser takes the place of the base's.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print what would be done, then stop.")]
 Limit = Annotated[int | None, typer.Option(help="Keep only this many prompts, taken in turn from the categories.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key=value: overrides a key of the study.")]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from raymap.analysis.measures import E_PER, E_SEM, IN_MAP
-from raymap.cli.app import DryRun, Folder, Limit, Output, Overrides, app, console
+from raymap.cli.app import Base, DryRun, Folder, Limit, Output, Overrides, Weights, app, console
 from raymap.cli.study import described, mapped
 from raymap.display.text import NOTHING, estimate, number, shown
 from raymap.errors import InputError
@@ -29,7 +29,8 @@ FIRST = 5
 @app.command()
 def audit(
     adapter: Annotated[list[str], typer.Option(help="An adapter file or folder, or NAME=PATH; may be repeated.")],
-    base: Annotated[str, typer.Option(help="embedded, a diffusers folder, or a hub id.")] = "embedded",
+    base: Base = "embedded",
+    weights: Weights = None,
     suite: Annotated[
         str | None,
         typer.Option(help="A built-in suite or a file.", show_default="quick, or embedded-quick on the embedded base"),
@@ -66,9 +67,9 @@ def audit(
     from raymap.results import open_folder
     from raymap.study.builtin import audit_study
 
-    study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit)
+    study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit, weights)
     target = place(output or f"runs/{study.name}")
-    prepared = described(study)
+    prepared = described(study, dry_run)
     console.print(estimate_cost(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return

@@ -88,6 +88,8 @@ def described(study: Study, dry: bool = False) -> Prepared:
 
     prepared = prepare(study, dry)
     console.print(prepared.sentence, highlight=False, soft_wrap=True)
+    if prepared.choice:
+        console.print(prepared.choice, highlight=False, soft_wrap=True)
     for what in prepared.missing:
         console.print(
             f"[yellow]missing, before it can run:[/yellow] {shown(what, LONG)}", highlight=False, soft_wrap=True

@@ -193,12 +193,12 @@ def start_reducer(folder: RunFolder) -> Any:
     return ray.remote(Reducer).options(**options).remote(folder)
 
 
-def start_trainer(base: str | Path, resources: Resources, dtype: str = "float32") -> Any:
-    """Start a trainer with a worker's share of the machine; `dtype` is the study's."""
+def start_trainer(base: str | Path, resources: Resources, dtype: str = "float32", weights: str | None = None) -> Any:
+    """Start a trainer with a worker's share of the machine; `dtype` and `weights` are the study's."""
     bundle = dict(resources.bundle)
     cpus, gpus = bundle.pop("CPU", 0), bundle.pop("GPU", 0)
     actor = ray.remote(Trainer).options(num_cpus=cpus, num_gpus=gpus, resources=bundle, runtime_env=ENVIRONMENT)
-    return actor.remote(base, resources.threads_per_worker, resources.device, dtype)
+    return actor.remote(base, resources.threads_per_worker, resources.device, dtype, weights)
 
 
 def raised_by(error: RayError) -> Exception | None:

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from raymap.adapters.resident import AdapterStore
+from raymap.base.parts import parts_in
 from raymap.base.pipeline import own_of
 
 KEPT_BYTES = 2**28
@@ -36,6 +37,7 @@ class PromptEncoder:
         self._known: dict[tuple[Any, ...], Encoding] = {}
         self._kept = 0
         self._seen: list[list[Encoding]] | None = None
+        self._away: dict[str, torch.device] = {}
 
     @contextlib.contextmanager
     def in_place(self, twin: DiffusionPipeline | None = None) -> Iterator[None]:
@@ -66,9 +68,13 @@ class PromptEncoder:
         """
         asked = dict(self._signature.bind(*args, **kwargs).arguments)
         prompts = asked.get("prompt")
-        if not isinstance(prompts, list):
-            return self._own(**asked)
-        encoded = [self._alone(asked, len(prompts), k) for k in range(len(prompts))]
+        try:
+            if not isinstance(prompts, list):
+                self._fetch_encoders()
+                return self._own(**asked)
+            encoded = [self._alone(asked, len(prompts), k) for k in range(len(prompts))]
+        finally:
+            self._return_encoders()
         for seen, own in zip(self._seen or (), encoded, strict=False):
             seen.append(own)
         outputs = tuple(_joined(parts) for parts in zip(*encoded, strict=True))
@@ -96,11 +102,28 @@ class PromptEncoder:
 
     def _encoded(self, own: Mapping[str, Any]) -> Encoding:
         texts = [text for name, value in own.items() if name.startswith("prompt") for text in value or ()]
+        self._fetch_encoders()
         with self._store.reading(" ".join(text for text in texts if isinstance(text, str))):
             if not isinstance(self._pipeline, TextualInversionLoaderMixin):  # which expands triggers itself
                 own = {name: self._written_out(name, value) for name, value in own.items()}
             outputs = self._own(**own)
         return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def _fetch_encoders(self) -> None:
+        """Bring text encoders that wait in the host's memory to the pipeline's device, until they are returned.
+
+        A pipeline of which every component is in the host's memory has its own means (`enable_model_cpu_offload`).
+        """
+        for name in parts_in(self._pipeline).encoders:
+            encoder = getattr(self._pipeline, name)
+            if encoder.device != self._pipeline.device:
+                self._away[name] = encoder.device
+                encoder.to(self._pipeline.device)
+
+    def _return_encoders(self) -> None:
+        for name, home in self._away.items():
+            getattr(self._pipeline, name).to(home)
+        self._away = {}
 
     def _written_out(self, name: str, value: Any) -> Any:
         """Return an argument with each trigger of several vectors followed by the names of its further ones."""

@@ -34,10 +34,10 @@ def train_missing(
     groups = tuple(g for g in together(prepared.orders, resources.train_together) if set(g) & set(untrained))
     steps = sum(order.steps for group in groups for order in group)
     progress.phase(f"training {len(untrained)} adapters", steps, "steps")
-    base, dtype = prepared.base.pinned, prepared.study.dtype
+    base, study = prepared.base.pinned, prepared.study
 
     def trainer() -> Any:
-        return launch.start_trainer(base, resources, dtype)
+        return launch.start_trainer(base, resources, study.dtype, study.weights)
 
     training.train_all(groups, folder, trainer, resources.workers.max, progress)
     return round(time.perf_counter() - start, 1)

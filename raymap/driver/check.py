@@ -12,13 +12,18 @@ if TYPE_CHECKING:
     from raymap.adapters.check import Finding
 
 
-def check_files(adapters: Sequence[Path], base: str, suite: str, trigger: str | None = None) -> list[Finding]:
+def check_files(
+    adapters: Sequence[Path], base: str, suite: str, trigger: str | None = None, weights: str | None = None
+) -> list[Finding]:
     """Return what each adapter file holds; one that does not fit is described too, with the reason.
 
+    A base of the hub whose architecture is known is not fetched for it; updates are then compared with no weights.
+
     Args:
-        base: `embedded`, a diffusers folder, or a hub id.
+        base: `embedded`, a diffusers folder, a single-file checkpoint, or a hub id.
         suite: the name or path of prompts in which no trigger should occur by accident.
         trigger: a new name for the adapters' learned token.
+        weights: a single file whose denoiser takes the place of the base's.
 
     Raises:
         InputError: the base or the suite cannot be used.
@@ -33,6 +38,6 @@ def check_files(adapters: Sequence[Path], base: str, suite: str, trigger: str | 
     from raymap.study.suite import read_suite
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    opened = open_base(base)
-    weights = weights_of(load(opened.folder))
-    return [examine(path, opened.skeleton, weights, prompts, trigger) for path in adapters]
+    opened = open_base(base, weights, outline=True)
+    own = None if opened.is_outline else weights_of(load(opened.folder, file=opened.file))
+    return [examine(path, opened.skeleton, own, prompts, trigger) for path in adapters]

@@ -78,6 +78,7 @@ def audit(
     suite: str | None = None,
     seeds: int | None = None,
     overrides: Sequence[str] = (),
+    weights: str | None = None,
     output: str | Path | None = None,
     quiet: bool = False,
 ) -> Audit:
@@ -85,12 +86,13 @@ def audit(
 
     Args:
         adapters: files or folders, or `name=path` to give an adapter another name than its file's.
-        base: `embedded`, a diffusers folder, or a hub id.
+        base: `embedded`, a diffusers folder, a single-file checkpoint, or a hub id.
         limits: what each adapter may reach.
         categories: the subjects' categories (`face`, `object`, `style`): none, one for all, or one per adapter.
         suite: a built-in suite or a file.
         seeds: how many seeds each prompt is drawn with.
         overrides: `key=value` pairs of the study, as for `raymap run --set`.
+        weights: a single file whose denoiser takes the place of the base's.
         output: the run folder, a path or a URL; `runs/audit-<names>` in the working folder by default.
         quiet: show no progress.
 
@@ -100,7 +102,7 @@ def audit(
     """
     named = [str(path) for path in ([adapters] if isinstance(adapters, str | Path) else adapters)]
     chosen = {} if seeds is None else {"seeds": seeds}
-    study = audit_study(base, named, categories, suite, overrides=overrides, **chosen)
+    study = audit_study(base, named, categories, suite, overrides=overrides, weights=weights, **chosen)
     return Audit.of(run(study, output, quiet=quiet), limits or AuditLimits())
 
 

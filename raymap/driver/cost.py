@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raymap.base.model import Base
-from raymap.base.throughput import throughput
+from raymap.base.throughput import device_memory, throughput
 from raymap.driver.prepare import Prepared
 from raymap.personalize.orders import SAMPLES, AdapterOrder, together
 from raymap.study.model import SamplerSettings
@@ -31,7 +31,8 @@ ROW_BYTES = 400 + 4 * 768
 class Cost:
     """What a run takes: `drawn` of `images` are not proved equal; hours are those of one device, which `on` names.
 
-    `price` is that of a device's hour.
+    `price` is that of a device's hour. `memory` are the bytes that a worker's device needs for drawing at most, without
+    judges, and `room` are those that it has; None on a CPU.
     """
 
     images: int
@@ -41,6 +42,8 @@ class Cost:
     training_h: float
     on: str
     price: float | None = None
+    memory: int = 0
+    room: int | None = None
 
     @property
     def hours(self) -> float:
@@ -50,8 +53,10 @@ class Cost:
     @property
     def sentence(self) -> str:
         """The cost in words."""
+        there = "" if self.room is None else f" of {_size(self.room)}"
         said = (
-            f"estimate: {self.drawn} images to draw, {_size(self.bytes)} on disk; {self.drawing_h:.3g} h of drawing "
+            f"estimate: {self.drawn} images to draw, {_size(self.bytes)} on disk; a worker draws in "
+            f"{_size(self.memory)}{there} of memory; {self.drawing_h:.3g} h of drawing "
             f"and {self.training_h:.3g} h of training on one {self.on}"
         )
         return said if self.price is None else f"{said}; at {self.price:g} an hour: {self.hours * self.price:.2f}"
@@ -79,6 +84,8 @@ def estimate(prepared: Prepared, price: float | None = None) -> Cost:
         training_h=training / speed.training / 3600,
         on=speed.device,
         price=price,
+        memory=prepared.resident.needed(study),
+        room=device_memory(study.resources),
     )
 
 

@@ -18,7 +18,7 @@ def measured_variants(prepared: Prepared, folder: RunFolder) -> tuple[Variant, .
     from raymap.adapters.resident import weights_of
     from raymap.base.pipeline import load
 
-    base, weights = prepared.base, weights_of(load(prepared.base.folder))
+    base, weights = prepared.base, weights_of(load(prepared.base.folder, file=prepared.base.file))
     extents = {
         name: extent_of(load_adapter(folder.adapter(name), base.skeleton), weights, base.family)
         for name in chosen(asked, prepared.levels)

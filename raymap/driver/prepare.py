@@ -7,9 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from raymap.adapters.brought import Found, find
+from raymap.adapters.card import CARD
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
+from raymap.base.quantize import check_quantize
+from raymap.driver.auto import chosen
+from raymap.driver.memory import Resident, image_size
 from raymap.errors import InputError
 from raymap.personalize.orders import AdapterOrder, orders
 from raymap.personalize.references.read import check_references
@@ -26,6 +30,7 @@ class Prepared:
     """A study whose inputs have all been checked: what to train, which adapters exist already, and for which base.
 
     `absent` are references that a run needs and a dry run can do without; in a dry run `base` may be an outline.
+    `choice` says what was chosen for `dtype: auto`, and why.
     """
 
     study: Study
@@ -33,6 +38,7 @@ class Prepared:
     orders: tuple[AdapterOrder, ...]
     brought: tuple[Found, ...]
     absent: tuple[Path, ...] = ()
+    choice: str = ""
 
     @property
     def adapters(self) -> int:
@@ -91,8 +97,13 @@ class Prepared:
 
     @cached_property
     def too_long(self) -> tuple[Prompt, ...]:
-        """The prompts that are too long for the base's text encoder, which sees only their beginning."""
+        """The prompts that are too long for the base's text encoder, which sees only their beginning.
+
+        None where the base is an outline that lacks its tokenizer.
+        """
         tokenizer, most = self.base.skeleton.tokenizer, self.base.skeleton.text_length
+        if tokenizer is None:
+            return ()
         return tuple(prompt for prompt in self.study.prompts if len(tokenizer.encode(prompt.text).ids) > most)
 
     @property
@@ -120,8 +131,12 @@ class Prepared:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in pixels."""
-        height, width = self.study.sampler.height, self.study.sampler.width
-        return self.base.size if height is None or width is None else (height, width)
+        return image_size(self.study, self.base)
+
+    @property
+    def resident(self) -> Resident:
+        """What workers hold of it."""
+        return Resident(self.base, self.orders, self.brought)
 
     @property
     def _each(self) -> int:
@@ -155,8 +170,13 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     if study.offline:
         offline()
     check_judges(study.clip, study.lpips, study.judges)
+    check_quantize(study.memory.quantize, study.resources.device)
     # An adapter that was trained for the base names its digest, which an outline does not have.
-    base = open_base(study.base, outline=dry and not study.adapters)
+    outline = dry and not any((entry.path / CARD).exists() for entry in study.adapters)
+    base = open_base(study.base, study.weights, outline)
+    if base.file and study.memory.quantize != "none":
+        problem = "works on bases whose weights are in a diffusers folder"
+        raise InputError(f"memory.quantize: {study.memory.quantize}", problem, "leave it out for a single file")
     if base.family.guidance is None and "guidance_scale" in study.sampler.model_fields_set:
         problem = f"the pipeline of the base, {base.family.class_name}, takes no guidance scale"
         raise InputError("sampler.guidance_scale", problem, "leave it out")
@@ -166,9 +186,12 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     wanted = orders(study, base.sha256, references)
     for order in wanted:
         order.check(base.skeleton)
-    brought = tuple(find(entry, base, study.protocol == "triggered") for entry in study.adapters)
+    brought = tuple(
+        find(entry, base, study.protocol == "triggered", measure=study.dtype == "auto") for entry in study.adapters
+    )
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
-    prepared = Prepared(study, base, wanted, brought, absent)
+    study, choice = chosen(study, Resident(base, wanted, brought))
+    prepared = Prepared(study, base, wanted, brought, absent, choice)
     if study.interventions:
         check_interventions(study.interventions, prepared.levels)
     return prepared

@@ -16,7 +16,9 @@ from raymap.store.files import read_if_there, write_atomically
 from raymap.store.folder import RunFolder, as_json
 from raymap.study.model import Study
 
-DECISIVE = ("clip", "lpips", "sampler", "prompts", "seeds", "batch_size", "dtype", "speed", "protocol", "draw_anyway")
+DECISIVE = (
+    "clip", "lpips", "sampler", "prompts", "seeds", "batch_size", "dtype", "speed", "memory", "protocol", "draw_anyway",
+)  # fmt: skip
 """Keys of a study that have to stay the same in a run folder."""
 
 DRAWING = ("torch", "diffusers", "transformers", "open-clip-torch", "lpips")
@@ -41,7 +43,10 @@ def refuse_another(prepared: Prepared, folder: RunFolder) -> None:
     names = {order.name for order in prepared.orders} | {found.info.name for found in prepared.brought}
     recorded = set(before.get("adapters", names))
     asked = prepared.study.model_dump(mode="json")
-    there = asked | yaml.safe_load(settings.decode())
+    held = yaml.safe_load(settings.decode())
+    there = asked | held
+    # A study leaves `memory` out where everything is as usual.
+    there["memory"], asked["memory"] = held.get("memory"), asked.get("memory")
     other = next((key for key in DECISIVE if there[key] != asked[key]), "adapters" if recorded != names else None)
     if other:
         problem = f"holds a run of another study, in which `{other}` is different"

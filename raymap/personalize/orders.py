@@ -127,11 +127,13 @@ class AdapterOrder:
                 raise InputError(where, problem, "give ends of the names of such layers, as `targets: [to_q, to_v]`")
         if not self._trained_by.learns_token:
             return
+        if skeleton.tokenizer is None:
+            return  # an outline that lacks it; the run itself asks again
         if word_id(skeleton.tokenizer, self.initializer) is None:
             problem = f"the initializer {self.initializer!r} of {self.name} is not one token of the base"
             raise InputError(where, problem, "give a word that is, as `initializer:`")
         learning = skeleton.family.learning(skeleton.parts.encoders)
-        if any(skeleton.tokenizer_of(encoder).token_to_id(self.trigger) is not None for encoder in learning):
+        if any(self.trigger in skeleton.vocabulary_of(encoder) for encoder in learning):
             problem = f"the trigger {self.trigger!r} is an ordinary token of the base"
             raise InputError(where, problem, "give another `trigger:`, for example in angle brackets")
         if skeleton.family.inversions and "/" in self.trigger:

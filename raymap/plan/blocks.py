@@ -11,7 +11,7 @@ from typing import Any
 
 from raymap.study.adapter import BASE, AdapterInfo
 from raymap.study.interventions import MARK, Variant
-from raymap.study.model import SpeedSettings, Study
+from raymap.study.model import MemorySettings, SpeedSettings, Study
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ def _digest(
     # These are left out by default, so that the digests of runs from before these settings stay the same.
     if study.speed != SpeedSettings():
         decides["speed"] = study.speed.model_dump()
+    if study.memory != MemorySettings():
+        decides["memory"] = study.memory.model_dump()
     if judge_versions:
         decides["judges"] = judge_versions
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

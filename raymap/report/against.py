@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypedDict
 
 from raymap.analysis.measures import E
@@ -22,6 +23,7 @@ MIN_MAX = "E is scaled by the map's own range, so that only orders compare"
 POOLED = "the paper's p-value takes crossed cells for independent ones; compare direction and verdict, not size"
 NOT_ESTABLISHED = "same direction, not established"
 LEVEL = 0.05
+_paper = cache(load_paper)
 
 
 class Beside(TypedDict):
@@ -47,7 +49,7 @@ def against_paper(statistics: Statistics, study: dict[str, Any]) -> list[Beside]
         statistics: what statistics.json holds.
         study: the keys of the resolved study; empty if they are unknown.
     """
-    paper = load_paper()
+    paper = _paper()
     return [
         *_floor(paper, statistics),
         *_table_1(paper, statistics, study),

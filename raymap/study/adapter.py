@@ -11,6 +11,9 @@ from raymap.study.interventions import MARK
 BASE = "base"
 """What the unadapted model is called where an adapter's name is expected."""
 
+KEPT = 0.9
+"""The share of an adapter's update that a number format has to keep, for the adapter not to be drawn weakened."""
+
 
 @dataclass(frozen=True)
 class AdapterInfo:

@@ -51,6 +51,7 @@ def audit_study(
     seeds: int = AUDIT_SEEDS,
     overrides: Sequence[str] = (),
     limit: int | None = None,
+    weights: str | None = None,
 ) -> Study:
     """Return the study of `raymap audit`, which measures adapters that exist already.
 
@@ -60,6 +61,7 @@ def audit_study(
         suite: the name or path of the prompts, where they are not those of DEFAULTS.
         overrides: `key=value` pairs of the study, as for `raymap run --set`.
         limit: keep only this many prompts.
+        weights: the path or URL of a single file whose denoiser takes the place of the base's.
 
     Raises:
         InputError: a wrong argument, named as on the command line.
@@ -84,6 +86,7 @@ def audit_study(
         **copy.deepcopy(defaults),
         "name": f"audit-{names[:60].rstrip('-_')}",
         "base": base,
+        "weights": weights,
         "suite": suite or defaults["suite"],
         "seeds": seeds,
         "adapters": entries,

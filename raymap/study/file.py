@@ -82,8 +82,11 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
     raw["prompts"] = read_suite(suite if suite is not None else raw["prompts"], source, folder)
     if limit is not None:
         raw["prompts"] = limited(raw["prompts"], limit)
-    if isinstance(raw.get("base"), str) and (folder / raw["base"] / "model_index.json").is_file():
-        raw["base"] = str(folder / raw["base"])
+    base, weights = raw.get("base"), raw.get("weights")
+    if isinstance(base, str) and ((folder / base / "model_index.json").is_file() or (folder / base).is_file()):
+        raw["base"] = str(folder / base)
+    if isinstance(weights, str) and "://" not in weights:
+        raw["weights"] = str(folder / weights)
     for subject in raw["subjects"] if isinstance(raw.get("subjects"), list) else ():
         if isinstance(subject, dict) and isinstance(subject.get("references"), list):
             subject["references"] = [folder / str(r) for r in subject["references"]]

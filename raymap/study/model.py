@@ -17,6 +17,7 @@ from raymap.study.recipes import Positive
 from raymap.study.subject import Name, Subject, SubjectCategory
 from raymap.study.suite import Prompt
 
+Quantize = Literal["none", "int8", "nf4"]
 Compile = Literal["none", "default", "max-autotune", "reduce-overhead"]
 
 
@@ -67,6 +68,24 @@ class SpeedSettings(_Frozen):
     channels_last: bool = False
 
 
+class MemorySettings(_Frozen):
+    """What lets a large base fit into a device's memory, each at a price in time.
+
+    `offload` keeps text encoders in the host's memory while images are drawn (`encoders`), or every component while it
+    is not in use (`model`). `decode` has the autoencoder decode one image after another (`sliced`), or in tiles too
+    (`tiled`), which changes pixels near their seams. `quantize` stores the denoiser's matrices in 4 or 8 bits.
+    """
+
+    offload: Literal["none", "encoders", "model"] = "none"
+    decode: Literal["whole", "sliced", "tiled"] = "whole"
+    quantize: Quantize = "none"
+
+    @property
+    def beside(self) -> bool:
+        """Whether the denoiser's weights are not written, so that adapters act beside its layers."""
+        return self.quantize != "none" or self.offload == "model"
+
+
 class AttentionSettings(_Frozen):
     """How `raymap attention` reduces maps: to how many bins of denoising steps and groups of a layer's heads."""
 
@@ -99,7 +118,8 @@ class Resources(_Frozen):
     `threads_per_worker` decides last bits on a CPU, so it is part of a run's digest. `cpus_per_worker` is what Ray
     reserves, by default one per thread; a fraction of a GPU suffices for a small base. `accelerator_type` (Ray's name,
     such as `H100`) and `custom` resources restrict workers to nodes that have them. `train_together` is how many
-    subjects of one method are trained in one batch.
+    subjects of one method are trained in one batch. `gpu_memory` is a worker's GPU memory in GiB, where the type of
+    accelerator does not say it.
     """
 
     workers: Workers = Workers()
@@ -107,6 +127,7 @@ class Resources(_Frozen):
     cpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
     accelerator_type: Annotated[str, Field(min_length=1)] | None = None
+    gpu_memory: Annotated[float | None, Field(gt=0, exclude_if=lambda size: size is None)] = None
     custom: dict[str, Annotated[float, Field(gt=0)]] = {}
     train_together: Positive = 1
 
@@ -133,11 +154,13 @@ class Resources(_Frozen):
 class Study(_Frozen):
     """Everything that decides a run. docs/study.md explains the keys.
 
-    `judges` are those beside CLIP and LPIPS, in alphabetical order; without any, no file of a run mentions them.
+    `weights` names a single file whose denoiser takes the place of the base's. `judges` are those beside CLIP and
+    LPIPS, in alphabetical order; without any, no file of a run mentions them.
     """
 
     name: Name
     base: Annotated[str, Field(min_length=1)] = "embedded"
+    weights: Annotated[str | None, Field(min_length=1, exclude_if=lambda name: name is None)] = None
     clip: str = "embedded"
     lpips: str = "embedded"
     judges: Annotated[tuple[Name, ...], Field(exclude_if=lambda names: not names)] = ()
@@ -153,8 +176,9 @@ class Study(_Frozen):
     interventions: Interventions | None = None
     attention: AttentionSettings = AttentionSettings()
     batch_size: Positive = 16
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     speed: SpeedSettings = SpeedSettings()
+    memory: Annotated[MemorySettings, Field(exclude_if=lambda memory: memory == MemorySettings())] = MemorySettings()
     images: Literal["all", "report"] = "report"
     resources: Resources = Resources()
 
@@ -193,6 +217,11 @@ class Study(_Frozen):
         if self.interventions and self.protocol == "triggered":
             raise ValueError("interventions: a trigger has no dose, so dose 0 would not be the base; "
                              "write `protocol: plain`")  # fmt: skip
+        if self.memory.beside and self.speed.compile != "none":
+            raise ValueError("speed.compile: it is not possible where adapters act beside layers; leave it out, or "
+                             "leave out `memory.quantize` and `memory.offload: model`")  # fmt: skip
+        if self.memory.quantize != "none" and self.interventions:
+            raise ValueError("interventions: they need weights that can be read; leave out `memory.quantize`")
         for key, values in (
             ("seeds", self.seeds),
             ("subjects", [s.name for s in self.subjects]),

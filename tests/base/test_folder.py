@@ -5,15 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
-from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler, PNDMScheduler
-
 from raymap.base.model import Base
-from raymap.base.pipeline import load
-from raymap.drawing.prompts import PromptEncoder
-from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
-from raymap.study.model import SamplerSettings
 
 
 def test_what_the_hubs_cache_lays_beside_a_base_does_not_change_it(tmp_path: Path) -> None:
@@ -35,17 +28,3 @@ def test_what_the_hubs_cache_lays_beside_a_base_does_not_change_it(tmp_path: Pat
     with (other / "scheduler" / "scheduler_config.json").open("a") as file:
         file.write(" ")
     assert Base.at(other).sha256 != own
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "expected"),
-    [(DPMSolverMultistepScheduler, 4), (PNDMScheduler, 5), (HeunDiscreteScheduler, 7)],
-)
-def test_steps_of_the_denoiser_are_those_that_a_drawing_takes(scheduler: type, expected: int) -> None:
-    pipeline = load(PIPELINE)
-    more = {"skip_prk_steps": True} if scheduler is PNDMScheduler else {}
-    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **more)  # type: ignore[attr-defined]
-    sampler = SamplerSettings(steps=4)
-    seen: list[tuple[int, int]] = []
-    draw(pipeline, PromptEncoder(pipeline), ["a red car"], (0,), sampler, 1, lambda *at: seen.append(at))
-    assert seen == [(step, expected) for step in range(expected)]

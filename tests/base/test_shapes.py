@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
 from raymap.base.folder import OUTLINES
+from raymap.base.header import Shapes
 from raymap.base.model import Base
-from raymap.base.shapes import INDEX, Shapes, built, shapes_in, shapes_of
+from raymap.base.shapes import INDEX, built, shapes_in, shapes_of
 from raymap.base.skeleton import word_id
 from raymap.bench.models import random_base
 from raymap.embedded.model import PIPELINE
@@ -75,7 +76,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     file.parent.mkdir()
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is not a readable safetensors"):
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: is a pointer of Git LFS"):
         shapes_of(tmp_path, "unet")
 
 
@@ -97,6 +98,7 @@ def test_a_skeletons_tokenizer_gives_the_ids_that_transformers_gives(layout: str
     folder = PIPELINE if layout == "tokenizer.json" else bare
     assert (folder / "tokenizer" / layout).exists()
     skeleton, peer = Base.at(folder).skeleton, CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
+    assert skeleton.tokenizer is not None
     odd = ["", "  two   spaces\tand a tab ", "Ünïcödé ﬁ １２ 漢字 🙂", "it's <sks> #1!", "cup " * 90]
     for text in [*odd, *(prompt.text for prompt in read_suite("paper", "suite", Path()))]:
         assert skeleton.tokenizer.encode(text).ids == peer(text, verbose=False).input_ids
@@ -113,4 +115,6 @@ def test_a_tokenizer_file_that_keeps_truncation_and_padding_is_read_without(tmp_
     tokenizer.enable_truncation(5)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(tmp_path / "base" / "tokenizer" / "tokenizer.json"))
-    assert len(Base.at(tmp_path / "base").skeleton.tokenizer.encode("a red car on a street").ids) == 8
+    read = Base.at(tmp_path / "base").skeleton.tokenizer
+    assert read is not None
+    assert len(read.encode("a red car on a street").ids) == 8

@@ -10,10 +10,12 @@ import pytest
 
 from benchmarks.chaos import Chaos, files_of
 from tests.small_study import small_study
+from tests.workers import HOOK
 
 
 @pytest.fixture
-def chaos(tmp_path: Path) -> Iterator[Chaos]:
+def chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
+    monkeypatch.delenv(HOOK)  # it looks for what it kills among its own children
     hand = Chaos(small_study(tmp_path, resources={"workers": {"min": 1, "max": 3}}))
     yield hand
     hand.close()

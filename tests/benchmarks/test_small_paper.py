@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -20,10 +22,11 @@ from raymap.study.suite import CATEGORIES, read_suite
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, cluster: str) -> Path:
     """What the benchmark leaves at its smallest size."""
     folder = tmp_path_factory.mktemp("small-paper")
-    small_paper.main(["--side", "64", "--sampler-steps", "2", "--workers", "1", "--output", str(folder)])
+    with mock.patch.dict(os.environ, RAY_ADDRESS=cluster):
+        small_paper.main(["--side", "64", "--sampler-steps", "2", "--workers", "1", "--output", str(folder)])
     return folder
 
 

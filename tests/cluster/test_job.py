@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.commands import HANG_S, finish, raymap_command
+from tests.commands import HANG_S, raymap_command
+from tests.head import RAY, Head, started
 
 SECRET = "hf_of_nobody_0123456789"
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-@dataclass(frozen=True)
-class Head:
-    """A head node: what a job client needs in its environment, the address that a driver joins, Ray's own folder."""
-
-    environment: dict[str, str]
-    address: str
-    folder: Path
-
-    def job(self, *args: str | Path) -> str:
-        """Run `ray job …` with the token, and return what it printed."""
-        return finish([RAY, "job", *(str(arg) for arg in args)], env=self.environment).stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head of two CPUs with token authentication on; it and all that it started end with the module."""
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: sockets in it have names of at most 107 characters
+    """A head with token authentication on."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
@@ -53,29 +29,9 @@ def head() -> Iterator[Head]:
         "RAY_JOB_STOP_WAIT_TIME_S": str(HANG_S),
         "HF_TOKEN": SECRET,
     }
-    # Ray finds every port free itself, when it binds it, but for that of its client server, which may not be 0.
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--port=0", "--dashboard-agent-listen-port=0",
-               f"--ray-client-server-port={_free_port()}", f"--temp-dir={folder}", "--object-store-memory=200000000",
-               "--disable-usage-stats", "--log-color=false"]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "block forever" in line:
-                break
-        address = re.search(r"--address='([^']+)'", said)
-        dashboard = re.search(r"RAY_API_SERVER_ADDRESS='([^']+)'", said)
-        assert address is not None, said
-        assert dashboard is not None, said
-        yield Head(environment | {"RAY_API_SERVER_ADDRESS": dashboard[1]}, address[1], Path(folder))
-    finally:
-        process.terminate()
-        process.wait(timeout=HANG_S)
-        shutil.rmtree(folder, ignore_errors=True)
+    with started(environment) as head:
+        assert "RAY_API_SERVER_ADDRESS" in head.environment
+        yield head
 
 
 def wait_for_lines(path: Path, lines: int) -> None:

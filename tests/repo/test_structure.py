@@ -6,10 +6,7 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 import raymap
-from tests.commands import python
 
 PACKAGE = Path(raymap.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -18,7 +15,6 @@ STAGES = (
     "drawing", "report", "personalize", "actors", "cluster", "testing", "bench", "driver", "cli",
 )  # fmt: skip
 """The package's stages in the order in which they may import each other."""
-WITHOUT_TORCH = "assert not {'torch', 'diffusers', 'peft'} & sys.modules.keys(), sorted(sys.modules)"
 
 
 def imports(path: Path) -> set[str]:
@@ -80,31 +76,6 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-def test_analysis_and_report_load_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys, raymap.analysis.reduce, raymap.report.page, raymap.analysis.numerics.distances\n"
-        "import raymap.analysis.why.attention, raymap.analysis.why.factorial, raymap.analysis.why.interventions\n"
-        "from raymap.analysis.paper.published import load_paper; load_paper()\n"
-        "assert not {'torch', 'ray', 'diffusers'} & sys.modules.keys(), sorted(sys.modules)"
-    )
-    python(code)
-
-
-def test_a_driver_loads_no_torch() -> None:
-    """Neither what it imports nor what actors answer with (`Step` of a trainer) is defined where torch is."""
-    code = (
-        "import sys, raymap.driver.run, raymap.driver.attention, raymap.study.builtin, raymap.personalize.step\n"
-        "import raymap.cluster.stream, raymap.cluster.training\n"
-    )
-    python(code + WITHOUT_TORCH)
-
-
-@pytest.mark.parametrize("command", ["run", "train", "attention"])
-def test_a_dry_run_of_a_study_that_trains_its_adapters_loads_no_torch(command: str, study: Path) -> None:
-    code = "import sys\nfrom raymap.cli import app\napp(standalone_mode=False)\n"
-    python(code + WITHOUT_TORCH, command, study, "--dry-run")
-
-
 def test_no_module_grows_beyond_four_hundred_lines() -> None:
     long = {p.name: n for p in MODULES if (n := len(p.read_text().splitlines())) > 400}
     assert not long
@@ -116,3 +87,6 @@ def test_the_lock_file_pins_by_hash_and_names_no_registry() -> None:
     assert "--index-url" not in lock
     pins = [line for line in lock.splitlines() if "==" in line and not line.startswith((" ", "#"))]
     assert lock.count("--hash=sha256:") >= len(pins) > 100
+    installer = (PACKAGE.parent / "installer.lock").read_text().partition("\n")[2]
+    assert installer.startswith("uv==")
+    assert f"\n{installer}" in lock, "uv is installed as requirements.lock pins it"

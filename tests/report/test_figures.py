@@ -54,10 +54,3 @@ def test_figure_1_on_the_page_holds_the_numbers_of_its_file(root: Path) -> None:
     said = [f"{a}: E_sem {s:.4f}, E_per {p:.3f}, {r}" for a, _, _, s, p, r in table.iter_rows()]
     assert sorted(tips) == sorted(said)
     assert not re.search(r"<style|\sstyle=|#000000|#ffffff", svg[0])
-
-
-def test_the_same_run_gives_the_same_page_and_files(root: Path) -> None:
-    assert page(read_run(root)) == page(read_run(root))
-    kinds = ("png", "svg", "pdf")
-    first = {path: path.read_bytes() for path in export(read_run(root), kinds)}
-    assert first == {path: path.read_bytes() for path in export(read_run(root), kinds)}

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ import pytest
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
-from raymap.analysis.read import KEY
 from raymap.analysis.reduce import reduce_run
 from raymap.errors import InputError
 from raymap.report.colours import palette, readable_on, stops
-from raymap.report.export.write import FORMATS, export
+from raymap.report.export.write import export
 from raymap.report.ordering import cluster_order
 from raymap.report.page import render
 from raymap.report.sections import adapter_cards
@@ -31,7 +29,7 @@ from raymap.report.verdict import verdict
 from raymap.results import read_run
 from raymap.testing.runs import SyntheticRun, write_run
 from tests.commands import Ended
-from tests.report.invented import ADAPTERS, PROMPTS
+from tests.report.invented import ADAPTERS, PROMPTS, RAGGED
 
 
 @pytest.fixture(scope="module")
@@ -127,33 +125,6 @@ def test_colours_are_readable_and_ordered() -> None:
     assert palette().count("{") == 66
 
 
-def test_figures_and_tables_are_written_in_every_format(root: Path, call: Callable[..., tuple[int, str]]) -> None:
-    assert call("report", root, "--format", "png,svg,pdf", "--format", "csv", "--format", "md,latex")[0] == 0
-    folder = root / "report"
-    for k in (1, 2, 3):
-        with Image.open(folder / f"figure_{k}.png") as image:
-            assert np.asarray(image.convert("L")).std() > 5
-        assert ElementTree.parse(folder / f"figure_{k}.svg").getroot().tag.endswith("svg")
-        assert (folder / f"figure_{k}.pdf").read_bytes().startswith(b"%PDF")
-    statistics = json.loads((root / "statistics.json").read_text())
-    table = pl.read_csv(folder / "table_1.csv")
-    assert table["e_sem"].to_list() == pytest.approx([r["e_sem"]["value"] for r in statistics["table_1"]])
-    assert table["e_sem_low"].to_list() == pytest.approx([r["e_sem"]["low"] for r in statistics["table_1"]])
-    over = [
-        ("over prompts alone" if r["subjects"] == 1 else "over prompts and subjects") for r in statistics["table_1"]
-    ]
-    assert table["intervals"].to_list() == over
-    assert all(words in (folder / "table_1.md").read_text() for words in over)
-    cells = pl.read_csv(folder / "figure_2.csv").sort(*KEY)
-    assert cells["e_per"].to_list() == pytest.approx(read_run(root).cells["e_per"].to_list())
-    first = statistics["table_1"][0]
-    assert f"| {first['e_sem']['value']:.4f} |" in (folder / "table_1.md").read_text()
-    assert (
-        rf"{first['method'].replace('_', chr(92) + '_')} & {first['subject_category']} &"
-        in (folder / "table_1.tex").read_text()
-    )
-
-
 def test_an_unknown_format_is_refused_before_anything_is_done(root: Path, call: Callable[..., tuple[int, str]]) -> None:
     code, printed = call("report", root, "--format", "png,doc")
     assert code == 2
@@ -224,34 +195,6 @@ def test_the_verdict_counts_what_the_tests_count(root: Path) -> None:
     assert any("No identity control" in sentence.text for sentence in found.certainty)
     worst = others.sort("e_sem", descending=True).row(0, named=True)
     assert (worst["prompt_id"], worst["adapter"]) in {(look.prompt_id, look.adapter) for look in found.look}
-
-
-RAGGED = [
-    ("a-lora", "lora", "a", "face"),
-    ("b-lora", "lora", "b", "style"),
-    ("c-textual_inversion", "textual_inversion", "a", "face"),
-    ("identity-lora", "identity", "identity", "control"),
-    ("u-lora", "lora", "u", "unknown"),
-]
-
-
-@pytest.mark.parametrize(
-    ("adapters", "prompts", "seeds"),
-    [
-        (RAGGED, PROMPTS[:8], 1),
-        (RAGGED, PROMPTS[:1], 3),
-        (RAGGED, PROMPTS[:2], 3),
-        (RAGGED[2:3], PROMPTS[:8], 3),
-        (RAGGED[4:], PROMPTS[:8], 3),
-        (RAGGED[:1], PROMPTS[:1], 3),
-    ],
-    ids=["one seed", "one prompt", "two prompts", "identities only", "unknown category", "target prompts only"],
-)
-def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: Any, prompts: Any, seeds: int) -> None:
-    folder = write_run(tmp_path, SyntheticRun(adapters, prompts, seeds=seeds, side=16))
-    reduce_run(folder)
-    assert "No shift is established on any single non-target prompt" in render(folder).read_text()
-    assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
 
 
 def test_a_headline_says_that_so_few_seeds_could_establish_nothing(tmp_path: Path) -> None:

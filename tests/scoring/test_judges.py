@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from raymap.errors import InputError
 from raymap.scoring.blurred import SIGMA, BlurredRms
 from raymap.scoring.judges import JUDGES, PairJudge, PromptJudge, judge_infos, load_judge
 from raymap.study.judge import JudgeInfo
+from tests.commands import python
 from tests.judging import install, install_example
 
 WORKING = """
@@ -93,7 +93,7 @@ def test_every_built_in_judge_declares_what_it_must_and_loads_no_torch() -> None
         "judge_infos(JUDGES)\n"
         "assert not {'torch', 'ray'} & sys.modules.keys(), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python(code)
 
 
 def test_the_guides_judges_keep_the_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

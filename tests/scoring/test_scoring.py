@@ -1,4 +1,4 @@
-"""Scores equal what open_clip and lpips give when called directly, and LPIPS grows with graded distortions."""
+"""Scores equal what open_clip and lpips give when called directly."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 
 from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
 from raymap.embedded.train.data import motifs
-from raymap.embedded.train.distortions import DISTORTIONS, graded
 from raymap.scoring.clip import ClipScorer, architecture_of
 from raymap.scoring.perceptual import LpipsScorer
 
@@ -85,16 +83,6 @@ def test_lpips_of_equal_images_is_zero_and_order_does_not_matter(renders: np.nda
     forth, back = scorer.distances(renders[:5], renders[5:10]), scorer.distances(renders[5:10], renders[:5])
     assert np.allclose(forth, back, atol=1e-6)
     assert np.all(forth > 0)
-
-
-@pytest.mark.parametrize("name", DISTORTIONS)
-def test_lpips_grows_with_graded_distortions_of_held_out_images(renders: np.ndarray, name: str) -> None:
-    levels = graded(renders)[name]
-    scorer = LpipsScorer("embedded")
-    by_level = np.stack([scorer.distances(renders, level) for level in levels])
-    assert np.all(np.diff(by_level.mean(1)) > 0)
-    ranks = [stats.spearmanr(range(len(levels)), by_level[:, k]).statistic for k in range(len(renders))]
-    assert np.nanmean(ranks) > 0.8  # not 1: a repeating pattern, shifted by its period, is itself again
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from raymap.study.subject import OWN_CATEGORY
 MEASURES = tuple(measure.name for measure in IN_MAP)
 TESTED = tuple(measure.name for measure in BASIC)
 ENDS = ("before", "after")
-DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "clip", "lpips")
+DECIDE = ("base", "sampler", "protocol", "dtype", "speed", "memory", "clip", "lpips")
 TOLERANCE = 1e-3
 """A judge's values of one image differ by less than this between devices."""
 TOP = 10

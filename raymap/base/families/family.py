@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from raymap.base.parts import is_text
 from raymap.study.interventions import REST, TIMESTEPS, Levels, Part, Variant
@@ -15,6 +15,8 @@ from raymap.study.model import SamplerSettings
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """What diffusers calls the linear layers within an attention layer."""
+FLOW = ("flow_prediction",)
+"""What the denoisers of flow-matching models predict."""
 ADDED = ("add_k_proj", "add_v_proj")
 """The layers of a joint attention that turn the text stream into keys and values."""
 
@@ -57,11 +59,31 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the pipeline's `from_pretrained`."""
 
+    half: Literal["bfloat16", "float16"] = "bfloat16"
+    """The 16-bit format in which its makers have it run; the other may overflow, or keep fewer digits for nothing."""
+
     one_prompt: bool = False
     """Whether a batch has to hold a single prompt, because an image would change with its neighbours'."""
 
     tokens: int | None = None
     """How many tokens of a prompt its longest text encoder reads; None: as many as that has positions."""
+
+    text_tokens: int | None = None
+    """How many tokens of a prompt the denoiser reads, padding included, if that is not what the longest encoder reads;
+    where padding is left out, how many a prompt of a line takes."""
+
+    joint_tokens: int | None = None
+    """How many of them pass through the blocks of both streams, if not all do."""
+
+    packed: int = 1
+    """How many latents along a side the pipeline packs into one, before the denoiser's own patches."""
+
+    uses: Mapping[str, str | int] = field(default_factory=dict)
+    """Through which layers other tokens pass than their names say (`raymap.base.flops.transformer`): a pattern of their
+    names, and `image`, `text`, `both`, `pooled` for a single vector, or a number of tokens."""
+
+    linear_attention: str | None = None
+    """The last part of the name of attention layers whose cost is linear in the number of tokens."""
 
     inversions: Mapping[str, str] = field(default_factory=dict)
     """The text encoder that each key of a community file of Textual Inversion belongs to (`clip_l`, `clip_g`, `t5`)."""
@@ -95,6 +117,14 @@ class Family:
 
     outlines: Mapping[str, str] = field(default_factory=dict)
     """Hub ids whose architecture is known, each with the folder of its configurations below `raymap/base/outlines`."""
+
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    """What the names of each component's weights begin with in a single file that holds a whole pipeline; none where
+    such files lack text encoders, or need tokenizers that raymap does not have."""
+
+    predictions: tuple[str, ...] = ()
+    """What the denoiser may predict, as schedulers of diffusers name it (`prediction_type`, or FLOW); none: anything.
+    """
 
     known: bool = True
     """Whether raymap describes this kind of pipeline; one that it does not know is drawn with careful defaults."""

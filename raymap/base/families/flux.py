@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 FLUX = Family(
     title="FLUX.1",
@@ -14,6 +14,7 @@ FLUX = Family(
     unguided=None,
     size=(1024, 1024),
     tokens=512,
+    packed=2,
     inversions={"clip_l": "text_encoder", "t5": "text_encoder_2"},
     objective="raymap.personalize.objectives.flow:FluxFlow",
     lora_targets=(
@@ -24,6 +25,12 @@ FLUX = Family(
     stages=("transformer_blocks", "single_transformer_blocks"),
     text_first=True,
     text_layout=("text_encoder_2",),
+    predictions=FLOW,
+    outlines={
+        "black-forest-labs/FLUX.1-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-Krea-dev": "flux1-dev",
+        "black-forest-labs/FLUX.1-schnell": "flux1-schnell",
+    },
 )  # fmt: skip
 
 CHROMA = replace(
@@ -34,8 +41,10 @@ CHROMA = replace(
     scale=5.0,
     unguided=1.0,
     inversions={},
+    uses={"distilled_guidance_layer": 344},  # one token for each vector of modulation
     objective=None,
     text_layout=("text_encoder",),
+    outlines={"lodestones/Chroma1-HD": "chroma", "lodestones/Chroma1-Base": "chroma"},
 )
 
 FLUX_2 = replace(
@@ -48,6 +57,7 @@ FLUX_2 = replace(
     objective=None,
     lora_targets=Family.lora_targets,
     text_layout=("text_encoder",),
+    outlines={},
 )
 
 FLUX_2_KLEIN = replace(
@@ -55,4 +65,5 @@ FLUX_2_KLEIN = replace(
     title="FLUX.2 klein",
     pipeline="diffusers:Flux2KleinPipeline",
     unguided=1.0,
+    outlines={"black-forest-labs/FLUX.2-klein-4B": "flux2-klein-4b"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 LUMINA_2 = Family(
     title="Lumina-Image 2.0",
@@ -11,6 +11,9 @@ LUMINA_2 = Family(
     scale=4.0,
     one_prompt=True,
     tokens=256,
+    joint_tokens=48,  # of which some thirty are the pipeline's own introduction
+    uses={"caption_embedder": "text", "norm_out.linear_2": "image"},
     stages=("noise_refiner", "context_refiner", "layers"),
     text_keys=(),
+    predictions=FLOW,
 )

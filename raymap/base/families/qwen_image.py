@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 QWEN_IMAGE = Family(
     title="Qwen-Image",
@@ -13,5 +13,8 @@ QWEN_IMAGE = Family(
     size=(1024, 1024),
     one_prompt=True,
     tokens=512,
+    text_tokens=32,
     text_first=True,
+    predictions=FLOW,
+    outlines={"Qwen/Qwen-Image": "qwen-image"},
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 STABLE_DIFFUSION_3 = Family(
     title="Stable Diffusion 3",
     pipeline="diffusers:StableDiffusion3Pipeline",
     steps=28,
     scale=7.0,
+    half="float16",
     tokens=256,
+    text_tokens=77 + 256,
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"},
     objective="raymap.personalize.objectives.flow:StableDiffusion3Flow",
     lora_targets=(
@@ -19,4 +21,10 @@ STABLE_DIFFUSION_3 = Family(
     attentions=("attn", "attn2"),
     text_first=False,
     text_layout=("text_encoder", "text_encoder_3"),  # the two CLIP encoders share positions
+    predictions=FLOW,
+    outlines={
+        "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
+        "stabilityai/stable-diffusion-3.5-medium": "sd35-medium",
+        "stabilityai/stable-diffusion-3.5-large": "sd35-large",
+    },
 )  # fmt: skip

@@ -14,7 +14,13 @@ STABLE_DIFFUSION_XL = replace(
     inversions={"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
     objective="raymap.personalize.objectives.denoising:DenoisingXL",
     options={"add_watermarker": False},
-    outlines={},
+    outlines={"stabilityai/stable-diffusion-xl-base-1.0": "sdxl"},
+    prefixes={
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "conditioner.embedders.0.",
+        "text_encoder_2": "conditioner.embedders.1.",
+    },
 )
 
 KOLORS = replace(
@@ -25,4 +31,6 @@ KOLORS = replace(
     inversions={},
     objective=None,
     options={},
+    outlines={},
+    prefixes={},
 )

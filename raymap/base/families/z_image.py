@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymap.base.families.family import Family
+from raymap.base.families.family import FLOW, Family
 
 Z_IMAGE = Family(
     title="Z-Image",
@@ -10,7 +10,11 @@ Z_IMAGE = Family(
     unguided=0.0,  # its prediction is pos + s·(pos − neg)
     size=(1024, 1024),
     tokens=512,
+    text_tokens=32,
+    uses={"cap_embedder": "text", "context_refiner": "text"},
     stages=("noise_refiner", "context_refiner", "layers"),
     attentions=("attention",),
     text_keys=(),
+    predictions=FLOW,
+    outlines={"Tongyi-MAI/Z-Image-Turbo": "z-image", "Tongyi-MAI/Z-Image": "z-image"},
 )

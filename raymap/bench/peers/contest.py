@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.textual_inversion import INVERSION_FILE
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.bench.models import RANDOM, quiet, random_base, random_lora, write_lora
 from raymap.bench.record import span
@@ -89,7 +89,8 @@ def write_contest(setup: Setup, prompts: int, folder: Path) -> Path:
         pipeline.save_pretrained(base)
     else:
         quiet()
-        base, pipeline = setup.base, load(resolve(setup.base))
+        base, opened = setup.base, open_base(setup.base)
+        pipeline = load(opened.folder, file=opened.file)
     unet, seeded = pipeline.unet, torch.Generator().manual_seed(0)
     adapters = folder / "adapters"
     write_lora(random_lora(unet, 0), adapters / "lora")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.textual_inversion import INVERSION_FILE
-from raymap.base.folder import resolve
+from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.scoring.clip import ClipScorer
 from raymap.scoring.perceptual import LpipsScorer
@@ -78,7 +78,8 @@ class Drawer:
     def __init__(self, study: Study) -> None:
         self.study = study
         dtype = getattr(torch, study.dtype)
-        self.pipeline: StableDiffusionPipeline = load(resolve(study.base), study.resources.device, dtype)
+        base = open_base(study.base, study.weights)
+        self.pipeline: StableDiffusionPipeline = load(base.folder, study.resources.device, dtype, file=base.file)
 
     def draw(self, items: Sequence[Item]) -> np.ndarray:
         """Draw a batch: uint8 (N, H, W, 3)."""

@@ -13,17 +13,17 @@ import pytest
 from raymap.analysis.why.statistics import AttentionSummary
 from raymap.results import Run
 from raymap.store.schema import ATTENTION
-from tests.commands import finish, raymap_command
+from tests.commands import run_here
 from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
-def attended(finished: Path, study: Path, shared: Path) -> Path:
+def attended(finished: Path, study: Path, shared: Path, cluster: str) -> Path:
     """The small study's finished run folder, copied, with its attention measured by the real command."""
 
     def make(output: Path) -> None:
         shutil.copytree(finished, output)
-        finish(raymap_command("attention", study, "--output", output))
+        run_here("attention", study, "--output", output, address=cluster)
 
     return made_once(shared / "attended", make)
 
@@ -65,12 +65,14 @@ def test_the_control_of_a_run_is_exactly_zero_and_its_adapter_is_not(attended: P
     assert {row["adapter"] for row in found["adapters"]} == {"star-cup-lora"}
 
 
-def test_what_was_lost_is_measured_again_to_the_same_bytes(attended: Path, study: Path, tmp_path: Path) -> None:
+def test_what_was_lost_is_measured_again_to_the_same_bytes(
+    attended: Path, study: Path, tmp_path: Path, cluster: str
+) -> None:
     output = tmp_path / "run"
     shutil.copytree(attended, output)
     name = "attention/scores/00001-star-cup-lora.arrow"
     (output / name).unlink()
-    finish(raymap_command("attention", study, "--output", output))
+    run_here("attention", study, "--output", output, address=cluster)
     for kept in (name, "attention.arrow", "attention_cells.arrow", "attention.json"):
         assert (output / kept).read_bytes() == (attended / kept).read_bytes()
 

@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.commands import finish, raymap_command
+from tests.commands import run_here
 from tests.driver.ray.run_files import scores_of
 from tests.small_study import small_study
 
 
-def test_a_batch_that_cannot_be_scored_is_a_failure_not_a_number(finished: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_scored_is_a_failure_not_a_number(finished: Path, tmp_path: Path, cluster: str) -> None:
     """An adapter that overflows to non-finite pixels: recorded, the rest drawn, exit code 3."""
     adapter = tmp_path / "overflow"
     shutil.copytree(finished / "adapters" / "star-cup-lora", adapter)
@@ -31,7 +31,7 @@ def test_a_batch_that_cannot_be_scored_is_a_failure_not_a_number(finished: Path,
         tmp_path, subjects=None, adapters=[str(adapter)], prompts={"objects": ["a red car", "a blue cup"]}
     )
     output = tmp_path / "run"
-    finish(raymap_command("run", path, "--output", output), code=3)
+    run_here("run", path, "--output", output, address=cluster, code=3)
     failures = [json.loads(line) for line in (output / "failures.jsonl").read_text().splitlines()]
     assert [(f["block"], f["adapter"]) for f in failures] == [(0, "overflow")]
     assert "non-finite" in failures[0]["problem"]

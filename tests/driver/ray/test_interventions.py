@@ -14,7 +14,7 @@ import yaml
 from raymap.analysis.why.statistics import InterventionsSummary
 from raymap.results import Run
 from raymap.store.schema import INTERVENTIONS
-from tests.commands import finish, raymap_command
+from tests.commands import run_here
 from tests.once import made_once
 
 ASKED = {
@@ -27,22 +27,22 @@ NAMES = {
 
 
 @pytest.fixture(scope="session")
-def intervened(finished: Path, study: Path, shared: Path) -> Path:
+def intervened(finished: Path, study: Path, shared: Path, cluster: str) -> Path:
     """The small study's finished run folder, copied and run again with interventions."""
 
     def make(output: Path) -> None:
         shutil.copytree(finished, output)
-        run_again(output, study, shared)
+        run_again(output, study, shared, cluster)
 
     return made_once(shared / "intervened", make)
 
 
-def run_again(output: Path, study: Path, folder: Path) -> None:
+def run_again(output: Path, study: Path, folder: Path, cluster: str) -> None:
     raw = yaml.safe_load(study.read_text()) | {"interventions": ASKED}
     path = folder / "intervened.yaml"
     path.write_text(yaml.safe_dump(raw))
-    done = finish(raymap_command("run", path, "--output", output))
-    assert "interventions: 10 variants = 140 more images" in done.stdout
+    ended = run_here("run", path, "--output", output, address=cluster)
+    assert "interventions: 10 variants = 140 more images" in ended.out
 
 
 def reduced(run: Path) -> tuple[pl.DataFrame, InterventionsSummary]:
@@ -137,12 +137,12 @@ def test_the_statistics_of_interventions_hold_what_was_asked_for(intervened: Pat
 
 
 def test_what_a_changed_study_no_longer_asks_for_has_no_part_in_its_statistics(
-    intervened: Path, study: Path, tmp_path: Path
+    intervened: Path, study: Path, tmp_path: Path, cluster: str
 ) -> None:
     output, fewer = tmp_path / "run", tmp_path / "fewer.yaml"
     shutil.copytree(intervened, output)
     fewer.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | {"interventions": {"dose": [0, 1]}}))
-    finish(raymap_command("run", fewer, "--output", output))
+    run_here("run", fewer, "--output", output, address=cluster)
     cells, found = reduced(output)
     assert set(cells["adapter"]) == {"star-cup-lora@dose=0", "star-cup-lora@dose=1"}
     assert [step["dose"] for step in found["dose"][0]["curve"]] == [0.0, 1.0]
@@ -151,13 +151,15 @@ def test_what_a_changed_study_no_longer_asks_for_has_no_part_in_its_statistics(
     assert len(list((output / "interventions").iterdir())) == len(list((intervened / "interventions").iterdir()))
 
 
-def test_a_lost_variant_is_drawn_again_to_the_same_bytes(intervened: Path, study: Path, tmp_path: Path) -> None:
+def test_a_lost_variant_is_drawn_again_to_the_same_bytes(
+    intervened: Path, study: Path, tmp_path: Path, cluster: str
+) -> None:
     output = tmp_path / "run"
     shutil.copytree(intervened, output)
     names = ["00001-star-cup-lora@random=0.arrow", "00002-star-cup-lora@timesteps=late.arrow"]
     for name in names:
         (output / "interventions" / name).unlink()
-    run_again(output, study, tmp_path)
+    run_again(output, study, tmp_path, cluster)
     for name in names:
         assert (output / "interventions" / name).read_bytes() == (intervened / "interventions" / name).read_bytes()
     session = json.loads((output / "run.json").read_text())["sessions"][-1]

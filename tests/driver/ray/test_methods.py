@@ -21,7 +21,7 @@ from raymap.embedded.model import PIPELINE
 from raymap.plan.blocks import Block, Item
 from raymap.study.adapter import BASE
 from raymap.study.model import SamplerSettings
-from tests.commands import finish, raymap_command
+from tests.commands import run_here
 from tests.once import made_once
 from tests.small_study import small_study
 
@@ -34,12 +34,12 @@ BLOCK = Block(0, ITEMS, ())
 
 
 @pytest.fixture(scope="session")
-def all_methods(shared: Path) -> Path:
+def all_methods(shared: Path, cluster: str) -> Path:
     """A run of every method by the real commands, `train` first, a few optimizer steps each; laid out channels last."""
-    return made_once(shared / "methods", run_all_methods) / "run"
+    return made_once(shared / "methods", lambda folder: run_all_methods(folder, cluster)) / "run"
 
 
-def run_all_methods(folder: Path) -> None:
+def run_all_methods(folder: Path, cluster: str) -> None:
     folder.mkdir()
     short = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3}
     methods = {
@@ -51,8 +51,8 @@ def run_all_methods(folder: Path) -> None:
     brought = [{"path": "brought along.safetensors", "category": "style"}]
     study = small_study(folder, methods=methods, adapters=brought, images="report", speed={"channels_last": True})
     for name in ("train", "run"):
-        done = finish(raymap_command(name, study, "--output", folder / "run"))
-        (folder / "run" / f"{name}.txt").write_text(done.stdout)
+        ended = run_here(name, study, "--output", folder / "run", address=cluster)
+        (folder / "run" / f"{name}.txt").write_text(ended.out)
 
 
 def test_another_memory_layout_is_another_run(all_methods: Path, call: Callable[..., tuple[int, str]]) -> None:

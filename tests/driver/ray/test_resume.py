@@ -17,6 +17,7 @@ import torch
 
 from tests.commands import HANG_S, finish, raymap_command
 from tests.driver.ray.run_files import arrow_files
+from tests.workers import plain
 
 Call = Callable[..., tuple[int, str]]
 
@@ -79,6 +80,7 @@ def test_a_run_is_not_drawn_on_by_another_version_of_torch(
 def test_an_interrupted_run_says_so_and_ends_with_130(study: Path, tmp_path: Path) -> None:
     process = psutil.Popen(
         raymap_command("run", study, "--output", tmp_path / "run"),
+        env=plain(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -14,7 +14,7 @@ import pytest
 
 from raymap.results import Run
 from raymap.store.files import files_in
-from tests.repo.reduced_runs import HOST, PERSON, PLACE, write_factorial, write_paper, write_why
+from tests.repo.slow.reduced_runs import HOST, PERSON, PLACE, write_factorial, write_paper, write_why
 from tools.results_page.__main__ import LIMIT, main, size
 from tools.results_page.cost import planned
 from tools.results_page.document import DOCS, PAPER, rebuild

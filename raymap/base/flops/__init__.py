@@ -1,0 +1,1 @@
+"""FLOPs of bases, counted from shapes of weights and from configurations, without torch."""

@@ -1,0 +1,61 @@
+"""The header of a safetensors file: names and shapes of its tensors, read without them; or what the file is instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from raymap.errors import InputError
+
+Shapes = dict[str, tuple[int, ...]]
+AGAIN = "fetch it again"
+OTHERS = (
+    (b"version https://git-lfs", "is a pointer of Git LFS and not the file itself", "fetch it with `git lfs pull`"),
+    (b"<", "is an HTML page", "fetch the file itself; its page may ask you to log in"),
+    (b"GGUF", "is a GGUF file", "give the safetensors file that it was made from"),
+    (b"PK", "is a pickle, which could run code", "convert it to safetensors"),
+    (b"\x80", "is a pickle, which could run code", "convert it to safetensors"),
+)
+"""How files of other kinds begin, what they are, and what to do."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shapes of a file's tensors by name, and what else its writer said in it."""
+
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path, name: str | None = None) -> Header:
+    """Read a file's header.
+
+    Args:
+        name: what errors call the file; its path by default.
+
+    Raises:
+        InputError: it cannot be read, is cut off, or is a file of another kind, which is named.
+    """
+    where = name or str(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(where, f"cannot be read ({error.strerror})", "give a safetensors file") from error
+    if not start:
+        raise InputError(where, "is empty", AGAIN)
+    if start[8:9] != b"{":  # a safetensors file has the length of its header first, and then the header
+        for beginning, problem, remedy in OTHERS:
+            if start.lstrip().startswith(beginning):
+                raise InputError(where, problem, remedy)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return Header(shapes, dict(file.metadata() or {}))
+    except (SafetensorError, OSError) as error:
+        cut = any(said in str(error) for said in ("not fully covered", "too small", "invalid header length"))
+        problem = "is cut off: its end is missing" if cut else f"is not a readable safetensors file ({error})"
+        raise InputError(where, problem, AGAIN) from error
