@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -63,8 +64,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str) -> list[tuple[
     """Replace the hub by one whose only base has a pipeline of a kind; return what will be downloaded."""
     asked: list[tuple[str, str | None]] = []
     snapshot = folder / "hub" / "models--someone--model" / "snapshots" / "0123abcd"
-    snapshot.mkdir(parents=True)
-    (snapshot / INDEX).write_text(json.dumps({"_class_name": kind}))
+    shutil.copytree(PIPELINE, snapshot, copy_function=os.symlink)
+    index = json.loads((PIPELINE / INDEX).read_text())
+    (snapshot / INDEX).unlink()
+    (snapshot / INDEX).write_text(json.dumps(index | {"_class_name": kind}))
 
     def download(name: str, revision: str | None = None, **_: object) -> str:
         asked.append((name, revision))
@@ -76,6 +79,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str) -> list[tuple[
 
 
 def test_folders_and_the_embedded_base_keep_their_names(tmp_path: Path) -> None:
-    shutil.copytree(PIPELINE, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(PIPELINE, tmp_path / "model", copy_function=os.symlink)
     assert open_base(str(tmp_path / "model")).pinned == str(tmp_path / "model")
     assert open_base("embedded").pinned == "embedded"
