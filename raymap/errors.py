@@ -18,10 +18,19 @@ class InputError(RaymapError):
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where}: {problem}; {remedy}")
-        self._args = (where, problem, remedy)
+        self._args: tuple[str, ...] = (where, problem, remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._args
+
+
+class MisfitError(InputError):
+    """An adapter does not fit the base, because it was made for another. Exit code 2."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem, "use the base it was trained for")
+        self.problem = problem
+        self._args = (where, problem)
 
 
 class IncompleteRunError(RaymapError):

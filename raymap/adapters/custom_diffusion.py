@@ -17,7 +17,7 @@ from raymap.adapters.container import Container
 from raymap.adapters.textual_inversion import token
 from raymap.adapters.update import Adapter, LowRank, Replacement, Token, Update
 from raymap.base.skeleton import Skeleton
-from raymap.errors import InputError
+from raymap.errors import InputError, MisfitError
 
 CUSTOM_DIFFUSION_FILE = "pytorch_custom_diffusion_weights.safetensors"
 _PROCESSOR = re.compile(
@@ -83,11 +83,11 @@ def _mapping(file: Container, key: str) -> dict[str, Any]:
 def _replacement(name: str, key: str, value: Any, file: Container, skeleton: Skeleton) -> Replacement:
     shape = skeleton.shapes.get(name)
     if shape is None:
-        raise InputError(str(file.path), f"{key}: the base has no such weight", "use the base it was trained for")
+        raise MisfitError(str(file.path), f"{key}: the base has no such weight")
     if not isinstance(value, torch.Tensor) or value.shape != shape:
         held = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         problem = f"{key}: {held} does not fit {shape}"
-        raise InputError(str(file.path), problem, "use the base it was trained for")
+        raise MisfitError(str(file.path), problem)
     return Replacement(value)
 
 
@@ -102,4 +102,4 @@ def _compressed(name: str, key: str, value: dict[str, Any], file: Container, ske
                 and (len(u), v.shape[1]) == (shape[0], math.prod(shape[1:]))
             ):
                 return LowRank(v, u, 1.0)
-    raise InputError(str(file.path), f"{key}: its u and v do not fit the base", "use the base it was trained for")
+    raise MisfitError(str(file.path), f"{key}: its u and v do not fit the base")

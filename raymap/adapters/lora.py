@@ -16,7 +16,7 @@ from raymap.adapters.card import config_of
 from raymap.adapters.container import Container
 from raymap.adapters.update import Adapter, LowRank
 from raymap.base.skeleton import Skeleton
-from raymap.errors import InputError
+from raymap.errors import InputError, MisfitError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"
@@ -87,13 +87,13 @@ def _place(key: str, skeleton: Skeleton, file: Container) -> tuple[str, str]:
     else:
         match = next((m for pattern in _DOTTED if (m := pattern.fullmatch(key))), None)
         if match is None:
-            raise InputError(str(file.path), f"holds the unknown key {key!r}", "give a LoRA for this kind of base")
+            raise MisfitError(str(file.path), f"holds the unknown key {key!r}")
         component = match.groupdict().get("component") or skeleton.denoiser
         # Files name a text encoder's weights as the hub does; some classes' names have lost the first part since.
         prefix = skeleton.prefixes.get(component, "")
         module, part = f"{component}.{match['module'].removeprefix(prefix)}", match["part"]
     if f"{module}.weight" not in skeleton.shapes:
-        raise InputError(str(file.path), f"{key}: the base has no such module", "use the base it was trained for")
+        raise MisfitError(str(file.path), f"{key}: the base has no such module")
     return module, _PARTS[part]
 
 
@@ -107,7 +107,7 @@ def _update(module: str, halves: _Halves, skeleton: Skeleton, settings: Mapping[
     down, up = (down.flatten(1), up.flatten(1)) if matrices else (down, up)
     if not matrices or up.shape[1] != down.shape[0] or (up.shape[0], down.shape[1]) != (shape[0], math.prod(shape[1:])):
         problem = f"{halves.key}: shapes {tuple(up.shape)} x {tuple(down.shape)} do not fit {shape}"
-        raise InputError(str(file.path), problem, "use the base it was trained for")
+        raise MisfitError(str(file.path), problem)
     rank = down.shape[0]
     alpha = _alpha(module, halves, rank, settings, file)
     stabilized = settings.get("use_rslora") or settings.get(f"{module.partition('.')[0]}.use_rslora")

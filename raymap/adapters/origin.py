@@ -7,6 +7,7 @@ import re
 import torch
 
 from raymap.adapters.container import Container
+from raymap.base.skeleton import Skeleton
 
 HEADERS = ("modelspec.architecture", "ss_base_model_version", "base_model", "ss_sd_model_name")
 """The entries of headers in which trainers name the base, the most reliable first."""
@@ -53,6 +54,14 @@ def made_for(file: Container) -> str | None:
         return by_layer
     wide = {value.shape[1] for key, value in file.entries.items() if TEXT_KEYS.search(str(key)) and _is_matrix(value)}
     return WIDTHS.get(wide.pop()) if len(wide) == 1 else None
+
+
+def kind_of(skeleton: Skeleton) -> str:
+    """Return a base's kind by the same names: its family, or of UNets the one that reads text of that width."""
+    title = skeleton.family.title
+    keys = tuple(f"{key}.weight" for key in skeleton.family.text_keys)
+    wide = next((shape[1] for name, shape in skeleton.shapes.items() if name.endswith(keys)), None) if keys else None
+    return WIDTHS.get(wide, title) if title.startswith("Stable Diffusion 1") and wide is not None else title
 
 
 def _is_matrix(value: object) -> bool:

@@ -14,9 +14,10 @@ import torch
 
 from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
 from raymap.adapters.container import Container, open_file
+from raymap.adapters.origin import kind_of, made_for
 from raymap.adapters.update import Adapter, merged
 from raymap.base.skeleton import Skeleton
-from raymap.errors import InputError
+from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
 from raymap.study.methods.registry import METHODS, known_method, method_names
 from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
@@ -75,7 +76,10 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
     metadata: dict[str, str] = {}
     for file in files:
         container = _floats(open_file(file))
-        kind, part = _parse(container, skeleton, trigger, method)
+        try:
+            kind, part = _parse(container, skeleton, trigger, method)
+        except MisfitError as error:
+            raise _named(error, container, skeleton) from error
         parts.append(part)
         methods.append(kind)
         metadata |= container.metadata
@@ -83,9 +87,17 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
         adapter = merged(parts)
     except ValueError as error:
         raise InputError(str(path), str(error), "put each adapter into a folder of its own") from error
-    if not adapter.updates and not adapter.tokens and adapter.rows is None:
+    if not adapter.updates and not adapter.tokens and not adapter.rows:
         raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
     return Read(adapter, _method(methods, path), files, metadata)
+
+
+def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
+    """Return the error that an adapter does not fit, with the kind of base that it was made for where that is known."""
+    kind, own = made_for(file), kind_of(skeleton)
+    if kind is None or kind == own:
+        return error
+    return MisfitError(str(file.path), f"is for {kind}, and the base is {own} ({error.problem})")
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:

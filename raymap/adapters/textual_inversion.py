@@ -8,7 +8,7 @@ from raymap.adapters.container import Container
 from raymap.adapters.update import Adapter, Token
 from raymap.base.families.registry import FAMILIES
 from raymap.base.skeleton import Skeleton
-from raymap.errors import InputError
+from raymap.errors import InputError, MisfitError
 
 INVERSION_FILE = "learned_embeds.safetensors"
 ROWS_FILE = "token_embedding.safetensors"
@@ -45,7 +45,7 @@ def _rows(file: Container, skeleton: Skeleton) -> dict[str, torch.Tensor]:
     expected = (len(skeleton.vocabulary), skeleton.text_widths[encoder])
     if not isinstance(rows, torch.Tensor) or rows.shape != expected:
         problem = f"is not a token embedding of shape {expected}"
-        raise InputError(str(file.path), problem, "use the base it was trained for")
+        raise MisfitError(str(file.path), problem)
     return {encoder: rows}
 
 
@@ -83,7 +83,7 @@ def _of_encoders(trigger: str, file: Container, skeleton: Skeleton) -> Token:
         kinds = " or ".join(kind.title for kind in FAMILIES.values() if kind.inversions.keys() == places.keys())
         of = f"for {kinds} ({', '.join(sorted(places))})" if kinds else f"of {' and '.join(sorted(places))}"
         problem = f"is a Textual Inversion {of}, and the base is {family.title}"
-        raise InputError(where, problem, "use the base it was trained for")
+        raise MisfitError(where, problem)
     parts = [token(trigger, value, file, skeleton, places[key]) for key, value in file.entries.items()]
     learned = Token(trigger, {encoder: vectors for part in parts for encoder, vectors in part.vectors.items()})
     if len({len(vectors) for vectors in learned.vectors.values()}) > 1:
@@ -109,7 +109,7 @@ def token(trigger: str, value: object, file: Container, skeleton: Skeleton, enco
     if not 1 <= len(vectors) <= MAX_VECTORS or not fitting:
         wide = " and ".join(str(width) for width in widths.values())
         problem = f"{trigger!r} has shape {tuple(value.shape)}; the base's embeddings are {wide} wide"
-        raise InputError(where, problem, "use the base it was trained for")
+        raise MisfitError(where, problem)
     if not trigger.strip() or trigger != trigger.strip():
         problem = f"its trigger {trigger!r} is blank or has blanks around it"
         raise InputError(where, problem, "give another with `trigger:`")
