@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKL
 from rich.console import Console
 
-from raymap.embedded.train import clip, data, lpips_backbone, unet, vae
+from raymap.embedded.train import clip, data, lpips_backbone, mmdit, unet, vae
 
 IMAGES = 40_000
-STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 5_400, "decoder": 3_000}
+STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 5_400, "decoder": 3_000, "mmdit": 5_400}
 PARTS = tuple(STEPS)
 
 
@@ -44,13 +44,9 @@ def main() -> None:
         elif part == "lpips":
             lpips_backbone.train(train, steps, args.output / "lpips")
         else:
-            unet.train(
-                latents(pipeline / "vae", args.work, train.pixels),
-                train.captions,
-                steps,
-                pipeline,
-                args.work / "unet.pt",
-            )
+            denoiser, folder = (unet, pipeline) if part == "unet" else (mmdit, args.output / "pipeline-dit")
+            encoded = latents(pipeline / "vae", args.work, train.pixels)
+            denoiser.train(encoded, train.captions, steps, folder, args.work / f"{part}.pt")
         Console().print(
             f"{part}: {steps} steps in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads"
         )

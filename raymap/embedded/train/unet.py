@@ -16,20 +16,15 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from open_clip.tokenizer import SimpleTokenizer
-from rich.progress import track
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.embedded.train import vae
+from raymap.embedded.train.fit import fit
 
 BATCH = 48
 PEAK_LR = 1.2e-3
-WARMUP = 200
-COOLDOWN = 0.3
-SECOND_ROUND = 4 / 9
 DROP_CAPTION = 0.1
-SAVE_EVERY = 500
 TEXT_WIDTH = 96
 
 
@@ -87,28 +82,10 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
 
 
-def rate(step: int, steps: int) -> float:
-    """Return a step's learning rate as a share of the peak: warm-up, a plateau, then a straight line down to zero."""
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / (COOLDOWN * steps))
-
-
-def position_in_round(step: int, steps: int) -> tuple[int, int]:
-    """Return the step within its round and the round's length; the second round takes `SECOND_ROUND` of all steps."""
-    first = round(steps * (1 - SECOND_ROUND))
-    return (step, first) if step < first else (step - first, steps - first)
-
-
-def adamw(model: nn.Module) -> torch.optim.AdamW:
-    """Return a new optimizer; `train` sets its learning rate at every step."""
-    return torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.0)
-
-
 def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path) -> None:
     """Train on scaled latents, float32 (N, 4, 16, 16), and their captions (N,); resume from `checkpoint` if it exists.
 
-    The target is the velocity of Salimans & Ho (2022); the saved weights are an exponential moving average (0.999).
-    There are two rounds (a warm restart, Loshchilov & Hutter 2017): the second starts from the average of the first
-    with a new optimizer. After the first round the base is usable already, but draws more softly.
+    The target is the velocity of Salimans & Ho (2022).
     """
     torch.manual_seed(0)
     bpe = tokenizer()
@@ -116,24 +93,9 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
     empty = bpe("", padding="max_length", return_tensors="pt").input_ids[0]
     model = Denoiser().train().to(memory_format=torch.channels_last)
     model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is a third faster than the fused one
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    optimizer = adamw(model)
     alphas = scheduler().alphas_cumprod
-    first = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    for step in track(range(first, steps), "training the denoiser"):
-        random = torch.Generator().manual_seed(step)
-        step_of_round, length = position_in_round(step, steps)
-        if step > 0 and step_of_round == 0:
-            model.load_state_dict(average.module.state_dict())
-            optimizer = adamw(model)
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * rate(step_of_round, length)
+
+    def loss_of(random: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(latents), (BATCH,), generator=random)
         x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random)
         timestep = torch.randint(1000, (BATCH,), generator=random)
@@ -146,18 +108,9 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
         noisy = (signal * x + spread * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             velocity = model(noisy, timestep, text)
-        loss = F.mse_loss(velocity.float(), signal * noise - spread * x)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(model)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "average": average.state_dict()}
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state | {"optimizer": optimizer.state_dict(), "step": step + 1}, partial)
-            partial.replace(checkpoint)
-            save(average.module.state_dict(), folder)
+        return F.mse_loss(velocity.float(), signal * noise - spread * x)
+
+    fit(model, loss_of, PEAK_LR, steps, checkpoint, lambda weights: save(weights, folder))
 
 
 def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
