@@ -68,8 +68,13 @@ class Skeleton:
     @cached_property
     def text_length(self) -> int:
         """How many tokens of a prompt are read, including the begin and end token, by the encoder that reads most."""
-        positions = [shape[0] for name, shape in self.shapes.items() if is_text(name) and name.endswith(POSITIONS)]
-        return max([*positions, self.family.tokens or 0])
+        positions = {
+            name.partition(".")[0]: shape[0]
+            for name, shape in self.shapes.items()
+            if is_text(name) and name.endswith(POSITIONS)
+        }
+        free = set(self.parts.encoders) - positions.keys()  # how many tokens these read, their pipeline says
+        return max([*positions.values(), *([self.family.tokens] if free and self.family.tokens else [])], default=0)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
