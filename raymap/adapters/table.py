@@ -47,6 +47,7 @@ class TokenTable:
         weight = self._embedding.weight
         missing = self._first + count - len(weight)
         if missing <= 0:
+            self._spare = weight[self._first :].detach().clone()
             return False
         grown = torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
         table = nn.Parameter(grown, requires_grad=weight.requires_grad)
@@ -68,7 +69,7 @@ class TokenTable:
         weight = self._embedding.weight
         if self._changed and rows is None and self._pristine is not None:
             weight[: self._first].copy_(self._pristine)
-        weight[self._first :].copy_(self._spare)
+        weight[self._first : self._first + len(self._spare)] = self._spare
         if rows is not None and self._pristine is not None:
             weight[: self._first].copy_(torch.lerp(self._pristine.float(), rows, alpha))
         if vectors is not None:
