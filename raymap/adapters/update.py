@@ -92,14 +92,14 @@ class Token:
     vectors: Mapping[str, torch.Tensor]
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
         """How many vectors a text encoder gets."""
         return max(len(vectors) for vectors in self.vectors.values())
 
     @property
     def names(self) -> list[str]:
         """The tokenizer entries of the vectors, named as diffusers names them."""
-        return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, self.count))]
+        return [self.trigger, *(f"{self.trigger}_{k}" for k in range(1, self.length))]
 
     @property
     def size(self) -> int:

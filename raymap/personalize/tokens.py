@@ -80,7 +80,7 @@ class LearnedTokens:
             for k, trigger in enumerate(self._triggers)
         ]
 
-    def encode(self, captions: list[str]) -> Encoding:
+    def encoded(self, captions: list[str]) -> Encoding:
         """Return what the pipeline's own `encode_prompt` gives for captions without guidance, with a gradient.
 
         Args:

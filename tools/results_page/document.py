@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from raymap.display import text
 from raymap.errors import InputError
+from raymap.report import page
 from raymap.report.page import number
 from raymap.store.files import write_atomically
 from raymap.store.folder import as_json
@@ -82,14 +82,14 @@ def rendered(told: dict[str, Any]) -> str:
     environment.filters |= {"n": number, "est": estimate, "p": p_value, "pct": percent, "time": duration, "cell": cell,
                             "printed": printed}  # fmt: skip
     environment.globals |= {"sign": sign}
-    page = environment.get_template(TEMPLATE.name).render(told)
-    lines = "\n".join(line.rstrip() for line in page.splitlines())
+    text = environment.get_template(TEMPLATE.name).render(told)
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
     return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
 
 
 def estimate(held: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
     """Return an estimate with its interval in print, with true minus signs."""
-    return text.estimate(held, digits, signed).replace("-", "−")
+    return page.estimate(held, digits, signed).striptags()
 
 
 def p_value(value: float | None) -> str:

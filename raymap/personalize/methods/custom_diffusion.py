@@ -37,7 +37,7 @@ def train(
     with full_rank(denoiser_of(pipeline), targets, len(lessons), without_gradient=opening) as weights:
         if views:
             trained = [*weights.values(), *tokens.weights]
-            yield from fit(pipeline, trained, tokens.encode, views, priors, recipe, checkpoint)
+            yield from fit(pipeline, trained, tokens.encoded, views, priors, recipe, checkpoint)
         else:
             tokens.randomize(recipe.seed)
     for k, lesson in enumerate(lessons):

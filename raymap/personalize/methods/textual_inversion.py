@@ -26,7 +26,7 @@ def train(pipeline: DiffusionPipeline, lessons: Lessons, recipe: InversionRecipe
     tokens = LearnedTokens.of(pipeline, lessons, recipe.vectors)
     views = views_of(pipeline, lessons, mirrored=recipe.flip)
     if views:
-        yield from fit(pipeline, tokens.weights, tokens.encode, views, None, recipe, checkpoint)
+        yield from fit(pipeline, tokens.weights, tokens.encoded, views, None, recipe, checkpoint)
     else:
         tokens.randomize(recipe.seed)
     tokens.write([lesson.folder for lesson in lessons])

@@ -237,7 +237,7 @@ def test_a_learned_token_is_read_in_every_text_encoder_as_it_was_trained(
     for encoder, vectors in learned.vectors.items():
         vectors.data.copy_(torch.stack([token.vectors[encoder] for token in tokens]))
     with torch.no_grad():
-        trained = learned.encode(CAPTIONS * 2)
+        trained = learned.encoded(CAPTIONS * 2)
     # Both subjects have the same trigger.
     for k, lesson in enumerate(lessons):
         pipeline, store = adapted(tiny, lesson.folder, method)

@@ -251,6 +251,6 @@ def test_a_learned_token_is_encoded_as_if_it_were_a_row_of_the_embedding(pipelin
     for token in tokens.tokens:
         reference.load_textual_inversion({token.trigger: token.vectors["text_encoder"]})
     captions = ["a photo of <cup>", "a photo of a cup", "a photo of <dog>", "a <dog> in a city"]
-    for caption, ours in zip(captions, tokens.encode(captions)[0], strict=True):
+    for caption, ours in zip(captions, tokens.encoded(captions)[0], strict=True):
         theirs, _ = reference.encode_prompt(caption, "cpu", 1, False)
         assert torch.allclose(ours, theirs[0], rtol=1e-5, atol=1e-5), caption
