@@ -16,10 +16,11 @@ from raymap.adapters.update import Adapter, LowRank, Token, Update
 from raymap.base.families.family import Family
 from raymap.base.model import Base
 from raymap.base.pipeline import denoiser_of, load
+from raymap.drawing.attention.denoise import Comparer
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.proof import unchanged
 from raymap.drawing.sampling import call_of, draw
-from raymap.study.model import SamplerSettings
+from raymap.study.model import AttentionSettings, SamplerSettings
 from tests.pipelines import TINY, save_tiny
 
 PROMPTS = ["a red cup on a table", "a cat", "blue stripes", "a city at night"]
@@ -115,6 +116,18 @@ def test_a_learned_token_acts_where_it_is_written_and_is_proved_to_act_nowhere_e
     assert np.array_equal(drawn.images("token", plain), base)
     assert not np.array_equal(drawn.images("token", triggered), before)
     assert np.array_equal(drawn.images(None, triggered), before)
+
+
+def test_attention_is_shifted_by_a_lora_and_by_its_null_not_at_all(drawn: Drawn) -> None:
+    if not drawn.family.text_keys:
+        pytest.skip("its text has no keys of its own")
+    settings = AttentionSettings(bins=1)
+    comparer = Comparer(drawn.pipeline, drawn.store, drawn.encoder, drawn.sampler, settings, 4, drawn.base.size)
+    prompts = drawn.batch(*PROMPTS)
+    shifts = {name: comparer.compare(name, prompts, SEEDS)[0].shifts[..., 0] for name in ("lora", "null")}
+    drawn.store.swap(None)
+    assert (shifts["null"] == 0).all()
+    assert shifts["lora"].sum() > 0
 
 
 def test_steps_are_counted_after_the_prompts_were_encoded(drawn: Drawn) -> None:
