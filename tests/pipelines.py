@@ -209,7 +209,7 @@ def stable_diffusion_3() -> Made:
         caption_projection_dim=32,
         joint_attention_dim=32,
         pooled_projection_dim=64,
-        pos_embed_max_size=16,
+        pos_embed_max_size=32,
     )
     pipeline = diffusers.StableDiffusion3Pipeline(
         transformer=transformer,
