@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling
@@ -44,9 +46,9 @@ class _Flow(Objective):
         """Return σ (n, 1, 1, 1)."""
         return self._levels[times][:, None, None, None]
 
+    @abstractmethod
     def _velocity(self, noisy: torch.Tensor, timesteps: torch.Tensor, texts: Encoding) -> torch.Tensor:
         """Return the transformer's prediction at timesteps from 1 to 1,000."""
-        raise NotImplementedError
 
 
 class StableDiffusion3Flow(_Flow):
