@@ -33,7 +33,7 @@ from raymap.plan.blocks import Block, Item
 from raymap.store.schema import ATTENTION, ATTENTION_TOKENS
 from raymap.study.adapter import AdapterInfo
 from raymap.study.model import AttentionSettings, SamplerSettings
-from tests.pipelines import byte_tokenizer
+from tests.pipelines.parts import byte_tokenizer
 
 PROMPTS = ["a red car on a street", "chaos"]
 SEEDS = (3, 5)
