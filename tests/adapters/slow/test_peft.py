@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
         "lokr",
         lambda layers: LoKrConfig(r=1, alpha=7, decompose_both=True, decompose_factor=4, target_modules=layers),
     ),
-    "LoKr, whole factors": ("lokr", lambda layers: LoKrConfig(r=64, alpha=7, decompose_factor=4, target_modules=layers)),
+    "LoKr, whole factors": ("lokr", lambda layers: LoKrConfig(r=64, alpha=7, target_modules=layers)),
     "IA3": ("ia3", lambda layers: IA3Config(target_modules=layers, feedforward_modules=["to_out.0"])),
     "OFT": ("oft", lambda layers: OFTConfig(oft_block_size=4, target_modules=layers)),
     "OFT by the inverse": (
@@ -53,7 +53,7 @@ def denoiser(base: Base) -> nn.Module:
 def merged_with(denoiser: nn.Module, config: Any, folder: Path) -> dict[str, torch.Tensor]:
     """Give a denoiser a random adapter, save it, and return what peft's merge adds to each parameter."""
     before = {name: parameter.detach().clone() for name, parameter in denoiser.named_parameters()}
-    wrapped = get_peft_model(denoiser, config)  # type: ignore[arg-type]
+    wrapped = get_peft_model(denoiser, config)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
