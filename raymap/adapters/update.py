@@ -112,12 +112,13 @@ class Adapter:
     """A personalization: updates by parameter name (`unet.….weight`, `text_encoder.….weight`) and new tokens.
 
     `rows` replaces the whole token embedding (vocabulary, width) of text encoders, by their names; a training that let
-    other rows drift has them.
+    other rows drift has them. `notes` are sentences about how its files were read that their user should know.
     """
 
     updates: Mapping[str, Update]
     tokens: tuple[Token, ...] = ()
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def touches_denoiser(self) -> bool:
@@ -160,4 +161,4 @@ def merged(parts: list[Adapter]) -> Adapter:
             if known.vectors.keys() & token.vectors.keys():
                 raise ValueError("two files have the same trigger")
             tokens[token.trigger] = Token(token.trigger, {**known.vectors, **token.vectors})
-    return Adapter(updates, tuple(tokens.values()), rows)
+    return Adapter(updates, tuple(tokens.values()), rows, tuple(note for part in parts for note in part.notes))
