@@ -14,10 +14,11 @@ import torch
 
 from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
 from raymap.adapters.container import Container, open_file
+from raymap.adapters.keys import is_lora_like
 from raymap.adapters.origin import HUB, kind_of, made_for
 from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
-from raymap.base.kinds import kind_in
+from raymap.base.file_kinds import kind_in
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
@@ -26,7 +27,7 @@ from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
 LICENCE = ("modelspec.license", "license", "licence")
 CONSENT = ("modelspec.consent", "consent")
-WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
+WHOLE = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
 """How keys begin in whole checkpoints."""
 
 Reader = Callable[[Container, Skeleton, str | None], Adapter | None]
@@ -96,7 +97,11 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
         raise InputError(str(path), str(error), "put each adapter into a folder of its own") from error
     if not adapter.updates and not adapter.tokens and not adapter.rows:
         raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
-    return Read(adapter, _method(methods, path), files, metadata)
+    kinds = {part.kind for part in parts if part.kind}
+    if len(kinds) > 1:
+        problem = f"mixes files of {' and '.join(sorted(kinds))}"
+        raise InputError(str(path), problem, "put each adapter into a folder of its own")
+    return Read(adapter, kinds.pop() if kinds else _method(methods, path), files, metadata)
 
 
 def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
@@ -161,7 +166,8 @@ def _floats(file: Container) -> Container:
     """
     for key, value in _tensors(file.entries):
         # A1111 keeps a token's id as an integer, and so does diffusers' conversion to kohya's layout with alpha.
-        number = key.partition(".")[0] == "string_to_token" or (key.endswith(".alpha") and value.numel() == 1)
+        single = key.endswith((".alpha", ".on_input")) and value.numel() == 1  # LyCORIS's IA3 has truth values
+        number = single or key.partition(".")[0] == "string_to_token"
         if not (value.is_floating_point() or number) or value.is_sparse or value.is_quantized:
             raise InputError(str(file.path), f"{key} holds {value.dtype} instead of plain floats", "fetch it again")
         if not torch.isfinite(value.float()).all():
@@ -196,7 +202,7 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     # installed packages are loaded only for what none of raymap's own reads.
     names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
     names.sort(key=lambda name: name != expected)
-    whole = any(key.startswith(WHOLE) for key in keys)
+    whole = any(key.startswith(WHOLE) for key in keys) and not is_lora_like(keys)
     for name in names:
         if whole and name != expected:
             raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")

@@ -15,7 +15,7 @@ import torch
 from raymap.adapters.container import Container
 from raymap.adapters.update import Adapter, Token
 from raymap.base.families.registry import FAMILIES
-from raymap.base.kinds import ENCODER_KEYS
+from raymap.base.file_kinds import ENCODER_KEYS
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 

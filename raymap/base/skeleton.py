@@ -101,16 +101,6 @@ class Skeleton:
             self._vocabularies[encoder] = tokenizer.get_vocab() if tokenizer else {}
         return self._vocabularies[encoder]
 
-    @cached_property
-    def flat(self) -> dict[str, str]:
-        """Dotted module names, by the names with underscores for dots that kohya's and A1111's files use."""
-        modules = [name.removesuffix(".weight") for name in self.shapes if name.endswith(".weight")]
-        flat = {name.replace(".", "_"): name for name in modules}
-        for name in modules:
-            component, _, rest = name.partition(".")
-            flat[f"{component}_{self.prefixes.get(component, '')}{rest}".replace(".", "_")] = name
-        return flat
-
     def targeted(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of the weights of the denoiser's layers that are targeted, by ends of their names."""
         weights = [name for name in self.shapes if self.family.in_denoiser(name) and name.endswith(".weight")]
