@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from raymap.base.header import Header
 from raymap.base.file_kinds import ENCODER_KEYS, patterns_of
+from raymap.base.header import Header
 from raymap.base.skeleton import Skeleton
 
 HEADERS = ("modelspec.architecture", "ss_base_model_version", "base_model", "ss_sd_model_name")

@@ -19,9 +19,9 @@ import yaml
 
 from raymap.base.families.family import Family
 from raymap.base.families.registry import FAMILIES
+from raymap.base.file_kinds import kind_in
 from raymap.base.folder import OUTLINES, digest
 from raymap.base.header import Header, Shapes, read_header
-from raymap.base.file_kinds import kind_in
 from raymap.base.parts import parts_of
 from raymap.base.shapes import index_of, shapes_of
 from raymap.errors import InputError

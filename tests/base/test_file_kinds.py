@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raymap.base.header import Header
 from raymap.base.file_kinds import kind_in
+from raymap.base.header import Header
 
 NAMES = {
     "a LoRA": "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
