@@ -52,19 +52,28 @@ TOKENS = {
     frozenset({"clip_l", "t5"}): "FLUX.1",
 }
 """Of which text encoders a file has learned tokens, and the kind of base that has these."""
-HUB = {
-    "Stable Diffusion 1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "Stable Diffusion 2": "stabilityai/stable-diffusion-2-1",
-    "SDXL": "stabilityai/stable-diffusion-xl-base-1.0",
-    "Stable Diffusion 3": "stabilityai/stable-diffusion-3-medium-diffusers",
-    "FLUX.1": "black-forest-labs/FLUX.1-dev",
-    "FLUX.2": "black-forest-labs/FLUX.2-klein-4B",
-    "Qwen-Image": "Qwen/Qwen-Image",
-    "Z-Image": "Tongyi-MAI/Z-Image-Turbo",
-    "Chroma": "lodestones/Chroma1-HD",
-    EMBEDDED: "embedded",
+BASES = {
+    "Stable Diffusion 1": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
+    "Stable Diffusion 2": ("stabilityai/stable-diffusion-2-1",),
+    "SDXL": ("stabilityai/stable-diffusion-xl-base-1.0",),
+    "Stable Diffusion 3": (
+        "stabilityai/stable-diffusion-3.5-large",
+        "stabilityai/stable-diffusion-3.5-medium",
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+    ),
+    "FLUX.1": ("black-forest-labs/FLUX.1-dev",),
+    "FLUX.2": ("black-forest-labs/FLUX.2-klein-4B",),
+    "Qwen-Image": ("Qwen/Qwen-Image",),
+    "Z-Image": ("Tongyi-MAI/Z-Image-Turbo",),
+    "Chroma": ("lodestones/Chroma1-HD",),
+    EMBEDDED: ("embedded",),
 }
-"""The base that stands for each kind where none was given: one whose architecture is packaged."""
+"""Bases of each kind, all of a known architecture; where there are several, their sizes differ."""
+
+
+def bases_for(kind: str | None) -> tuple[str, ...]:
+    """Return bases of a known architecture for an adapter of this kind, as `made_for` names it."""
+    return tuple(base for one in (kind or "").split(" or ") for base in BASES.get(one, ()))
 
 
 def made_for(header: Header) -> str | None:

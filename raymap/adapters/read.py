@@ -15,7 +15,7 @@ import torch
 from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
 from raymap.adapters.container import Container, open_file
 from raymap.adapters.keys import is_lora_like
-from raymap.adapters.origin import HUB, kind_of, made_for
+from raymap.adapters.origin import bases_for, kind_of, made_for
 from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
 from raymap.base.file_kinds import kind_in
@@ -109,7 +109,9 @@ def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitErr
     kind, own = made_for(file.header), kind_of(skeleton)
     if kind is None or own in kind.split(" or "):
         return error
-    return MisfitError(str(file.path), f"is for {kind}, and the base is {own} ({error.problem})", HUB.get(kind))
+    return MisfitError(
+        str(file.path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
+    )
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:

@@ -16,6 +16,11 @@ class Kind:
     is_adapter: bool = False
     is_base: bool = False
 
+    @property
+    def title(self) -> str:
+        """Its name without the article."""
+        return self.name.partition(" ")[2]
+
 
 OTHERS = (
     (r"(lora|loha|lokr|hada).*motion_modules|motion_modules.*lora", Kind("a LoRA of a motion module (AnimateDiff)")),
@@ -36,7 +41,6 @@ OTHERS = (
 """Kinds of files that are neither adapters of a base's weights nor checkpoints, by patterns of their tensors' names."""
 
 ADAPTERS = (
-    (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", Kind("a Textual Inversion", True)),
     (r"_custom_diffusion|^modifier_token", Kind("a Custom Diffusion", True)),
     (r"\.hada_(w|t)\d", Kind("a LoHa", True)),
     (r"\.lokr_(w|t)\d", Kind("a LoKr", True)),
@@ -48,6 +52,7 @@ ADAPTERS = (
     (r"\.vera_lambda", Kind("a VeRA")),
     (r"\.lora_mid\b", Kind("a LoCon with a Tucker core", True)),
     (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\.(down|up)\b", Kind("a LoRA", True)),
+    (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", Kind("a Textual Inversion", True)),
     (r"\.(diff|diff_b|w_norm|b_norm|set_weight)$", Kind("a full difference", True)),
     (r"^(lycoris|lora_unet|lora_te\d?|lora_transformer)_", Kind("a LyCORIS of an unknown kind")),
 )
