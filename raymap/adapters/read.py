@@ -15,8 +15,10 @@ import torch
 from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
 from raymap.adapters.container import Container, open_file
 from raymap.adapters.keys import is_lora_like
-from raymap.adapters.origin import kind_of, made_for
+from raymap.adapters.origin import bases_for, kind_of, made_for
+from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
+from raymap.base.file_kinds import kind_in
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
@@ -78,11 +80,16 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
     for file in files:
         container = _floats(open_file(file))
         try:
-            kind, part = _parse(container, skeleton, trigger, method)
+            rest, bundled = without_bundle(container)
+            if bundled:
+                parts.append(adapter_of(bundled, container, skeleton, trigger))
+                methods.append(TEXTUAL_INVERSION.name)
+            if rest.entries or not bundled:
+                kind, part = _parse(rest, skeleton, trigger, method)
+                parts.append(part)
+                methods.append(kind)
         except MisfitError as error:
             raise _named(error, container, skeleton) from error
-        parts.append(part)
-        methods.append(kind)
         metadata |= container.metadata
     try:
         adapter = merged(parts)
@@ -99,10 +106,12 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
 
 def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
     """Return the error that an adapter does not fit, with the kind of base that it was made for where that is known."""
-    kind, own = made_for(file), kind_of(skeleton)
-    if kind is None or kind == own:
+    kind, own = made_for(file.header), kind_of(skeleton)
+    if kind is None or own in kind.split(" or "):
         return error
-    return MisfitError(str(file.path), f"is for {kind}, and the base is {own} ({error.problem})")
+    return MisfitError(
+        str(file.path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
+    )
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
@@ -202,8 +211,25 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part
-    problem = f"has no known layout (first key: {keys[0]!r})"
-    raise InputError(str(file.path), problem, "give a file of one of the layouts that docs/adapters.md lists")
+    raise _unknown(file)
+
+
+def _unknown(file: Container) -> InputError:
+    """Return the error for a file that no reader takes, with what it is where its tensors tell."""
+    kind, shapes = kind_in(file.header), file.header.shapes
+    first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
+    if kind is not None and not kind.is_adapter:
+        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
+        return InputError(str(file.path), f"is {kind.name}, not an adapter", remedy)
+    if kind is None and shapes and all(len(own) in (1, 2) and "." not in name for name, own in shapes.items()):
+        problem = f"holds {first!r}, {shape}, and nothing in it says that this is a learned token"
+        return InputError(
+            str(file.path), problem, "if it is one, give its trigger (--trigger, or `trigger:` in a study)"
+        )
+    problem = f"has no known layout (first key: {first!r})"
+    if kind is not None:
+        problem = f"is {kind.name} of no known layout (first key: {first!r})"
+    return InputError(str(file.path), problem, "give a file of one of the layouts that docs/adapters.md lists")
 
 
 def _reader(method: str) -> Reader:
@@ -219,10 +245,10 @@ def _reader(method: str) -> Reader:
 def _method(methods: list[str], path: Path) -> str:
     """Return the method of an adapter from those of its files.
 
-    A method that learns a token beside its weights keeps it in a file of Textual Inversion's layout.
+    A method whose adapters have tokens beside their weights keeps them in files of Textual Inversion's layouts.
     """
     kinds = set(methods)
-    if any(known_method(name).learns_token for name in kinds - {TEXTUAL_INVERSION.name}):
+    if kinds != {TEXTUAL_INVERSION.name}:
         kinds.discard(TEXTUAL_INVERSION.name)
     if len(kinds) > 1:
         problem = f"mixes files of {' and '.join(sorted(kinds))}"

@@ -186,7 +186,7 @@ class Adapter:
 
     `rows` replaces the whole token embedding (vocabulary, width) of text encoders, by their names; a training that let
     other rows drift has them. `kind` is the community's name of the updates where their reader reads several kinds
-    (`loha`). `notes` say what of its files is not used.
+    (`loha`). `notes` are sentences about how its files were read that their user should know.
     """
 
     updates: Mapping[str, Update]

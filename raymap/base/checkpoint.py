@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ import yaml
 
 from raymap.base.families.family import Family
 from raymap.base.families.registry import FAMILIES
+from raymap.base.file_kinds import kind_in
 from raymap.base.folder import OUTLINES, digest
 from raymap.base.header import Header, Shapes, read_header
 from raymap.base.parts import parts_of
@@ -34,14 +34,6 @@ NOT_LEARNED = {"pos_embed", "pos_embed.pos_embed", "norm_final.weight"}
 """Tensors beside a denoiser's weights, which some files have and others lack."""
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 """What a denoiser predicts, by the words for it in files' metadata and in configurations beside files."""
-KINDS = (
-    (r"lora_|\.lora\.|hada_w|lokr_w|oft_|\.glora|dora_scale|\.diff(_b)?$", "is an adapter", "give it as an adapter"),
-    (r"\d+\.\d+\.linear", "is a hypernetwork", "give the checkpoint that it belongs to"),
-    (r"control_model\.|controlnet|input_hint", "is a ControlNet", "give the checkpoint that it belongs to"),
-    (r"scaled_fp8|\.scale_(weight|input)$|\.weight_scale$|\.comfy_quant$", "is quantised", "give the file in 16 bits"),
-)
-"""What the names of tensors tell of files that are no checkpoints, or none that can be read, and what to do."""
-AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "first_stage_model.", "vae.", "bn.")
 
 
 @dataclass(frozen=True)
@@ -183,16 +175,13 @@ def _unfit(file: Checkpoint) -> InputError:
 
 def _kind(header: Header) -> tuple[str, str] | None:
     """Return what a file is that holds no denoiser, and what to do; None where nothing tells."""
-    names = header.shapes
-    for pattern, problem, remedy in KINDS:
-        if any(re.search(pattern, name) for name in names):
-            return problem, remedy
-    if all(name.startswith(AUTOENCODER) for name in names):
-        return "is an autoencoder (VAE) alone", "give the checkpoint that it belongs to"
-    small = len(names) <= 16 and all(len(shape) <= 2 for shape in names.values())
-    if small and not any(name.endswith((".weight", ".bias")) for name in names):
-        return "is a Textual Inversion", "give it as an adapter"
-    return None
+    kind = kind_in(header)
+    if kind is None or kind.is_base:
+        return None
+    if kind.is_adapter:
+        return f"is {kind.name}", "give it as an adapter"
+    remedy = "give the file in 16 bits" if "quantised" in kind.name else "give the checkpoint that it belongs to"
+    return f"is {kind.name}", remedy
 
 
 def _denoiser(folder: Path) -> str:

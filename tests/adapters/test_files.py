@@ -85,11 +85,12 @@ def test_rank_and_alpha_patterns_are_those_of_peft(skeleton: Skeleton, tmp_path:
         assert torch.allclose(before[key] + update.delta(before[key]), merged[key], atol=1e-6), name
 
 
+PARAMETERS = torch.nn.ParameterDict({"*": torch.nn.Parameter(VECTORS, requires_grad=False)})
 INVERSIONS: dict[str, tuple[str, Any, str]] = {
     "diffusers": ("learned_embeds.safetensors", {"<cup>": VECTORS}, "<cup>"),
     "diffusers pickle": ("learned_embeds.bin", {"<cup>": VECTORS}, "<cup>"),
     "A1111": (
-        "file.pt",
+        "mycup.pt",
         {
             "string_to_token": {"*": torch.tensor(265)},
             "string_to_param": {"*": VECTORS},
@@ -98,8 +99,13 @@ INVERSIONS: dict[str, tuple[str, Any, str]] = {
             "sd_checkpoint": None,
             "sd_checkpoint_name": None,
         },
-        "my-cup",
+        "mycup",
     ),
+    "A1111 of torch 1": ("mycup.pt", {"string_to_param": PARAMETERS, "name": "mycup"}, "mycup"),
+    "OneTrainer": ("mycup.safetensors", {"emp_params": VECTORS}, "mycup"),
+    "advanced training": ("cup_emb.safetensors", {"clip_l": VECTORS}, "cup_emb"),
+    "by the header": ("file.safetensors", {"a cup": VECTORS}, "a cup"),
+    "by its name": ("mycup.bin", {"mycup": VECTORS}, "mycup"),
     "kohya": ("mycup.safetensors", {"emb_params": VECTORS}, "mycup"),
 }
 
@@ -109,7 +115,7 @@ def test_every_inversion_layout_means_the_same_token(layout: str, skeleton: Skel
     name, content, trigger = INVERSIONS[layout]
     path = tmp_path / name
     if path.suffix == ".safetensors":
-        save_file(content, path)
+        save_file(content, path, metadata={"modelspec.architecture": "stable-diffusion-v1/textual-inversion"})
     else:
         torch.save(content, path)
     read = read_adapter(path, skeleton)
@@ -168,9 +174,9 @@ def test_check_prints_one_row_per_adapter_and_refuses_with_a_reason(
     monkeypatch.chdir(tmp_path)
     good = written("kohya", skeleton, tmp_path / "good.safetensors", alpha=6.0)
     (tmp_path / "bad.safetensors").write_bytes(good.read_bytes()[:-3])
-    save_file({"koal": VECTORS}, tmp_path / "careless.safetensors", metadata={"modelspec.license": "CC0-1.0"})
+    save_file({"koal": VECTORS}, tmp_path / "koal.safetensors", metadata={"modelspec.license": "CC0-1.0"})
     (tmp_path / "suite.yaml").write_text(json.dumps({"animals": ["a koala in a tree"]}))
-    names = ["good.safetensors", "careless.safetensors", "bad.safetensors"]
+    names = ["good.safetensors", "koal.safetensors", "bad.safetensors"]
     for files, code in ((names[:2], 0), (names, 2)):
         ended = command("check", *files, "--suite", "suite.yaml")
         assert ended.code == code, ended.out + ended.err

@@ -64,7 +64,7 @@ def test_a_pickle_with_code_is_refused_and_runs_nothing(skeleton: Skeleton, tmp_
         ({"<cup>": torch.zeros(1, 768)}, ("768", "96")),
         ({"<cup>": torch.full((1, 96), torch.nan)}, ("non-finite",)),
         ({"<cup>": torch.zeros(0, 96)}, ("(0, 96)",)),
-        ({"cat": torch.zeros(1, 96)}, ("ordinary token", "trigger")),
+        ({"cat": torch.zeros(1, 96)}, ("nothing in it says", "trigger")),
         ({"clip_l": torch.zeros(1, 96), "clip_g": torch.zeros(1, 96)}, ("SDXL",)),
         ({"model.diffusion_model.conv.weight": torch.zeros(3)}, ("whole checkpoint",)),
         ({f"unet.nothing.lora.{half}.weight": torch.zeros(3, 3) for half in ("down", "up")}, ("no such module",)),
@@ -87,9 +87,9 @@ def test_what_does_not_fit_is_refused_by_name(
     ("data", "words"),
     [
         (b"", ("empty",)),
-        (b"hello", ("not a readable",)),
+        (b"hello", ("cut off",)),
         ((2**40).to_bytes(8, "little") + b"{}", ("not a readable",)),
-        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("not a readable",)),
+        ((90_000_000).to_bytes(8, "little") + b"{" + b" " * 1000, ("cut off",)),
     ],
 )
 def test_what_is_no_safetensors_file_is_refused(
