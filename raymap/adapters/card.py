@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymap.errors import InputError
-from raymap.store.files import local_copy, read_file, write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, local_copy, read_file, write_atomically
 from raymap.study.adapter import AdapterInfo
 
 CARD = "adapter.json"

@@ -53,7 +53,7 @@ def audit(
     overrides: Overrides = None,
 ) -> None:
     """Measure existing adapters and check them against limits, without a study file and without training."""
-    from raymap.analysis.decide.gate import AuditLimits, parse_limits
+    from raymap.analysis.decide.limits import AuditLimits, parse_limits
 
     limits = AuditLimits() if fail_above is None else parse_limits(fail_above)
     if junit and not limits.given:
@@ -61,10 +61,7 @@ def audit(
     for option, path in (("--junit", junit), ("--json", json)):
         if path and path.is_dir():
             raise InputError(f"{option} {path}", "is a folder", "give a file")
-    from raymap.driver.commands import Audit
     from raymap.driver.cost import estimate as estimate_cost
-    from raymap.report import gate
-    from raymap.results import open_folder
     from raymap.study.builtin import audit_study
 
     study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit, weights)
@@ -73,6 +70,10 @@ def audit(
     console.print(estimate_cost(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return
+    from raymap.driver.commands import Audit  # loads what a dry run does without: scipy, polars and the report
+    from raymap.report import gate
+    from raymap.results import open_folder
+
     mapped(prepared, target)
     held = Audit.of(open_folder(target), limits)
     if json:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from raymap.embedded.model import PIPELINES
-from raymap.embedded.world.subjects import SUBJECTS
 from raymap.errors import InputError
 from raymap.study.file import build_study, override
 from raymap.study.methods.lora import LORA
@@ -21,6 +20,8 @@ DEMO_SEEDS = 3
 
 def demo_study(references: Path) -> Study:
     """Return the study of `raymap demo`, for drawn subjects whose reference images are written into a folder."""
+    from raymap.embedded.world.subjects import SUBJECTS  # loads what draws them, which audits do without
+
     raw = {
         "name": "demo",
         "suite": "embedded-quick",
