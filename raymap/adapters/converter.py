@@ -1,6 +1,7 @@
 """Asks diffusers' own converters where the modules of a LoRA lie, by LoRA of rank one whose rows are numbered.
 
-What a converter makes of real files is not taken over: it may drop what it does not know, or leave out alpha.
+What a converter makes of real files is not taken over: it may drop what it does not know, or leave out alpha. An answer
+counts where block numbers agree, since some converters take any name for that of a block.
 """
 
 from __future__ import annotations
@@ -123,11 +124,17 @@ def _read(state: Mapping[str, torch.Tensor], names: list[str], skeleton: Skeleto
         module = _known(match[1], skeleton) if match else None
         if module is None or not value.numel():
             continue
-        numbers = value.flatten().round().long()
+        numbers = (value.flatten() + 0.5).long()
         number = int(numbers[0]) // STRIDE
-        if 1 <= number <= len(names) and bool((numbers // STRIDE == number).all()):
+        known = 1 <= number <= len(names) and bool((numbers // STRIDE == number).all())
+        if known and _same_block(names[number - 1], module):
             found.setdefault(names[number - 1], []).append((module, numbers % STRIDE - 1))
     return found
+
+
+def _same_block(spelled: str, module: str) -> bool:
+    block = re.match(r"\w+\.\w+\.(\d+)\.", module)
+    return block is None or re.search(rf"(?<![0-9]){block[1]}(?![0-9])", spelled) is not None
 
 
 def _known(module: str, skeleton: Skeleton) -> str | None:

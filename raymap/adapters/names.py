@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from raymap.adapters.tables import TABLES, Table
+
 Names = Mapping[str, tuple["Piece", ...]]
 """Where a module of a file lies, by its dotted name without the component's prefix."""
 
@@ -43,66 +45,6 @@ UNET = {
 }
 """What CompVis's and Stability's UNets call layers, by diffusers' names (https://github.com/CompVis/latent-diffusion)."""
 
-SD3: dict[str, tuple[str, ...]] = {
-    **{
-        f"joint_blocks.#.{side}_block.{theirs}": tuple(f"transformer_blocks.#.{one}" for one in own)
-        for side, layers in {
-            "x": {
-                "attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-                "attn.proj": ("attn.to_out.0",),
-                "attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
-                "attn2.proj": ("attn2.to_out.0",),
-                "mlp.fc1": ("ff.net.0.proj",),
-                "mlp.fc2": ("ff.net.2",),
-                "adaLN_modulation.1": ("norm1.linear",),
-            },
-            "context": {
-                "attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-                "attn.proj": ("attn.to_add_out",),
-                "mlp.fc1": ("ff_context.net.0.proj",),
-                "mlp.fc2": ("ff_context.net.2",),
-                "adaLN_modulation.1": ("norm1_context.linear",),
-            },
-        }.items()
-        for theirs, own in layers.items()
-    },
-    "x_embedder.proj": ("pos_embed.proj",),
-    "context_embedder": ("context_embedder",),
-    "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
-    "t_embedder.mlp.2": ("time_text_embed.timestep_embedder.linear_2",),
-    "y_embedder.mlp.0": ("time_text_embed.text_embedder.linear_1",),
-    "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
-    "final_layer.linear": ("proj_out",),
-    "final_layer.adaLN_modulation.1": ("~norm_out.linear",),
-}
-"""What Stability's Stable Diffusion 3 calls layers, and diffusers' names for the parts of each, one after another.
-
-`#` stands for a number; a name behind `~` has its halves the other way round.
-"""
-LUMINA = {
-    **{
-        f"{stack}.#.{theirs}": tuple(f"{stack}.#.{one}" for one in own)
-        for stack in ("layers", "noise_refiner", "context_refiner")
-        for theirs, own in {
-            "attention.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-            "attention.out": ("attn.to_out.0",),
-            "feed_forward.w1": ("feed_forward.linear_1",),
-            "feed_forward.w2": ("feed_forward.linear_2",),
-            "feed_forward.w3": ("feed_forward.linear_3",),
-            "adaLN_modulation.1": ("norm1.linear",),
-        }.items()
-    },
-    "cap_embedder.1": ("time_caption_embed.caption_embedder.1",),
-    "t_embedder.mlp.0": ("time_caption_embed.timestep_embedder.linear_1",),
-    "t_embedder.mlp.2": ("time_caption_embed.timestep_embedder.linear_2",),
-}
-"""The same for Lumina-Image 2.0, of which diffusers converts complete files alone."""
-TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "StableDiffusion3Pipeline": SD3,
-    "Lumina2Pipeline": LUMINA,
-}
-"""Tables for families whose files diffusers does not convert, or not all, by their pipelines' class."""
-
 
 def own_names(modules: Iterable[str]) -> dict[str, tuple[Piece, ...]]:
     """Return the base's own names of a component's modules."""
@@ -122,7 +64,7 @@ def first_names(pipeline: str, modules: Iterable[str]) -> dict[str, tuple[Piece,
     return _tabled(TABLES.get(pipeline, {}), own)
 
 
-def _tabled(table: Mapping[str, tuple[str, ...]], own: set[str]) -> dict[str, tuple[Piece, ...]]:
+def _tabled(table: Table, own: set[str]) -> dict[str, tuple[Piece, ...]]:
     numbers = sorted({number for name in own for number in re.findall(r"\.(\d+)\.", name)}, key=int)
     found = {}
     for theirs, names in table.items():

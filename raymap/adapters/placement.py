@@ -1,7 +1,7 @@
 """Where the modules that a LoRA-like file names lie in a base: in any community's spelling, each with all of its rows.
 
-A name is looked up among the base's own and those of the model's first publication (`names`); diffusers' converters
-are asked about what is left (`converter`).
+A name is looked up among the base's own and those of the model's first publication (`names`). Of a kind of base that
+raymap does not describe, diffusers' converters are asked about what is left (`converter`).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def place(modules: Mapping[str, Extent], skeleton: Skeleton, hint: str | None = 
         if places is not None:
             found[spelled] = places
     left = {spelled: extent for spelled, extent in modules.items() if spelled not in found}
-    if left and hint is None:
+    if left and not skeleton.family.known:
         for spelled, rows in asked(left, skeleton).items():
             if _is_whole(rows, left[spelled], skeleton):
                 found[spelled] = tuple(Place(module, index) for module, index in rows)
