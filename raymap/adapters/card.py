@@ -11,11 +11,11 @@ from typing import Any
 from raymap.errors import InputError
 from raymap.store.files import as_json, local_copy, read_file, write_atomically
 from raymap.study.adapter import AdapterInfo
+from raymap.study.source import SUFFIXES
 
 CARD = "adapter.json"
 CONFIG = "adapter_config.json"
 """Holds rank and alpha of the LoRA beside it, as peft writes it."""
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def adapter_files(path: Path) -> tuple[Path, ...]:

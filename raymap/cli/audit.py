@@ -28,7 +28,12 @@ FIRST = 5
 
 @app.command()
 def audit(
-    adapter: Annotated[list[str], typer.Option(help="An adapter file or folder, or NAME=PATH; may be repeated.")],
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            help="A file, a folder, a hub id (org/name, org/name:FILE) or a URL, or NAME=PATH; may be repeated."
+        ),
+    ],
     base: Base = "embedded",
     weights: Weights = None,
     suite: Annotated[

@@ -57,7 +57,8 @@ def audit_study(
     """Return the study of `raymap audit`, which measures adapters that exist already.
 
     Args:
-        adapters: paths, relative to the working folder, or `name=path` to give an adapter another name than its file's.
+        adapters: paths, relative to the working folder, hub ids or URLs (`raymap.study.source`); or `name=path` to give
+            an adapter another name than its file's.
         categories: what the subjects are (`face`, `object`, `style`): none, one for all, or one per adapter.
         suite: the name or path of the prompts, where they are not those of DEFAULTS.
         overrides: `key=value` pairs of the study, as for `raymap run --set`.
