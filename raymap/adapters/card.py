@@ -14,14 +14,13 @@ from raymap.base.checkpoint import prediction_beside
 from raymap.base.folder import decisive
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
-from raymap.store.files import local_copy, read_file, write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, local_copy, read_file, write_atomically
 from raymap.study.adapter import AdapterInfo
+from raymap.study.source import SUFFIXES
 
 CARD = "adapter.json"
 CONFIG = "adapter_config.json"
 """Holds rank and alpha of the LoRA beside it, as peft writes it."""
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 COMPONENT = re.compile(r"(unet|transformer|text_encoder)(_\d)?")
 """How the components are called whose weights adapters change."""
 

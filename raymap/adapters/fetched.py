@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from raymap.adapters.card import CARD, CONFIG, SUFFIXES
+from raymap.adapters.card import CARD, CONFIG
 from raymap.base.folder import cached
 from raymap.base.header import is_safetensors, other_kind
 from raymap.errors import InputError
-from raymap.study.source import HubFile, hub_file, is_url, without_secrets
+from raymap.study.source import SUFFIXES, HubFile, hub_file, is_url, without_secrets
 
 SHOWN = 8
 """How many files of a hub id are named where one has to be chosen."""

@@ -10,12 +10,11 @@ from raymap.adapters.card import adapter_files, with_config
 from raymap.adapters.keys import unread_kind
 from raymap.adapters.origin import said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
-from raymap.base.file_kinds import Kind, kind_in, patterns_of
+from raymap.base.file_kinds import INVERSION, Kind, kind_in, patterns_of
 from raymap.base.header import Header, read_header
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
 
-TOKENS = "a Textual Inversion"
 WHOLE = Kind("a diffusers folder", is_base=True)
 MARKS = ("adapter.json", "adapter_config.json", INDEX)
 """Files that make a folder one adapter, or a base."""
@@ -62,6 +61,11 @@ class Glance:
             return (f"its header names {self.said_base!r}, but its layers are those of {self.layer_base}",)
         return ()
 
+    @property
+    def may_be_read(self) -> bool:
+        """Whether its numbers may tell more: its header could be read, and is not that of another kind of file."""
+        return self.tensors > 0 and (self.kind is None or self.kind.is_adapter or self.kind.is_base)
+
     def held_against(self, kind: str) -> Glance:
         """Return it with the problem that it was made for another kind of base than this one, if that is so."""
         if self.problem or self.made_for is None or kind in self.made_for.split(" or "):
@@ -78,8 +82,8 @@ def glance(path: Path) -> Glance:
         headers = [header_of(file) for file in files]
     except InputError as error:
         return Glance(path, problem=str(error).removeprefix(f"{path}: "), bytes=_size((path,)))
-    kinds = [kind for header in headers if (kind := kind_in(header))]
-    kinds.sort(key=lambda kind: kind.name == TOKENS)  # tokens beside something else belong to it
+    kinds = [kind for file, header in zip(files, headers, strict=True) if (kind := kind_in(header, file))]
+    kinds.sort(key=lambda kind: kind == INVERSION)  # tokens beside something else belong to it
     kind = kinds[0] if kinds else None
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
@@ -87,6 +91,8 @@ def glance(path: Path) -> Glance:
         problem = f"is {kind.name}, not an adapter" + ("; give it as --base or --weights" if kind.is_base else "")
     elif unread := next((found for header in headers if (found := unread_kind(patterns_of(header)))), None):
         problem = f"is {unread[1]}, which raymap does not read"
+    elif kind is None:
+        problem = "is of no known kind: nothing in it says what its tensors are"
     layers = Header({name: shape for header in headers for name, shape in header.shapes.items()}, metadata)
     return Glance(
         path,

@@ -39,11 +39,13 @@ LAYERS = {
     r"^lora_te2_|((down|up|input|output)_blocks|mid(dle)?_block).*transformer_blocks[._]1": "SDXL",
 }
 """Patterns in the names of layers, with 1 for every number but 0, and the kind of base that has such layers."""
-TEXT_KEYS = re.compile(r"attn2[._]to_[kv][._](?:processor[._])?(?:lora[._])?(?:lora_)?(?:down|A)\b")
+_FACTOR = r"[._](?:processor[._])?(?:lora[._])?(?:lora_)?(?:down|A|hada_w1_b|diff)\b"
+"""How the names of factors end whose second axis is a layer's input."""
+TEXT_KEYS = re.compile(rf"attn2[._](?:processor\.)?to_[kv](?:_lora)?{_FACTOR}")
 EMBEDDED = "raymap's embedded base"
 WIDTHS = {96: EMBEDDED, 768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
 """How wide the text is that the cross-attention of UNets reads."""
-JOINT_KEYS = re.compile(r"transformer_blocks[._]\d+[._]attn[._]to_[qkv]\b.*(?:down|A)\b")
+JOINT_KEYS = re.compile(rf"transformer_blocks[._]\d+[._]attn[._]to_[qkv]{_FACTOR}")
 JOINT_WIDTHS = {1536: "Stable Diffusion 3", 2432: "Stable Diffusion 3", 3072: "Qwen-Image or FLUX.1"}
 """How wide the images' tokens are in the joint attention of diffusion transformers whose blocks have the same names."""
 TOKENS = {
@@ -98,6 +100,10 @@ def told_by_layers(header: Header) -> str | None:
     if by_layer:
         return by_layer
     matrices = {name: shape[1] for name, shape in header.shapes.items() if len(shape) == 2}
+    for name, width in tuple(matrices.items()):  # a Kronecker product is as wide as both of its factors together
+        stem, mark, _ = name.rpartition("lokr_w1")
+        if mark and (right := matrices.get(f"{stem}lokr_w2", matrices.get(f"{stem}lokr_w2_b"))):
+            matrices[f"{stem}diff"] = width * right
     for keys, widths in ((TEXT_KEYS, WIDTHS), (JOINT_KEYS, JOINT_WIDTHS)):
         wide = {width for name, width in matrices.items() if keys.search(name)}
         if len(wide) == 1:

@@ -224,7 +224,7 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
 
 def _unknown(file: Container) -> InputError:
     """Return the error for a file that no reader takes, with what it is where its tensors tell."""
-    kind, shapes = kind_in(file.header), file.header.shapes
+    kind, shapes = kind_in(file.header, file.path), file.header.shapes
     first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
     if kind is not None and not kind.is_adapter:
         remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"

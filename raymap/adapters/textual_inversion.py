@@ -15,7 +15,7 @@ import torch
 from raymap.adapters.container import Container
 from raymap.adapters.update import Adapter, Token
 from raymap.base.families.registry import FAMILIES
-from raymap.base.file_kinds import ENCODER_KEYS
+from raymap.base.file_kinds import ENCODER_KEYS, names_tokens
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 
@@ -137,18 +137,16 @@ def _of_layout(file: Container) -> list[Learned]:
 def _of_names(file: Container, trigger: str | None) -> list[Learned]:
     """Return the tokens of diffusers' layout, whose keys are the triggers, where something says that they are."""
     values = file.entries
-    vectors = all(isinstance(value, torch.Tensor) and value.dim() <= 2 for value in values.values())
-    if not vectors or any(key.endswith((".weight", ".bias")) for key in values):
+    if not all(isinstance(value, torch.Tensor) for value in values.values()):
         return []
-    said = "textual" in file.metadata.get("modelspec.architecture", "") or file.path.name.startswith("learned_embeds")
-    alone = len(values) == 1 and (trigger is not None or file.path.stem in values)
-    strange = [key for key in values if not re.fullmatch(r"<.+>", key, re.DOTALL)]
-    if strange and not (said or alone):
-        if len(strange) == len(values):
-            return []
-        problem = f"holds {strange[0]!r} beside learned tokens, and nothing says that it is one"
+    alone = len(values) == 1 and trigger is not None and "." not in next(iter(values))
+    if alone or names_tokens(file.header, file.path):
+        return [Learned(key, {"": value}) for key, value in values.items()]
+    named = [key for key in values if re.fullmatch(r"<.+>", key, re.DOTALL)]
+    if named:
+        problem = f"holds {min(values.keys() - set(named))!r} beside learned tokens, and nothing says that it is one"
         raise InputError(str(file.path), problem, "fetch it again")
-    return [Learned(key, {"": value}) for key, value in values.items()]
+    return []
 
 
 def _check_keys(keys: Iterable[str], known: tuple[str, ...], file: Container) -> None:

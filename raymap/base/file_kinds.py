@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from raymap.base.header import Header
 
@@ -22,6 +23,7 @@ class Kind:
         return self.name.partition(" ")[2]
 
 
+INVERSION = Kind("a Textual Inversion", True)
 OTHERS = (
     (r"(lora|loha|lokr|hada).*motion_modules|motion_modules.*lora", Kind("a LoRA of a motion module (AnimateDiff)")),
     (r"(^|\.)motion_modules\.", Kind("a motion module (AnimateDiff)")),
@@ -52,7 +54,7 @@ ADAPTERS = (
     (r"\.vera_lambda", Kind("a VeRA")),
     (r"\.lora_mid\b", Kind("a LoCon with a Tucker core", True)),
     (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\.(down|up)\b", Kind("a LoRA", True)),
-    (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", Kind("a Textual Inversion", True)),
+    (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", INVERSION),
     (r"\.(diff|diff_b|w_norm|b_norm|set_weight)$", Kind("a full difference", True)),
     (r"^(lycoris|lora_unet|lora_te\d?|lora_transformer)_", Kind("a LyCORIS of an unknown kind")),
 )
@@ -72,15 +74,19 @@ TEXT_ENCODER = re.compile(
 )
 
 
-def kind_in(header: Header) -> Kind | None:
-    """Return the kind of a file; None where nothing tells."""
+def kind_in(header: Header, file: Path | None = None) -> Kind | None:
+    """Return the kind of a file; None where nothing tells.
+
+    Args:
+        file: its path; the name of a file of learned tokens may say that it is one.
+    """
     names = patterns_of(header)
     text = "\n".join(sorted(names))
     for pattern, kind in (*OTHERS, *ADAPTERS):
         if re.search(pattern, text, re.MULTILINE):
             return kind
-    if {name.removesuffix("_out") for name in names} & set(ENCODER_KEYS):
-        return Kind("a Textual Inversion", True)
+    if {name.removesuffix("_out") for name in names} & set(ENCODER_KEYS) or names_tokens(header, file):
+        return INVERSION
     if any(DENOISER.search(name) for name in names):
         whole = any(name.startswith(BESIDE) for name in names)
         return Kind("a whole checkpoint" if whole else "a denoiser alone", is_base=True)
@@ -90,6 +96,19 @@ def kind_in(header: Header) -> Kind | None:
     if names and all(TEXT_ENCODER.search(name) for name in names):
         return Kind("a text encoder alone")
     return None
+
+
+def names_tokens(header: Header, file: Path | None = None) -> bool:
+    """Return whether a file holds learned tokens under their own names, as diffusers writes them, and says so.
+
+    It does by a name in angle brackets, by diffusers' name for such files, by the file's own name, or in its header.
+    """
+    shapes = header.shapes
+    if not shapes or any(len(own) > 2 or name.endswith((".weight", ".bias")) for name, own in shapes.items()):
+        return False
+    said = "textual" in header.metadata.get("modelspec.architecture", "")
+    said |= file is not None and (file.name.startswith("learned_embeds") or list(shapes) == [file.stem])
+    return said or all(re.fullmatch(r"<.+>", name, re.DOTALL) for name in shapes)
 
 
 def patterns_of(header: Header) -> set[str]:

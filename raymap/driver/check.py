@@ -68,7 +68,7 @@ def check_files(
     findings = []
     for path in adapters:
         seen = glance(path)
-        if seen.problem and not (seen.kind and seen.kind.is_base):
+        if seen.problem and not seen.may_be_read:
             findings.append(Finding(seen, problem=seen.problem, warnings=seen.warnings))
             continue
         if given is not None:

@@ -8,6 +8,7 @@ the path's own `read_bytes` or `open`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -29,6 +30,11 @@ OPENED_WITH = {"s3": _SERIAL, "s3a": _SERIAL, "az": _SERIAL, "abfs": _SERIAL, "a
 READ_WITH = {"gs": {"concurrency": 1}, "gcs": {"concurrency": 1}}
 """What makes the file system of a protocol, or its `cat_file`, read an object in one request. By default a large object
 is read in several ranges. If it is replaced meanwhile, the result mixes both versions, without an error."""
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as indented JSON in UTF-8, with a final newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
 
 
 def place(url: str) -> Path:

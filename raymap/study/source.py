@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+"""How the names of adapter files end; of files that differ in this alone, the first is taken."""
 HUB = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?")
 SECRET = re.compile(r"token|key|secret|password|signature|credential", re.IGNORECASE)
 """What the names of a URL's parameters hold whose values are not to be written down."""
@@ -29,14 +31,14 @@ def is_url(name: str) -> bool:
 def hub_file(name: str, folder: Path = Path()) -> HubFile | None:
     """Return what a name means on the model hub: `org/name`, `org/name:FILE` or `org/name@revision:FILE`.
 
-    None for a URL and for what lies in the folder, or would if it were there: a name with other than one slash, or one
-    that begins with a dot.
+    None for a URL, and for what lies in the folder or would if it were there: a name with other than one slash, or one
+    that begins with a dot or ends as files do.
 
     Args:
         folder: what relative paths are relative to.
     """
     match = HUB.fullmatch(name)
-    if is_url(name) or match is None or (folder / name).exists():
+    if is_url(name) or match is None or match["id"].endswith(SUFFIXES) or (folder / name).exists():
         return None
     return HubFile(match["id"], match["revision"], match["file"])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ from tests.adapters.layouts import (
     keys_and_values,
     written,
 )
-from tests.commands import Ended
 from tests.small_study import small_study
 
 
@@ -166,24 +163,6 @@ def test_a_learned_token_may_be_called_what_it_will(token: str, skeleton: Skelet
     save_file({token: VECTORS}, tmp_path / "learned_embeds.safetensors")
     read = read_adapter(tmp_path / "learned_embeds.safetensors", skeleton)
     assert (read.method, read.adapter.triggers) == ("textual_inversion", (token,))
-
-
-def test_check_prints_one_row_per_adapter_and_refuses_with_a_reason(
-    skeleton: Skeleton, tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    good = written("kohya", skeleton, tmp_path / "good.safetensors", alpha=6.0)
-    (tmp_path / "bad.safetensors").write_bytes(good.read_bytes()[:-3])
-    save_file({"koal": VECTORS}, tmp_path / "koal.safetensors", metadata={"modelspec.license": "CC0-1.0"})
-    (tmp_path / "suite.yaml").write_text(json.dumps({"animals": ["a koala in a tree"]}))
-    names = ["good.safetensors", "koal.safetensors", "bad.safetensors"]
-    for files, code in ((names[:2], 0), (names, 2)):
-        ended = command("check", *files, "--suite", "suite.yaml")
-        assert ended.code == code, ended.out + ended.err
-        shown = "".join(ended.out.split())
-        for word in ("lora", "textual_inversion", "3,648", "licence:CC0-1.0", "matchesinside"):
-            assert word in shown, ended.out
-        assert ("refused:" in shown) == (code == 2), ended.out
 
 
 def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(
