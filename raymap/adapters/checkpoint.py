@@ -17,6 +17,7 @@ from raymap.adapters.update import Adapter, Replacement, Update
 from raymap.base.checkpoint import Checkpoint, bare, count, denoiser_in, lacking, schedule_of
 from raymap.base.families.registry import family_at
 from raymap.base.file_kinds import kind_in
+from raymap.base.folder import decisive
 from raymap.base.header import read_header
 from raymap.base.parts import parts_of
 from raymap.base.shapes import INDEX, index_of, shapes_of
@@ -71,6 +72,9 @@ def _folder(path: Path, skeleton: Skeleton) -> tuple[list[str], Weights]:
         raise InputError(str(path), f"lacks the folder of its {skeleton.denoiser}", "fetch it again")
     names: list[str] = []
     for component in (part for part in skeleton.parts.adapted if part in components):
+        if not any(file.parent.name == component and file.suffix == ".safetensors" for file in decisive(path)):
+            problem = f"holds no safetensors file of its {component}, or variants of it alone"
+            raise InputError(str(path), problem, "give one as diffusers saves it")
         own = {f"{component}.{name}": shape for name, shape in shapes_of(path, component).items()}
         base = {name: shape for name, shape in skeleton.shapes.items() if name.startswith(f"{component}.")}
         if odd := sorted(name for name in own.keys() | base.keys() if own.get(name) != base.get(name)):
@@ -95,7 +99,7 @@ def _file(path: Path, skeleton: Skeleton) -> tuple[list[str], Weights]:
     if here != there:
         kind = kind_in(file.header)
         what = kind.name if kind else "a whole checkpoint"
-        problem = f"is {what} whose denoiser has {here:,} weights, and that of the base has {there:,}"
+        problem = f"is {what} with a denoiser of {here:,} numbers, and the base's has {there:,}"
         raise MisfitError(str(path), problem)
     _check_prediction(str(path), schedule_of(file), skeleton)
     whole = bool(skeleton.family.prefixes) and not lacking(file.header, skeleton.family, skeleton.folder)
@@ -128,8 +132,9 @@ def _dtype(file: Checkpoint) -> torch.dtype:
 def _difference(path: Path, names: list[str], weights: Weights, skeleton: Skeleton) -> Adapter:
     base = _weights_of(skeleton)
     updates: dict[str, Update] = {}
-    other_decoder = False
+    other_decoder = known = False
     for own, its in _pairs(names, weights, base):
+        known = known or bool(its)
         for name, value in own.items():
             if name in its and torch.equal(its[name].to(value.dtype), value):
                 continue
@@ -140,7 +145,8 @@ def _difference(path: Path, names: list[str], weights: Weights, skeleton: Skelet
             else:
                 updates[name] = Replacement(value.clone())
     adapted = [name for name in names if not name.startswith("vae.")]
-    notes = [f"of its {len(adapted)} weights, {len(updates)} differ from the base's"]
+    compared = f"of its {len(adapted)} weights, {len(updates)} differ from the base's"
+    notes = [compared if known else "the base's weights are not here, so that all of its own count as changed"]
     if other_decoder:
         notes.append("its autoencoder differs from the base's and is left out: images show the other weights' effect")
     return Adapter(updates, kind=CHECKPOINT, notes=tuple(notes))

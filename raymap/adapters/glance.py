@@ -76,7 +76,7 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Return what the headers of an adapter's files tell; of a folder's files together."""
     if (path / INDEX).is_file():
-        return Glance(path, WHOLE, "is a base, not an adapter; give it as --base")
+        return Glance(path, WHOLE, bytes=_size(with_config(adapter_files(path))))
     try:
         files = adapter_files(path)
         headers = [header_of(file) for file in files]
@@ -87,8 +87,8 @@ def glance(path: Path) -> Glance:
     kind = kinds[0] if kinds else None
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
-    if kind is not None and not kind.is_adapter:
-        problem = f"is {kind.name}, not an adapter" + ("; give it as --base or --weights" if kind.is_base else "")
+    if kind is not None and not kind.is_adapter and not kind.is_base:
+        problem = f"is {kind.name}, not an adapter"
     elif unread := next((found for header in headers if (found := unread_kind(patterns_of(header)))), None):
         problem = f"is {unread[1]}, which raymap does not read"
     elif kind is None:

@@ -19,7 +19,7 @@ from raymap.adapters.origin import bases_for, kind_of, made_for
 from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
 from raymap.base.file_kinds import kind_in
-from raymap.base.header import read_header
+from raymap.base.header import Header, read_header
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
@@ -80,8 +80,12 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
     metadata: dict[str, str] = {}
     for file in files:
         if is_model(file):
-            parts.append(read_model(file, skeleton))
-            metadata |= read_header(file).metadata
+            header = read_header(file)
+            try:
+                parts.append(read_model(file, skeleton))
+            except MisfitError as error:
+                raise _named(error, file, header, skeleton) from error
+            metadata |= header.metadata
             continue
         container = _floats(open_file(file))
         try:
@@ -94,7 +98,7 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
                 parts.append(part)
                 methods.append(kind)
         except MisfitError as error:
-            raise _named(error, container, skeleton) from error
+            raise _named(error, file, container.header, skeleton) from error
         metadata |= container.metadata
     try:
         adapter = merged(parts)
@@ -115,13 +119,13 @@ def _some(adapter: Adapter, path: Path) -> Adapter:
     return adapter
 
 
-def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
+def _named(error: MisfitError, path: Path, header: Header, skeleton: Skeleton) -> MisfitError:
     """Return the error that an adapter does not fit, with the kind of base that it was made for where that is known."""
-    kind, own = made_for(file.header), kind_of(skeleton)
+    kind, own = made_for(header), kind_of(skeleton)
     if kind is None or own in kind.split(" or "):
         return error
     return MisfitError(
-        str(file.path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
+        str(path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
     )
 
 

@@ -271,7 +271,7 @@ def local_copy(folder: Path, below: bool = False) -> Iterator[Path]:
         files = [] if is_local(folder) else files_below(folder) if below else files_in(folder, "")
         for path, content in zip(files, read_each(files), strict=True):
             if content is not None:
-                target = copy / path.relative_to(folder)
+                target = copy / path.as_posix().removeprefix(folder.as_posix()).lstrip("/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
         yield copy

@@ -1,4 +1,4 @@
-"""Whole fine-tuned models are read as what they change: folders and single files, of all of a pipeline or a denoiser."""
+"""Whole fine-tuned models are read as what they change: folders, single files, and denoisers alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tuned(base: Base, names: tuple[str, ...] = TUNED, vae: bool = False) -> tupl
     called = {name: next(own for own in live if own.replace("text_model.", "") == name) for name in names}
     with torch.no_grad():
         for own in called.values():
-            live[own] += 0.1 * torch.randn(live[own].shape, generator=random)
+            live[own].add_(0.1 * torch.randn(live[own].shape, generator=random))
         if vae:
             pipeline.vae.decoder.conv_in.bias += 0.1
     return pipeline, {own: live[own].detach().clone() for own in called.values()}
@@ -139,7 +139,7 @@ def test_a_run_keeps_its_files_and_reads_them_again(
 ) -> None:
     pipeline, wanted = tuned(base)
     path = written(pipeline, tmp_path / "model")
-    found = find(Brought(path=path), base, triggered=False)
+    found = find(Brought(path=str(path)), path, base, triggered=False)
     assert found.info.method == "checkpoint"
     bring(found, tmp_path / "run" / "model", base.sha256)
     bring(found, tmp_path / "run" / "model", base.sha256)
@@ -182,4 +182,4 @@ def test_what_is_no_such_model_is_refused_by_name(base: Base, tmp_path: Path) ->
     single = load_file(as_file(pipeline, tmp_path / "single"))
     single.pop("model.diffusion_model.out.2.bias")
     save_file(single, tmp_path / "single.safetensors")
-    refused(tmp_path / "single.safetensors", "checkpoint", "denoiser has")
+    refused(tmp_path / "single.safetensors", "whole checkpoint", "numbers")
