@@ -140,13 +140,13 @@ def _of_names(file: Container, trigger: str | None) -> list[Learned]:
     if not all(isinstance(value, torch.Tensor) for value in values.values()):
         return []
     alone = len(values) == 1 and trigger is not None and "." not in next(iter(values))
-    if alone or names_tokens(file.header, file.path):
-        return [Learned(key, {"": value}) for key, value in values.items()]
-    named = [key for key in values if re.fullmatch(r"<.+>", key, re.DOTALL)]
-    if named:
-        problem = f"holds {min(values.keys() - set(named))!r} beside learned tokens, and nothing says that it is one"
+    strange = [key for key in values if not re.fullmatch(r"<.+>", key, re.DOTALL)]
+    if strange and not (alone or names_tokens(file.header, file.path)):
+        if len(strange) == len(values):
+            return []
+        problem = f"holds {strange[0]!r} beside learned tokens, and nothing says that it is one"
         raise InputError(str(file.path), problem, "fetch it again")
-    return []
+    return [Learned(key, {"": value}) for key, value in values.items()]
 
 
 def _check_keys(keys: Iterable[str], known: tuple[str, ...], file: Container) -> None:

@@ -104,11 +104,12 @@ def names_tokens(header: Header, file: Path | None = None) -> bool:
     It does by a name in angle brackets, by diffusers' name for such files, by the file's own name, or in its header.
     """
     shapes = header.shapes
-    if not shapes or any(len(own) > 2 or name.endswith((".weight", ".bias")) for name, own in shapes.items()):
+    strange = [name for name in shapes if not re.fullmatch(r"<.+>", name, re.DOTALL)]
+    if not shapes or any(len(own) > 2 for own in shapes.values()) or any("." in name for name in strange):
         return False
     said = "textual" in header.metadata.get("modelspec.architecture", "")
-    said |= file is not None and (file.name.startswith("learned_embeds") or list(shapes) == [file.stem])
-    return said or all(re.fullmatch(r"<.+>", name, re.DOTALL) for name in shapes)
+    said |= file is not None and (file.name.startswith("learned_embeds") or strange == [file.stem] == [*shapes])
+    return said or not strange
 
 
 def patterns_of(header: Header) -> set[str]:
