@@ -122,7 +122,7 @@ def _of_layout(file: Container) -> list[Learned]:
         vectors, inner = entries[PARAMETERS], str(entries.get("name") or name)
         if not isinstance(vectors, dict) or len(vectors) != 1:
             raise InputError(str(file.path), f"{PARAMETERS} does not hold exactly one embedding", "fetch it again")
-        _check_keys([key for key, value in entries.items() if isinstance(value, torch.Tensor)], (PARAMETERS,), file)
+        _check_keys({name.partition(".")[0] for name in file.header.shapes} - {"string_to_token"}, (PARAMETERS,), file)
         note = f"its trigger is the file's name, as in A1111 and ComfyUI; diffusers goes by the name inside, {inner!r}"
         return [Learned(name, {"": next(iter(vectors.values()))}, note if inner != name else "")]
     told = {key for key in entries if key.removesuffix(OUTPUT) in (*ENCODER_KEYS, *SINGLE_KEYS)}

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from raymap.adapters.glance import glance
@@ -28,7 +27,7 @@ from tests.adapters.test_tokens import skeleton_of
 NUMBER = 1000
 LIMIT_S = 20
 """After so many seconds a single file is taken to hang; the slowest takes a tenth of a second."""
-TOLD = re.compile(r"(bundle_emb\..*\.)?(clip_[lg]|t5(xxl)?|e[mp][bp]_params|string_to_param(\.\*)?)|<.+>", re.DOTALL)
+TOLD = re.compile(r"(bundle_emb\..*\.)?(clip_[lg]|t5(xxl)?|e[mp][bp]_params|string_to_param\..*)$|<.+>$", re.DOTALL)
 """What a key is called that says of itself that it is a token's."""
 Source = Callable[[Path], Path]
 
@@ -124,6 +123,7 @@ def damage(path: Path, random_: random.Random) -> None:
     own = dict(at.items())
     mutate(own, key, random_)
     frozen = isinstance(at, torch.nn.ParameterDict)
+    own = {k: v for k, v in own.items() if not frozen or (k and "." not in k)}  # the others it cannot hold
     at.clear()
     at.update({k: torch.nn.Parameter(v, requires_grad=False) if frozen else v for k, v in own.items()})
     save_file({k: v.contiguous().clone() for k, v in entries.items()}, path) if safe else torch.save(entries, path)
@@ -161,29 +161,18 @@ def mutate(entries: Any, key: str, random_: random.Random) -> None:
             del entries[key]
 
 
-def numbers(path: Path) -> int:
-    """Return how many numbers a file's tensors hold, read without raymap; scales aside."""
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """Return a file's tensors by name, nested ones by all of their names, read without raymap."""
 
-    def tensors(value: Any, name: str = "") -> Iterator[torch.Tensor]:
+    def tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         if isinstance(value, torch.Tensor):
-            if value.dim() and not name.startswith("string_to_token"):
-                yield value
+            yield name, value
         elif isinstance(value, dict | torch.nn.ParameterDict):
             for key, inner in value.items():
                 yield from tensors(inner, f"{name}.{key}" if name else str(key))
-        elif isinstance(value, list):
-            for inner in value:
-                yield from tensors(inner, name)
 
-    start = path.read_bytes()[8:9]
-    return sum(t.numel() for t in tensors(load_file(path) if start == b"{" else torch.load(path, weights_only=False)))
-
-
-def keys_of(path: Path) -> list[str]:
-    if path.read_bytes()[8:9] == b"{":
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    return [str(key) for key, value in torch.load(path, weights_only=False).items() if not isinstance(value, str | int)]
+    safe = path.read_bytes()[8:9] == b"{"
+    return dict(tensors(load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=False)))
 
 
 def test_a_thousand_mutated_files_are_refused_by_name_or_read_whole(tmp_path: Path) -> None:
@@ -208,13 +197,15 @@ def test_a_thousand_mutated_files_are_refused_by_name_or_read_whole(tmp_path: Pa
         loaded += 1
         assert seen.problem is None, (name, seen.problem)
         named = any("is not used" in note for note in read.adapter.notes)
-        assert read.adapter.size == numbers(path) or named, name
+        held = tensors_of(path)
+        vectors = [value for key, value in held.items() if value.dim() and not key.startswith("string_to_token")]
+        assert read.adapter.size == sum(value.numel() for value in vectors) or named, name
         if read.adapter.triggers is not None:  # images may be proved to be the base's own
-            by_name = path.name.startswith("learned_embeds") or keys_of(path) == [path.stem]
-            assert by_name or all(TOLD.fullmatch(key) or key == "string_to_token" for key in keys_of(path)), name
+            by_name = path.name.startswith("learned_embeds") or [*held] == [path.stem]
+            assert by_name or all(TOLD.match(key) or key.startswith("string_to_token") for key in held), name
     assert loaded > NUMBER / 10
     assert set(refused) == ALL.keys()
-    assert all(refused.count(name) >= NUMBER // len(ALL) - 3 for name in STRANGE)
+    assert all(refused.count(name) >= 0.9 * NUMBER // len(ALL) for name in STRANGE)
 
 
 def outcome(path: Path, skeleton: Skeleton) -> Read | str:
