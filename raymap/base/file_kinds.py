@@ -80,7 +80,7 @@ def kind_in(header: Header, file: Path | None = None) -> Kind | None:
     Args:
         file: its path; the name of a file of learned tokens may say that it is one.
     """
-    names = patterns_of(header)
+    names = header.patterns
     text = "\n".join(sorted(names))
     for pattern, kind in (*OTHERS, *ADAPTERS):
         if re.search(pattern, text, re.MULTILINE):
@@ -110,14 +110,3 @@ def names_tokens(header: Header, file: Path | None = None) -> bool:
     said = "textual" in header.metadata.get("modelspec.architecture", "")
     said |= file is not None and (file.name.startswith("learned_embeds") or strange == [file.stem] == [*shapes])
     return said or not strange
-
-
-def patterns_of(header: Header) -> set[str]:
-    """Return the names of a file's tensors with 1 in the place of every number but 0.
-
-    Each stands for all layers of one make, so that a few dozen stand for thousands.
-    """
-    return set(_NUMBER.sub("1", "\n".join(header.shapes)).split("\n")) if header.shapes else set()
-
-
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])[1-9]\d*(?![A-Za-z0-9])")
