@@ -10,7 +10,7 @@ from raymap.adapters.card import adapter_files, with_config
 from raymap.adapters.keys import unread_kind
 from raymap.adapters.origin import said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
-from raymap.base.file_kinds import INVERSION, Kind, kind_in, patterns_of
+from raymap.base.file_kinds import INVERSION, Kind, kind_in
 from raymap.base.header import Header, read_header
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
@@ -89,7 +89,7 @@ def glance(path: Path) -> Glance:
     problem = None
     if kind is not None and not kind.is_adapter and not kind.is_base:
         problem = f"is {kind.name}, not an adapter"
-    elif unread := next((found for header in headers if (found := unread_kind(patterns_of(header)))), None):
+    elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
     elif kind is None:
         problem = "is of no known kind: nothing in it says what its tensors are"

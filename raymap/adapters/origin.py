@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from raymap.base.file_kinds import ENCODER_KEYS, patterns_of
+from raymap.base.file_kinds import ENCODER_KEYS
 from raymap.base.header import Header
 from raymap.base.skeleton import Skeleton
 
@@ -95,7 +95,7 @@ def said_by_header(metadata: Mapping[str, str]) -> str | None:
 
 def told_by_layers(header: Header) -> str | None:
     """Return the kind of base that has the layers of a file, or the text encoders of its learned tokens."""
-    names = "\n".join(sorted(patterns_of(header)))
+    names = "\n".join(sorted(header.patterns))
     by_layer = next((kind for pattern, kind in LAYERS.items() if re.search(pattern, names, re.MULTILINE)), None)
     if by_layer:
         return by_layer

@@ -122,7 +122,7 @@ def _of_layout(file: Container) -> list[Learned]:
         vectors, inner = entries[PARAMETERS], str(entries.get("name") or name)
         if not isinstance(vectors, dict) or len(vectors) != 1:
             raise InputError(str(file.path), f"{PARAMETERS} does not hold exactly one embedding", "fetch it again")
-        _check_keys([key for key, value in entries.items() if isinstance(value, torch.Tensor)], (PARAMETERS,), file)
+        _check_keys({name.partition(".")[0] for name in file.header.shapes} - {"string_to_token"}, (PARAMETERS,), file)
         note = f"its trigger is the file's name, as in A1111 and ComfyUI; diffusers goes by the name inside, {inner!r}"
         return [Learned(name, {"": next(iter(vectors.values()))}, note if inner != name else "")]
     told = {key for key in entries if key.removesuffix(OUTPUT) in (*ENCODER_KEYS, *SINGLE_KEYS)}
@@ -140,13 +140,13 @@ def _of_names(file: Container, trigger: str | None) -> list[Learned]:
     if not all(isinstance(value, torch.Tensor) for value in values.values()):
         return []
     alone = len(values) == 1 and trigger is not None and "." not in next(iter(values))
-    if alone or names_tokens(file.header, file.path):
-        return [Learned(key, {"": value}) for key, value in values.items()]
-    named = [key for key in values if re.fullmatch(r"<.+>", key, re.DOTALL)]
-    if named:
-        problem = f"holds {min(values.keys() - set(named))!r} beside learned tokens, and nothing says that it is one"
+    strange = [key for key in values if not re.fullmatch(r"<.+>", key, re.DOTALL)]
+    if strange and not (alone or names_tokens(file.header, file.path)):
+        if len(strange) == len(values):
+            return []
+        problem = f"holds {strange[0]!r} beside learned tokens, and nothing says that it is one"
         raise InputError(str(file.path), problem, "fetch it again")
-    return []
+    return [Learned(key, {"": value}) for key, value in values.items()]
 
 
 def _check_keys(keys: Iterable[str], known: tuple[str, ...], file: Container) -> None:

@@ -80,7 +80,7 @@ def kind_in(header: Header, file: Path | None = None) -> Kind | None:
     Args:
         file: its path; the name of a file of learned tokens may say that it is one.
     """
-    names = patterns_of(header)
+    names = header.patterns
     text = "\n".join(sorted(names))
     for pattern, kind in (*OTHERS, *ADAPTERS):
         if re.search(pattern, text, re.MULTILINE):
@@ -104,19 +104,9 @@ def names_tokens(header: Header, file: Path | None = None) -> bool:
     It does by a name in angle brackets, by diffusers' name for such files, by the file's own name, or in its header.
     """
     shapes = header.shapes
-    if not shapes or any(len(own) > 2 or name.endswith((".weight", ".bias")) for name, own in shapes.items()):
+    strange = [name for name in shapes if not re.fullmatch(r"<.+>", name, re.DOTALL)]
+    if not shapes or any(len(own) > 2 for own in shapes.values()) or any("." in name for name in strange):
         return False
     said = "textual" in header.metadata.get("modelspec.architecture", "")
-    said |= file is not None and (file.name.startswith("learned_embeds") or list(shapes) == [file.stem])
-    return said or all(re.fullmatch(r"<.+>", name, re.DOTALL) for name in shapes)
-
-
-def patterns_of(header: Header) -> set[str]:
-    """Return the names of a file's tensors with 1 in the place of every number but 0.
-
-    Each stands for all layers of one make, so that a few dozen stand for thousands.
-    """
-    return set(_NUMBER.sub("1", "\n".join(header.shapes)).split("\n")) if header.shapes else set()
-
-
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])[1-9]\d*(?![A-Za-z0-9])")
+    said |= file is not None and (file.name.startswith("learned_embeds") or strange == [file.stem] == [*shapes])
+    return said or not strange

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -27,6 +29,7 @@ OTHERS = (
     (b"Rar!", "is a compressed archive", "unpack it"),
 )
 """How files of other kinds begin, what they are, and what to do."""
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])[1-9]\d*(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,15 @@ class Header:
 
     shapes: Shapes
     metadata: Mapping[str, str]
+
+    @cached_property
+    def patterns(self) -> frozenset[str]:
+        """The names of the tensors with 1 in the place of every number but 0.
+
+        Each stands for all layers of one make, so that a few dozen stand for thousands.
+        """
+        names = _NUMBER.sub("1", "\n".join(self.shapes))
+        return frozenset(names.split("\n")) if self.shapes else frozenset()
 
 
 def read_header(path: Path, name: str | None = None) -> Header:
