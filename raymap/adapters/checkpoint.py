@@ -108,7 +108,9 @@ def _file(path: Path, skeleton: Skeleton) -> tuple[list[str], Weights]:
             parts = load(skeleton.folder, dtype=_dtype(file), file=file, whole=True).components
         else:
             parts = {skeleton.denoiser: denoiser_from(file, skeleton.folder, _dtype(file))}
-    except (ValueError, RuntimeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever diffusers' converters raise about names that they do not know
         problem = f"cannot be converted to diffusers' names ({' '.join(str(error).split())[:200]})"
         raise MisfitError(str(path), problem) from error
     wanted = (*skeleton.parts.adapted, "vae")
