@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raymap.analysis.decide.compare import Comparison
-    from raymap.analysis.decide.gate import AuditLimits
+    from raymap.analysis.decide.limits import AuditLimits
     from raymap.driver.commands import Audit, audit, compare, run
     from raymap.errors import IncompleteRunError, InputError, RaymapError
     from raymap.results import Run, open_run
@@ -42,7 +42,7 @@ __all__ = [
 
 _HOMES = {
     "raymap.analysis.decide.compare": ("Comparison",),
-    "raymap.analysis.decide.gate": ("AuditLimits",),
+    "raymap.analysis.decide.limits": ("AuditLimits",),
     "raymap.driver.commands": ("Audit", "audit", "compare", "run"),
     "raymap.errors": ("IncompleteRunError", "InputError", "RaymapError"),
     "raymap.results": ("Run", "open_run"),

@@ -18,7 +18,7 @@ class InputError(RaymapError):
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where}: {problem}; {remedy}")
-        self._args: tuple[str, ...] = (where, problem, remedy)
+        self._args: tuple[Any, ...] = (where, problem, remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._args
@@ -27,10 +27,11 @@ class InputError(RaymapError):
 class MisfitError(InputError):
     """An adapter does not fit the base, because it was made for another. Exit code 2."""
 
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(where, problem, "use the base it was trained for")
+    def __init__(self, where: str, problem: str, base: str | None = None) -> None:
+        such = f", with --base, such as {base}" if base else ""
+        super().__init__(where, problem, f"use the base it was trained for{such}")
         self.problem = problem
-        self._args = (where, problem)
+        self._args = (where, problem, base)
 
 
 class IncompleteRunError(RaymapError):

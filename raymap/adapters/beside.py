@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from raymap.adapters.update import LowRank, Update
+from raymap.adapters.update import Additive, LowRank, Replacement, Update
 
 
 def is_written(component: nn.Module, parameter: torch.Tensor) -> bool:
@@ -56,6 +56,10 @@ class SidePath:
             convolved = isinstance(layer, nn.Conv2d)
             wide = functional.conv2d(narrow, up[:, :, None, None]) if convolved else functional.linear(narrow, up)
             return output + (self._alpha * update.scale) * wide.to(output.dtype)
+        if isinstance(update, Additive):
+            added = self._apply(x, self._at(x, update.matrix())[0], None)
+            return output + self._alpha * added.to(output.dtype)
+        assert isinstance(update, Replacement)
         weight = self._at(x, update.weight)[0]
         bias = layer.bias.to(x.dtype) if isinstance(layer.bias, torch.Tensor) else None
         replaced = self._apply(x, weight, bias).to(output.dtype)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.card import CARD, check_weights, parse_card, read_card, with_config, write_card
+from raymap.adapters.card import CARD, check_weights, names_of, parse_card, read_card, with_config, write_card
 from raymap.base.model import Base
 from raymap.errors import InputError
-from raymap.store.files import write_atomically
+from raymap.store.files import copy_atomically
 from raymap.study.adapter import AdapterInfo
 from raymap.study.model import Brought
 from raymap.study.subject import NAME
@@ -35,10 +35,11 @@ class Found:
     survives: Mapping[str, float] = field(default_factory=dict)
 
 
-def find(entry: Brought, base: Base, triggered: bool, measure: bool = False) -> Found:
+def find(entry: Brought, path: Path, base: Base, triggered: bool, measure: bool = False) -> Found:
     """Read an adapter that a study brings along; a folder that raymap wrote has a card, and other files get one.
 
     Args:
+        path: where it is on this machine.
         triggered: its trigger is put into prompts.
         measure: how much of its update survives in fewer bits is to be measured.
 
@@ -51,13 +52,13 @@ def find(entry: Brought, base: Base, triggered: bool, measure: bool = False) -> 
         read_adapter,
     )
 
-    if (entry.path / CARD).exists():
-        info, card = parse_card(entry.path, base.sha256)
+    if (path / CARD).exists():
+        info, card = parse_card(path, base.sha256)
         if entry.trigger:
             card |= {"token": entry.trigger, "phrase": entry.trigger}
-        read = read_adapter(entry.path, base.skeleton, card.get("token"), method_of(card))
-        check_weights(entry.path, read.files, info)
-        where = f"{entry.path / CARD}"
+        read = read_adapter(path, base.skeleton, card.get("token"), method_of(card))
+        check_weights(path, read.files, info)
+        where = f"{path / CARD}"
         if info.method != read.method:
             problem = f"{info.method!r} is not what its file holds, a {read.method}"
             raise InputError(f"{where}: method", problem, "bring an adapter and no control, or correct its card")
@@ -67,7 +68,7 @@ def find(entry: Brought, base: Base, triggered: bool, measure: bool = False) -> 
             raise InputError(f"{where}: name", f"{info.name!r} cannot name an adapter", "give its entry a `name:`")
         card |= {"name": info.name, "subject_category": info.subject_category}
     else:
-        read = read_adapter(entry.path, base.skeleton, entry.trigger)
+        read = read_adapter(path, base.skeleton, entry.trigger)
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base.sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
     if triggered and card.get("phrase") is None:
@@ -102,6 +103,6 @@ def bring(found: Found, target: Path, base_sha256: str) -> None:
             problem = f"is not the adapter {found.files[0]} as the study names it"
             raise InputError(str(target), problem, "give another --output")
     else:
-        for path in found.files:
-            write_atomically(target / path.name, path.read_bytes())
+        for name, path in names_of(found.files).items():
+            copy_atomically(path, target / name)
         write_card(target, found.card)

@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 
-from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
+from raymap.adapters.card import CARD, adapter_digest, adapter_files, names_of, with_config
+from raymap.adapters.checkpoint import CHECKPOINT, is_model, read_model
 from raymap.adapters.container import Container, open_file
-from raymap.adapters.origin import kind_of, made_for
+from raymap.adapters.origin import bases_for, kind_of, made_for
+from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
+from raymap.base.file_kinds import kind_in
+from raymap.base.header import Header, read_header
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
@@ -24,9 +28,6 @@ from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
 LICENCE = ("modelspec.license", "license", "licence")
 CONSENT = ("modelspec.consent", "consent")
-WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
-"""How keys begin in whole checkpoints."""
-
 Reader = Callable[[Container, Skeleton, str | None], Adapter | None]
 """A reader of one layout: `read(file, skeleton, trigger)`; None where the file has another layout.
 
@@ -71,33 +72,61 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
         InputError: naming the file and the problem: it is unreadable or of an unknown layout, a key cannot be used, a
             shape does not fit the base, a value is not finite, or nothing in it would change the base.
     """
+    if path.is_dir() and is_model(path):
+        model = _some(read_model(path, skeleton), path)
+        return Read(model, CHECKPOINT, adapter_files(path), {})
     files = adapter_files(path)
     parts, methods = [], []
     metadata: dict[str, str] = {}
     for file in files:
+        if is_model(file):
+            header = read_header(file)
+            try:
+                parts.append(read_model(file, skeleton))
+            except MisfitError as error:
+                raise _named(error, file, header, skeleton) from error
+            metadata |= header.metadata
+            continue
         container = _floats(open_file(file))
         try:
-            kind, part = _parse(container, skeleton, trigger, method)
+            rest, bundled = without_bundle(container)
+            if bundled:
+                parts.append(adapter_of(bundled, container, skeleton, trigger))
+                methods.append(TEXTUAL_INVERSION.name)
+            if rest.entries or not bundled:
+                kind, part = _parse(rest, skeleton, trigger, method)
+                parts.append(part)
+                methods.append(kind)
         except MisfitError as error:
-            raise _named(error, container, skeleton) from error
-        parts.append(part)
-        methods.append(kind)
+            raise _named(error, file, container.header, skeleton) from error
         metadata |= container.metadata
     try:
         adapter = merged(parts)
     except ValueError as error:
         raise InputError(str(path), str(error), "put each adapter into a folder of its own") from error
+    adapter = _some(adapter, path)
+    kinds = {part.kind for part in parts if part.kind}
+    if len(kinds) > 1:
+        problem = f"mixes files of {' and '.join(sorted(kinds))}"
+        raise InputError(str(path), problem, "put each adapter into a folder of its own")
+    return Read(adapter, kinds.pop() if kinds else _method(methods, path), files, metadata)
+
+
+def _some(adapter: Adapter, path: Path) -> Adapter:
+    """Return an adapter. Raises InputError where it changes nothing."""
     if not adapter.updates and not adapter.tokens and not adapter.rows:
         raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
-    return Read(adapter, _method(methods, path), files, metadata)
+    return adapter
 
 
-def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
+def _named(error: MisfitError, path: Path, header: Header, skeleton: Skeleton) -> MisfitError:
     """Return the error that an adapter does not fit, with the kind of base that it was made for where that is known."""
-    kind, own = made_for(file), kind_of(skeleton)
-    if kind is None or kind == own:
+    kind, own = made_for(header), kind_of(skeleton)
+    if kind is None or own in kind.split(" or "):
         return error
-    return MisfitError(str(file.path), f"is for {kind}, and the base is {own} ({error.problem})")
+    return MisfitError(
+        str(path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
+    )
 
 
 def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
@@ -106,7 +135,7 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
     Raises:
         InputError: as `read_adapter`; or the folder does not hold the weights that its card names.
     """
-    with local_copy(folder) as copy:
+    with local_copy(folder, below=True) as copy:
         try:
             card = json.loads((copy / CARD).read_text(encoding="utf-8"))
         except OSError as error:
@@ -137,7 +166,7 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
         "subject_category": category or "unknown",
         "base_sha256": base_sha256,
         "sha256": adapter_digest(read.files),
-        "files": [path.name for path in with_config(read.files)],
+        "files": [*names_of(with_config(read.files))],
         "token": token,
         "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
         "licence": read.licence or None,
@@ -154,7 +183,8 @@ def _floats(file: Container) -> Container:
     """
     for key, value in _tensors(file.entries):
         # A1111 keeps a token's id as an integer, and so does diffusers' conversion to kohya's layout with alpha.
-        number = key.partition(".")[0] == "string_to_token" or (key.endswith(".alpha") and value.numel() == 1)
+        single = key.endswith((".alpha", ".on_input")) and value.numel() == 1  # LyCORIS's IA3 has truth values
+        number = single or key.partition(".")[0] == "string_to_token"
         if not (value.is_floating_point() or number) or value.is_sparse or value.is_quantized:
             raise InputError(str(file.path), f"{key} holds {value.dtype} instead of plain floats", "fetch it again")
         if not torch.isfinite(value.float()).all():
@@ -189,15 +219,29 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     # installed packages are loaded only for what none of raymap's own reads.
     names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
     names.sort(key=lambda name: name != expected)
-    whole = any(key.startswith(WHOLE) for key in keys)
     for name in names:
-        if whole and name != expected:
-            raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part
-    problem = f"has no known layout (first key: {keys[0]!r})"
-    raise InputError(str(file.path), problem, "give a file of one of the layouts that docs/adapters.md lists")
+    raise _unknown(file)
+
+
+def _unknown(file: Container) -> InputError:
+    """Return the error for a file that no reader takes, with what it is where its tensors tell."""
+    kind, shapes = kind_in(file.header, file.path), file.header.shapes
+    first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
+    if kind is not None and not kind.is_adapter:
+        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
+        return InputError(str(file.path), f"is {kind.name}, not an adapter", remedy)
+    if kind is None and shapes and all(len(own) in (1, 2) and "." not in name for name, own in shapes.items()):
+        problem = f"holds {first!r}, {shape}, and nothing in it says that this is a learned token"
+        return InputError(
+            str(file.path), problem, "if it is one, give its trigger (--trigger, or `trigger:` in a study)"
+        )
+    problem = f"has no known layout (first key: {first!r})"
+    if kind is not None:
+        problem = f"is {kind.name} of no known layout (first key: {first!r})"
+    return InputError(str(file.path), problem, "give a file of one of the layouts that docs/adapters.md lists")
 
 
 def _reader(method: str) -> Reader:
@@ -213,10 +257,10 @@ def _reader(method: str) -> Reader:
 def _method(methods: list[str], path: Path) -> str:
     """Return the method of an adapter from those of its files.
 
-    A method that learns a token beside its weights keeps it in a file of Textual Inversion's layout.
+    A method whose adapters have tokens beside their weights keeps them in files of Textual Inversion's layouts.
     """
     kinds = set(methods)
-    if any(known_method(name).learns_token for name in kinds - {TEXTUAL_INVERSION.name}):
+    if kinds != {TEXTUAL_INVERSION.name}:
         kinds.discard(TEXTUAL_INVERSION.name)
     if len(kinds) > 1:
         problem = f"mixes files of {' and '.join(sorted(kinds))}"

@@ -2,17 +2,99 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import torch
 
 from raymap.base.parts import is_text
 
 
+class Held:
+    """A frozen dataclass of tensors in float32, of numbers, and of others of its kind."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        own = self._values().values()
+        return sum(v.size if isinstance(v, Held) else v.numel() if isinstance(v, torch.Tensor) else 0 for v in own)
+
+    @property
+    def bound(self) -> float:
+        """The product of the norms of its tensors and of its numbers, which no number that follows from it exceeds."""
+        found = 1.0
+        for value in self._values().values():
+            if isinstance(value, torch.Tensor):
+                found *= float(torch.linalg.vector_norm(value.double())) if value.is_floating_point() else 1.0
+            elif isinstance(value, Held | float):
+                found *= value.bound if isinstance(value, Held) else abs(value)
+        return found
+
+    def to(self, device: torch.device) -> Self:
+        """Return it with all of its tensors on a device."""
+        moved = {name: v.to(device) if isinstance(v, torch.Tensor | Held) else v for name, v in self._values().items()}
+        return replace(self, **moved)  # type: ignore[type-var]
+
+    def _values(self) -> dict[str, Any]:
+        return {own.name: getattr(self, own.name) for own in fields(self)}  # type: ignore[arg-type]
+
+
+class Update(Held, ABC):
+    """What an adapter does to one weight W: it yields ΔW, in the shape of W, from the tensors that its file holds."""
+
+    @abstractmethod
+    def delta(self, base: torch.Tensor) -> torch.Tensor:
+        """Return ΔW in the base weight's shape, float32."""
+
+    @abstractmethod
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether the update is one of a weight of this shape."""
+
+    @abstractmethod
+    def rows(self, index: torch.Tensor) -> Update:
+        """Return the update of those rows (output channels) of the weight, in that order (n,), int64.
+
+        Raises:
+            ValueError: each row's ΔW depends on other rows of the weight, so that they cannot be parted.
+        """
+
+    def norm(self, base: torch.Tensor) -> float:
+        """Return the Frobenius norm of ΔW."""
+        return float(torch.linalg.norm(self.delta(base).double()))
+
+    def write(self, base: torch.Tensor, live: torch.Tensor, alpha: float) -> None:
+        """Write base + alpha · ΔW into the live weight, in place."""
+        live.copy_(base.float() + alpha * self.delta(base))
+
+
+class Additive(Update):
+    """An update whose ΔW is the same whatever the weight is."""
+
+    @abstractmethod
+    def matrix(self) -> torch.Tensor:
+        """Return ΔW with all but its first dimension flattened, or a vector's (n,), float32."""
+
+    @property
+    @abstractmethod
+    def flat(self) -> tuple[int, ...]:
+        """The shape of `matrix`."""
+
+    def delta(self, base: torch.Tensor) -> torch.Tensor:
+        return self.matrix().view(base.shape)
+
+    @abstractmethod
+    def rows(self, index: torch.Tensor) -> Additive: ...
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return self.flat == (shape if len(shape) < 2 else (shape[0], math.prod(shape[1:])))
+
+
 @dataclass(frozen=True)
-class LowRank:
-    """An additive update of one weight: scale · up @ down, with down (rank, in) and up (out, rank), float32.
+class LowRank(Additive):
+    """ΔW = scale · up @ down, with down (rank, in) and up (out, rank), float32.
 
     The update of a convolution is flattened: `in` is then input channels × kernel height × kernel width.
     """
@@ -22,22 +104,20 @@ class LowRank:
     scale: float
 
     @property
-    def size(self) -> int:
-        """How many numbers the update holds."""
-        return self.down.numel() + self.up.numel()
+    def flat(self) -> tuple[int, ...]:
+        return self.up.shape[0], self.down.shape[1]
+
+    def matrix(self) -> torch.Tensor:
+        return self.scale * (self.up @ self.down)
+
+    def rows(self, index: torch.Tensor) -> LowRank:
+        return LowRank(self.down, self.up[index], self.scale)
 
     def norm(self, base: torch.Tensor) -> float:
         """Return the Frobenius norm of ΔW, from rank × rank matrices in float64."""
         down, up = self.down.double(), self.up.double()
         squared = torch.trace((up.T @ up) @ (down @ down.T)).clamp(min=0)
         return abs(self.scale) * float(squared.sqrt())
-
-    def to(self, device: torch.device) -> LowRank:
-        return LowRank(self.down.to(device), self.up.to(device), self.scale)
-
-    def delta(self, base: torch.Tensor) -> torch.Tensor:
-        """Return ΔW in the base weight's shape, float32."""
-        return (self.scale * (self.up @ self.down)).view(base.shape)
 
     def write(self, base: torch.Tensor, live: torch.Tensor, alpha: float) -> None:
         """Write base + alpha · ΔW into the live weight, in place."""
@@ -49,36 +129,29 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """A weight that replaces the base's whole, float32: Custom Diffusion's keys and values, for example."""
+class Replacement(Update):
+    """A weight that replaces the base's whole: Custom Diffusion's keys and values, or those of a whole checkpoint.
+
+    It may be kept in the format of its file; everything is computed in float32.
+    """
 
     weight: torch.Tensor
 
-    @property
-    def size(self) -> int:
-        """How many numbers the update holds."""
-        return self.weight.numel()
-
-    def norm(self, base: torch.Tensor) -> float:
-        """Return the Frobenius norm of ΔW."""
-        return float(torch.linalg.norm(self.delta(base).double()))
-
-    def to(self, device: torch.device) -> Replacement:
-        return Replacement(self.weight.to(device))
-
     def delta(self, base: torch.Tensor) -> torch.Tensor:
-        """Return ΔW in the base weight's shape, float32."""
-        return self.weight - base.float()
+        return self.weight.float() - base.float()
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return tuple(self.weight.shape) == tuple(shape)
+
+    def rows(self, index: torch.Tensor) -> Replacement:
+        return Replacement(self.weight[index])
 
     def write(self, base: torch.Tensor, live: torch.Tensor, alpha: float) -> None:
         """Write base + alpha · (weight − base) into the live weight, in place; exact at alpha 0 and 1."""
         if alpha == 1:
             live.copy_(self.weight)
         else:
-            live.copy_(torch.lerp(base.float(), self.weight, alpha))
-
-
-Update = LowRank | Replacement
+            live.copy_(torch.lerp(base.float(), self.weight.float(), alpha))
 
 
 @dataclass(frozen=True)
@@ -112,12 +185,15 @@ class Adapter:
     """A personalization: updates by parameter name (`unet.….weight`, `text_encoder.….weight`) and new tokens.
 
     `rows` replaces the whole token embedding (vocabulary, width) of text encoders, by their names; a training that let
-    other rows drift has them.
+    other rows drift has them. `kind` is the community's name of the updates where their reader reads several kinds
+    (`loha`). `notes` are sentences about how its files were read that their user should know.
     """
 
     updates: Mapping[str, Update]
     tokens: tuple[Token, ...] = ()
     rows: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    kind: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def touches_denoiser(self) -> bool:
@@ -150,7 +226,9 @@ def merged(parts: list[Adapter]) -> Adapter:
     updates: dict[str, Update] = {}
     tokens: dict[str, Token] = {}
     rows: dict[str, torch.Tensor] = {}
+    notes: dict[str, None] = {}
     for part in parts:
+        notes |= dict.fromkeys(part.notes)
         if twice := updates.keys() & part.updates.keys():
             raise ValueError(f"two files update {min(twice)}")
         updates |= part.updates
@@ -160,4 +238,4 @@ def merged(parts: list[Adapter]) -> Adapter:
             if known.vectors.keys() & token.vectors.keys():
                 raise ValueError("two files have the same trigger")
             tokens[token.trigger] = Token(token.trigger, {**known.vectors, **token.vectors})
-    return Adapter(updates, tuple(tokens.values()), rows)
+    return Adapter(updates, tuple(tokens.values()), rows, notes=tuple(notes))

@@ -17,8 +17,8 @@ from raymap.analysis.read import read_features, read_noise, read_study, stream_s
 from raymap.analysis.shifts import shift_tests
 from raymap.analysis.statistics import Missing, Statistics
 from raymap.analysis.summary import summarize
-from raymap.store.files import files_in, read_each, read_file, read_if_there, write_atomically
-from raymap.store.folder import arrow_bytes, as_json
+from raymap.store.files import as_json, files_in, read_each, read_file, read_if_there, write_atomically
+from raymap.store.folder import arrow_bytes
 from raymap.store.schema import MAP, SHIFTS, stamped
 
 

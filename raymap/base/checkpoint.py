@@ -8,40 +8,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
 
 from raymap.base.families.family import Family
 from raymap.base.families.registry import FAMILIES
+from raymap.base.file_kinds import kind_in
 from raymap.base.folder import OUTLINES, digest
 from raymap.base.header import Header, Shapes, read_header
 from raymap.base.parts import parts_of
 from raymap.base.shapes import index_of, shapes_of
 from raymap.errors import InputError
 
+T = TypeVar("T")
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """How the names of files end that people keep checkpoints in; all but the first two are refused when they are read."""
 DENOISER = "model.diffusion_model."
 """What the names of a denoiser's weights begin with in most single files; in others they begin with nothing."""
+COMFY = "diffusion_model."
+"""What they begin with where ComfyUI saved a denoiser alone."""
 NOT_LEARNED = {"pos_embed", "pos_embed.pos_embed", "norm_final.weight"}
 """Tensors beside a denoiser's weights, which some files have and others lack."""
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 """What a denoiser predicts, by the words for it in files' metadata and in configurations beside files."""
-KINDS = (
-    (r"lora_|\.lora\.|hada_w|lokr_w|oft_|\.glora|dora_scale|\.diff(_b)?$", "is an adapter", "give it as an adapter"),
-    (r"\d+\.\d+\.linear", "is a hypernetwork", "give the checkpoint that it belongs to"),
-    (r"control_model\.|controlnet|input_hint", "is a ControlNet", "give the checkpoint that it belongs to"),
-    (r"scaled_fp8|\.scale_(weight|input)$|\.weight_scale$|\.comfy_quant$", "is quantised", "give the file in 16 bits"),
-)
-"""What the names of tensors tell of files that are no checkpoints, or none that can be read, and what to do."""
-AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "first_stage_model.", "vae.", "bn.")
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,16 @@ def count(shapes: Shapes) -> int:
 
 def denoiser_in(header: Header) -> Shapes:
     """Return the shapes of the denoiser's tensors in a file, by their names without the usual beginning."""
-    own = {name: shape for name, shape in header.shapes.items() if name.startswith(DENOISER)}
-    return {name.removeprefix(DENOISER): shape for name, shape in own.items()} or header.shapes
+    return bare(header.shapes)
+
+
+def bare(named: Mapping[str, T]) -> dict[str, T]:
+    """Return what a denoiser's tensors are or have, by their names without the usual beginning."""
+    for prefix in (DENOISER, COMFY):
+        own = {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+        if own:
+            return own
+    return dict(named)
 
 
 def outline_for(file: Checkpoint) -> Path:
@@ -90,8 +93,8 @@ def outline_for(file: Checkpoint) -> Path:
     if not fitting:
         raise _unfit(file)
     hub_id, family = outlines[fitting[0]]
-    if lacking := _lacking(header, family, fitting[0]):
-        problem = f"is a {family.title} checkpoint without {', '.join(lacking)}"
+    if missing := lacking(header, family, fitting[0]):
+        problem = f"is a {family.title} checkpoint without {', '.join(missing)}"
         raise InputError(
             file.name, problem, f"write `base: {hub_id}` and `weights: {file.name}`, or --base and --weights"
         )
@@ -125,7 +128,7 @@ def check_denoiser(file: Checkpoint, folder: Path, family: Family) -> None:
             raise InputError(file.name, *kind)
         problem = f"holds {here:,} weights, and the base's denoiser, a {family.title}, has {there:,}"
         raise InputError(file.name, problem, "give a file for this base, or the base that the file is for")
-    if family.prefixes and not _lacking(header, family, folder):
+    if family.prefixes and not lacking(header, family, folder):
         problem = f"is a whole {family.title} checkpoint, whose text encoders and decoder would be left out"
         raise InputError(file.name, problem, f"give it alone, as `base: {file.name}` or --base")
 
@@ -148,29 +151,39 @@ def digest_with(folder: Path, file: Checkpoint) -> str:
     return hashlib.sha256("\n".join(decides).encode()).hexdigest()
 
 
-def _prediction(file: Checkpoint) -> str | None:
-    """Return what a file says that its denoiser predicts; the word of a configuration beside it (`.yaml`) is first."""
+def prediction_beside(path: Path) -> Path | None:
+    """Return the configuration beside a single file that says what its denoiser predicts; None where there is none."""
+    return path.with_suffix(".yaml") if _configured(path) is not None else None
+
+
+def _configured(path: Path) -> str | None:
     try:
-        configured = yaml.safe_load(file.path.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]
+        configured = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]
         return PREDICTIONS[configured.get("parameterization", "eps")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        pass  # there is none, or it is about something else
+        return None  # there is none, or it is about something else
+
+
+def _prediction(file: Checkpoint) -> str | None:
+    """Return what a file says that its denoiser predicts; the word of a configuration beside it (`.yaml`) is first."""
+    if configured := _configured(file.path):
+        return configured
     if "v_pred" in file.header.shapes:
         return "v_prediction"
     return PREDICTIONS.get(file.header.metadata.get("modelspec.prediction_type", "").lower())
 
 
-def _lacking(header: Header, family: Family, folder: Path) -> list[str]:
+def lacking(header: Header, family: Family, folder: Path) -> list[str]:
     """Return which components of a pipeline a file lacks; of a family whose files are never whole, text encoders."""
     if not family.prefixes:
         return ["text encoders and their tokenizers"]
-    lacking = []
+    missing = []
     for component, prefix in family.prefixes.items():
         own = {name: shape for name, shape in header.shapes.items() if name.startswith(prefix)}
         # A file may hold layers of an encoder that the pipeline leaves out.
         if count(own) < count(shapes_of(folder, component)):
-            lacking.append(component)
-    return lacking
+            missing.append(component)
+    return missing
 
 
 def _unfit(file: Checkpoint) -> InputError:
@@ -183,16 +196,13 @@ def _unfit(file: Checkpoint) -> InputError:
 
 def _kind(header: Header) -> tuple[str, str] | None:
     """Return what a file is that holds no denoiser, and what to do; None where nothing tells."""
-    names = header.shapes
-    for pattern, problem, remedy in KINDS:
-        if any(re.search(pattern, name) for name in names):
-            return problem, remedy
-    if all(name.startswith(AUTOENCODER) for name in names):
-        return "is an autoencoder (VAE) alone", "give the checkpoint that it belongs to"
-    small = len(names) <= 16 and all(len(shape) <= 2 for shape in names.values())
-    if small and not any(name.endswith((".weight", ".bias")) for name in names):
-        return "is a Textual Inversion", "give it as an adapter"
-    return None
+    kind = kind_in(header)
+    if kind is None or kind.is_base:
+        return None
+    if kind.is_adapter:
+        return f"is {kind.name}", "give it as an adapter"
+    remedy = "give the file in 16 bits" if "quantised" in kind.name else "give the checkpoint that it belongs to"
+    return f"is {kind.name}", remedy
 
 
 def _denoiser(folder: Path) -> str:

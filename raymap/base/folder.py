@@ -31,7 +31,7 @@ def resolve(base: str) -> Path:
     if base in PIPELINES:
         return PIPELINES[base]
     if "://" in base:
-        return fetch(base, _cached(base), INDEX)
+        return fetch(base, cached(base), INDEX)
     folder = Path(base)
     if (folder / INDEX).is_file():
         return folder
@@ -46,10 +46,11 @@ def local_file(name: str) -> Path:
     Raises:
         InputError: its URL does not give it, or what it gives is no safetensors file.
     """
-    return fetch(name, _cached(name)) if "://" in name else Path(name)
+    return fetch(name, cached(name)) if "://" in name else Path(name)
 
 
-def _cached(url: str) -> Path:
+def cached(url: str) -> Path:
+    """Return where on this node what a URL gives is kept."""
     return cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -85,13 +86,19 @@ def outline_of(base: str) -> Path | None:
     Shapes, FLOPs and the size of images follow from configurations as from the base itself.
     """
     name, _, revision = base.partition("@")
-    known = next((family.outlines[name] for family in FAMILIES.values() if name in family.outlines), None)
+    known = known_outline(name)
     if known is None or Path(base).exists():
         return None
     from huggingface_hub import try_to_load_from_cache  # takes half a second, and other bases do not need it
 
     cached = try_to_load_from_cache(name, INDEX, revision=revision or None)
-    return None if isinstance(cached, str) else OUTLINES / known
+    return None if isinstance(cached, str) else known
+
+
+def known_outline(hub_id: str) -> Path | None:
+    """Return the folder with the configurations of a hub id's architecture; None where it is not known."""
+    found = next((family.outlines[hub_id] for family in FAMILIES.values() if hub_id in family.outlines), None)
+    return None if found is None else OUTLINES / found
 
 
 def pinned(base: str, folder: Path) -> str:
@@ -107,7 +114,7 @@ def digest(folder: Path, replaced: tuple[str, ...] = ()) -> str:
         replaced: components whose weights come from elsewhere.
     """
     total = hashlib.sha256()
-    for path in _decisive(folder):
+    for path in decisive(folder):
         if path.parent.name in replaced and path.suffix != ".json":
             continue
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -116,7 +123,7 @@ def digest(folder: Path, replaced: tuple[str, ...] = ()) -> str:
     return total.hexdigest()
 
 
-def _decisive(folder: Path) -> list[Path]:
+def decisive(folder: Path) -> list[Path]:
     """Return the files of a base's folder that loading it reads.
 
     The hub's cache puts others beside them when they are asked for: variants (`….fp16.safetensors`), pickles of what

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from raymap.base.checkpoint import Checkpoint
@@ -31,6 +30,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     memory: MemorySettings = MEMORY,
     file: Checkpoint | None = None,
+    whole: bool = False,
 ) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
@@ -39,6 +39,7 @@ def load(
     Args:
         memory: what is kept off the device, decoded piecewise, or quantised.
         file: a single file with the weights of its denoiser, or of all of it where the folder has configurations alone.
+        whole: the file holds all of the weights, whatever the folder has.
 
     Raises:
         InputError: the folder's base is of no family, or a part of it is missing or damaged.
@@ -51,14 +52,14 @@ def load(
     absent = dict.fromkeys(_optional(kind) - set(parts.names))
     options = {**absent, **family.options, **quantization(memory.quantize, parts.denoisers, dtype)}
     try:
-        if file and is_whole(folder):
+        if file and (whole or is_whole(folder)):
             pipeline = pipeline_from(file, kind, folder, dtype, **options)
         else:
             if file:
                 denoiser = parts.denoisers[0]
                 options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
             pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever the libraries raise about a part that is missing or damaged
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
         where = f"base: {folder}" if file is None else file.name
         raise InputError(where, problem, "fetch the base again, all of its files") from error

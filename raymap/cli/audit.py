@@ -28,7 +28,12 @@ FIRST = 5
 
 @app.command()
 def audit(
-    adapter: Annotated[list[str], typer.Option(help="An adapter file or folder, or NAME=PATH; may be repeated.")],
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            help="A file, a folder, a hub id (org/name, org/name:FILE) or a URL, or NAME=PATH; may be repeated."
+        ),
+    ],
     base: Base = "embedded",
     weights: Weights = None,
     suite: Annotated[
@@ -53,7 +58,7 @@ def audit(
     overrides: Overrides = None,
 ) -> None:
     """Measure existing adapters and check them against limits, without a study file and without training."""
-    from raymap.analysis.decide.gate import AuditLimits, parse_limits
+    from raymap.analysis.decide.limits import AuditLimits, parse_limits
 
     limits = AuditLimits() if fail_above is None else parse_limits(fail_above)
     if junit and not limits.given:
@@ -61,10 +66,7 @@ def audit(
     for option, path in (("--junit", junit), ("--json", json)):
         if path and path.is_dir():
             raise InputError(f"{option} {path}", "is a folder", "give a file")
-    from raymap.driver.commands import Audit
     from raymap.driver.cost import estimate as estimate_cost
-    from raymap.report import gate
-    from raymap.results import open_folder
     from raymap.study.builtin import audit_study
 
     study = audit_study(base, adapter, category or (), suite, seeds, overrides or (), limit, weights)
@@ -73,6 +75,10 @@ def audit(
     console.print(estimate_cost(prepared).sentence, highlight=False, soft_wrap=True)
     if dry_run:
         return
+    from raymap.driver.commands import Audit  # loads what a dry run does without: scipy, polars and the report
+    from raymap.report import gate
+    from raymap.results import open_folder
+
     mapped(prepared, target)
     held = Audit.of(open_folder(target), limits)
     if json:

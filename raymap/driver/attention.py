@@ -16,8 +16,8 @@ from raymap.driver.prepare import Prepared
 from raymap.errors import IncompleteRunError, InputError
 from raymap.plan.blocks import Plan
 from raymap.plan.schedule import Schedule
-from raymap.store.files import read_if_there, write_atomically
-from raymap.store.folder import RunFolder, as_json
+from raymap.store.files import as_json, read_if_there, write_atomically
+from raymap.store.folder import RunFolder
 from raymap.store.lock import locked
 from raymap.study.model import Study
 

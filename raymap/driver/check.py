@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raymap.adapters.glance import Glance, glance
+from raymap.adapters.origin import EMBEDDED, bases_for, kind_of
 from raymap.base.fetch import offline
+from raymap.base.folder import known_outline
+from raymap.base.model import Base, open_base
+from raymap.embedded.model import PIPELINES
+from raymap.study.suite import read_suite
 
 if TYPE_CHECKING:
+    import torch
+
     from raymap.adapters.check import Finding
 
 
+def look(adapters: Sequence[Path], base: str | None, weights: str | None = None) -> list[Glance]:
+    """Return what the headers of adapters' files tell, and whether they are for the base, as far as that tells it.
+
+    Args:
+        base: as in `check_files`; None leaves it open.
+        weights: as in `check_files`.
+
+    Raises:
+        InputError: the base cannot be used.
+    """
+    seen = [glance(path) for path in adapters]
+    if base is None:
+        return seen
+    kind = kind_of(_opened(base, weights).skeleton)
+    return [one.held_against(kind) for one in seen]
+
+
 def check_files(
-    adapters: Sequence[Path], base: str, suite: str, trigger: str | None = None, weights: str | None = None
+    adapters: Sequence[Path],
+    base: str | None,
+    suite: str = "embedded",
+    trigger: str | None = None,
+    weights: str | None = None,
 ) -> list[Finding]:
     """Return what each adapter file holds; one that does not fit is described too, with the reason.
 
     A base of the hub whose architecture is known is not fetched for it; updates are then compared with no weights.
 
     Args:
-        base: `embedded`, a diffusers folder, a single-file checkpoint, or a hub id.
+        base: `embedded`, a diffusers folder, a single-file checkpoint, or a hub id. None: each file is held against the
+            known architecture of the kind of base that it was made for, where nothing tells against the embedded base.
         suite: the name or path of prompts in which no trigger should occur by accident.
         trigger: a new name for the adapters' learned token.
         weights: a single file whose denoiser takes the place of the base's.
@@ -28,16 +60,76 @@ def check_files(
     Raises:
         InputError: the base or the suite cannot be used.
     """
-    if base == "embedded":
-        offline()
-    # Imported here, because the model libraries look only once whether they may ask the hub.
-    from raymap.adapters.check import examine
-    from raymap.adapters.resident import weights_of
-    from raymap.base.model import open_base
-    from raymap.base.pipeline import load
-    from raymap.study.suite import read_suite
+    from raymap.adapters.check import Finding, examine  # loads torch, which `look` does without
 
     prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    opened = open_base(base, weights, outline=True)
-    own = None if opened.is_outline else weights_of(load(opened.folder, file=opened.file))
-    return [examine(path, opened.skeleton, own, prompts, trigger) for path in adapters]
+    given = None if base is None else _Held(_opened(base, weights))
+    known: dict[str, _Held] = {}
+    findings = []
+    for path in adapters:
+        seen = glance(path)
+        if seen.problem and not seen.may_be_read:
+            findings.append(Finding(seen, problem=seen.problem, warnings=seen.warnings))
+            continue
+        if given is not None:
+            against = [given]
+        else:
+            names = bases_for(seen.made_for) or bases_for(EMBEDDED)
+            against = [known.setdefault(name, _Held(_stand_in(name))) for name in names]
+        found = [
+            replace(
+                examine(path, seen, one.base.skeleton, one.weights, prompts, trigger),
+                base=one.base.name,
+                outline=one.base.is_outline,
+            )
+            for one in against
+        ]
+        findings.append(next((finding for finding in found if not finding.problem), found[0]))
+    return findings
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A base that adapters are held against."""
+
+    base: Base
+
+    @cached_property
+    def weights(self) -> _Weights | None:
+        """Its weights, of which those are read that are asked for; None of an outline."""
+        return None if self.base.is_outline else _Weights(self.base)
+
+
+class _Weights:
+    """Returns a base's own weights by name, from its files; its pipeline is loaded where these have other names."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._all: Mapping[str, torch.Tensor] | None = None
+
+    def __call__(self, names: Iterable[str]) -> Mapping[str, torch.Tensor]:
+        from raymap.base.stored import stored_weights
+
+        asked = list(names)
+        if self._base.file is None and self._all is None:
+            stored = stored_weights(self._base.folder, asked)
+            if stored.keys() == set(asked):
+                return stored
+        if self._all is None:
+            from raymap.adapters.resident import weights_of  # loads diffusers, which takes seconds
+            from raymap.base.pipeline import load
+
+            self._all = weights_of(load(self._base.folder, file=self._base.file))
+        return {name: self._all[name].detach() for name in asked}
+
+
+def _opened(base: str, weights: str | None) -> Base:
+    if base in PIPELINES:
+        offline()
+    return open_base(base, weights, outline=True)
+
+
+def _stand_in(name: str) -> Base:
+    """Return the base that stands for a kind: an embedded one, or the packaged outline of a well-known one."""
+    outline = known_outline(name)
+    return _opened(name, None) if outline is None else Base.at(outline, name)

@@ -12,7 +12,8 @@ import polars as pl
 from rich.console import Console
 
 from raymap.analysis.decide.compare import Comparison, compare_runs
-from raymap.analysis.decide.gate import AuditLimits, Verdict
+from raymap.analysis.decide.gate import Verdict
+from raymap.analysis.decide.limits import AuditLimits
 from raymap.display.progress import LiveProgress, Progress
 from raymap.driver import run as runs
 from raymap.driver.prepare import prepare

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from raymap.adapters.brought import Found, find
 from raymap.adapters.card import CARD
+from raymap.adapters.fetched import local_adapter
 from raymap.adapters.triggers import may_stand_in
 from raymap.base.fetch import offline
 from raymap.base.model import Base, open_base
@@ -167,12 +168,13 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     Raises:
         InputError: something cannot be used; the first such thing is named. Nothing has started or been written then.
     """
+    places = [local_adapter(entry.path) for entry in study.adapters]
     if study.offline:
         offline()
     check_judges(study.clip, study.lpips, study.judges)
     check_quantize(study.memory.quantize, study.resources.device)
     # An adapter that was trained for the base names its digest, which an outline does not have.
-    outline = dry and not any((entry.path / CARD).exists() for entry in study.adapters)
+    outline = dry and not any((place / CARD).exists() for place in places)
     base = open_base(study.base, study.weights, outline)
     if base.file and study.memory.quantize != "none":
         problem = "works on bases whose weights are in a diffusers folder"
@@ -187,7 +189,8 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
     for order in wanted:
         order.check(base.skeleton)
     brought = tuple(
-        find(entry, base, study.protocol == "triggered", measure=study.dtype == "auto") for entry in study.adapters
+        find(entry, place, base, study.protocol == "triggered", measure=study.dtype == "auto")
+        for entry, place in zip(study.adapters, places, strict=True)
     )
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
     study, choice = chosen(study, Resident(base, wanted, brought))

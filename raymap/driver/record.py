@@ -12,8 +12,8 @@ from raymap.driver.prepare import Prepared
 from raymap.errors import InputError
 from raymap.plan.blocks import Plan
 from raymap.scoring.names import judge_versions
-from raymap.store.files import read_if_there, write_atomically
-from raymap.store.folder import RunFolder, as_json
+from raymap.store.files import as_json, read_if_there, write_atomically
+from raymap.store.folder import RunFolder
 from raymap.study.model import Study
 
 DECISIVE = (

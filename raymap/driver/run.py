@@ -18,8 +18,8 @@ from raymap.driver.record import decided, refuse_another, refuse_other_versions,
 from raymap.errors import IncompleteRunError
 from raymap.personalize.orders import AdapterOrder
 from raymap.plan.blocks import Plan
-from raymap.store.files import write_atomically
-from raymap.store.folder import RunFolder, as_json
+from raymap.store.files import as_json, write_atomically
+from raymap.store.folder import RunFolder
 from raymap.store.lock import locked
 
 

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from raymap.analysis.decide.gate import AuditLimits, Verdict, judge, shifted
+from raymap.analysis.decide.gate import Verdict, judge, shifted
+from raymap.analysis.decide.limits import AuditLimits
 from raymap.analysis.measures import BASIC
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.statistics import Statistics
 from raymap.display.text import plain
-from raymap.store.files import read_file
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, read_file
 
 
 def flagged(output: Path) -> pl.DataFrame:

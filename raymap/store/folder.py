@@ -33,11 +33,6 @@ def pixel_digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def as_json(value: Any) -> bytes:
-    """Return a value as indented JSON in UTF-8, with a final newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """Paths and file formats of a run folder; the only state is in its files, and the ledger records what is done."""

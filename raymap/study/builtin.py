@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from raymap.embedded.model import PIPELINES
-from raymap.embedded.world.subjects import SUBJECTS
 from raymap.errors import InputError
 from raymap.study.file import build_study, override
 from raymap.study.methods.lora import LORA
@@ -21,6 +20,8 @@ DEMO_SEEDS = 3
 
 def demo_study(references: Path) -> Study:
     """Return the study of `raymap demo`, for drawn subjects whose reference images are written into a folder."""
+    from raymap.embedded.world.subjects import SUBJECTS  # loads what draws them, which audits do without
+
     raw = {
         "name": "demo",
         "suite": "embedded-quick",
@@ -56,7 +57,8 @@ def audit_study(
     """Return the study of `raymap audit`, which measures adapters that exist already.
 
     Args:
-        adapters: paths, relative to the working folder, or `name=path` to give an adapter another name than its file's.
+        adapters: paths, relative to the working folder, hub ids or URLs (`raymap.study.source`); or `name=path` to give
+            an adapter another name than its file's.
         categories: what the subjects are (`face`, `object`, `style`): none, one for all, or one per adapter.
         suite: the name or path of the prompts, where they are not those of DEFAULTS.
         overrides: `key=value` pairs of the study, as for `raymap run --set`.

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from raymap.errors import InputError
 from raymap.study.model import Study
+from raymap.study.source import is_remote
 from raymap.study.suite import limited, read_suite
 
 
@@ -92,11 +93,15 @@ def build_study(raw: dict[str, Any], source: str, folder: Path, limit: int | Non
             subject["references"] = [folder / str(r) for r in subject["references"]]
     if isinstance(raw.get("adapters"), list):
         entries = [a if isinstance(a, dict) else {"path": a} for a in raw["adapters"]]
-        raw["adapters"] = [a | {"path": folder / str(a["path"])} if "path" in a else a for a in entries]
+        raw["adapters"] = [a | {"path": _placed(str(a["path"]), folder)} if "path" in a else a for a in entries]
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         raise InputError(*_complaints(error, source)) from None
+
+
+def _placed(name: str, folder: Path) -> str:
+    return name if is_remote(name, folder) else str(folder / name)
 
 
 def _complaints(error: ValidationError, source: str) -> tuple[str, str, str]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 from raymap.embedded.model import PIPELINES
 from raymap.study.interventions import Interventions
 from raymap.study.methods.lora import LORA
 from raymap.study.methods.registry import Recipes
 from raymap.study.recipes import Positive
+from raymap.study.source import file_stem, without_secrets
 from raymap.study.subject import Name, Subject, SubjectCategory
 from raymap.study.suite import Prompt
 
@@ -26,13 +35,14 @@ class _Frozen(BaseModel):
 
 
 class Brought(_Frozen):
-    """An adapter that exists already: a file, a folder of files, or a folder that raymap trained.
+    """An adapter that exists already: a file, a folder of files, a folder that raymap trained, a URL, or a hub id.
 
+    `path` names it (`raymap.study.source`); what would open a door in a URL is not written down with the study.
     A file made elsewhere does not say what its subject is, nor always what its trigger is. `category` is the subject's,
     and makes the prompts of that category target prompts; `trigger` renames the adapter's learned token.
     """
 
-    path: Path
+    path: Annotated[str, BeforeValidator(str), PlainSerializer(without_secrets)]
     name: Name | None = None
     category: SubjectCategory | None = None
     trigger: Annotated[str, Field(min_length=1)] | None = None
@@ -40,7 +50,7 @@ class Brought(_Frozen):
     @property
     def short_name(self) -> str:
         """The given name, else that of the file or folder, in lower case and with dashes for other characters."""
-        return self.name or re.sub(r"[^a-z0-9_]+", "-", self.path.stem.lower()).strip("-_") or "adapter"
+        return self.name or re.sub(r"[^a-z0-9_]+", "-", file_stem(self.path).lower()).strip("-_") or "adapter"
 
 
 class SamplerSettings(_Frozen):

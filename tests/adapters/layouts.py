@@ -55,9 +55,11 @@ LAYOUTS: dict[str, tuple[Callable[[str], str], str, str, list[str]]] = {
 }
 
 
-def written(layout: str, skeleton: Skeleton, path: Path, alpha: float | None = None) -> Path:
+def written(
+    layout: str, skeleton: Skeleton, path: Path, alpha: float | None = None, more: Tensors | None = None
+) -> Path:
     name, down_key, up_key, modules = LAYOUTS[layout]
-    tensors: Tensors = {}
+    tensors: Tensors = dict(more or {})
     for module in modules:
         down, up = halves(module, skeleton)
         tensors |= {name(module) + down_key: down, name(module) + up_key: up}

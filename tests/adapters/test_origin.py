@@ -62,5 +62,5 @@ def test_the_header_names_the_base_before_any_layer(tmp_path: Path) -> None:
     halves = {"unet.nowhere.lora_A.weight": torch.ones(2, 3), "unet.nowhere.lora_B.weight": torch.ones(3, 2)}
     header = {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}
     save_file(halves, tmp_path / "lora.safetensors", metadata=header)
-    with pytest.raises(MisfitError, match=r"is for SDXL, and the base is Stable Diffusion 1 and 2 \("):
+    with pytest.raises(MisfitError, match=r"is for SDXL, and the base is raymap's embedded base \("):
         read_adapter(tmp_path / "lora.safetensors", Base.at(PIPELINE).skeleton)

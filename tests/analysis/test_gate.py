@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from raymap.analysis.decide.gate import AuditLimits, judge, parse_limits, shifted
+from raymap.analysis.decide.gate import judge, shifted
+from raymap.analysis.decide.limits import AuditLimits, parse_limits
 from raymap.analysis.read import read_map, read_noise
 from raymap.analysis.reduce import reduce_run
 from raymap.report.gate import flagged, junit, summary, verdicts

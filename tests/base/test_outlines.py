@@ -113,7 +113,7 @@ def test_an_outline_is_read_without_torch() -> None:
     code = (
         "import sys\nfrom raymap.base.folder import OUTLINES\nfrom raymap.base.model import Base\n"
         "for folder in OUTLINES.iterdir():\n    base = Base.at(folder)\n"
-        "    base.skeleton.flat, base.flops(), base.heads\n"
+        "    base.skeleton.shapes, base.flops(), base.heads\n"
         "assert not {'torch', 'diffusers', 'transformers'} & sys.modules.keys()"
     )
     python(code)

@@ -25,7 +25,7 @@ VAE = PIPELINE / "vae" / "diffusion_pytorch_model.safetensors"
 WHOLE = VAE.read_bytes()
 FILES = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a pointer of Git LFS"),
-    "html": (b"<!DOCTYPE html><html>please log in</html>", "is an HTML page"),
+    "html": (b"<!DOCTYPE html><html>please log in</html>", "is a web page"),
     "zip": (b"PK\x03\x04 archive/data.pkl", "is a pickle"),
     "pickle": (b"\x80\x02}q\x00.aaaaaaaaaaa", "is a pickle"),
     "gguf": (b"GGUF\x03\x00\x00\x00aaaaaaaaaa", "is a GGUF file"),
@@ -36,14 +36,14 @@ FILES = {
     "text": (b"hello, this is no checkpoint of anything at all", "is not a readable safetensors file"),
 }
 TENSORS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
-    "kohya": ({"lora_unet_down_blocks_0.lora_down.weight": (4, 8)}, "is an adapter"),
-    "peft": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": (4, 8)}, "is an adapter"),
-    "lokr": ({"lycoris_blocks_0.lokr_w1": (4, 8)}, "is an adapter"),
+    "kohya": ({"lora_unet_down_blocks_0.lora_down.weight": (4, 8)}, "is a LoRA; give it as an adapter"),
+    "peft": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": (4, 8)}, "is a LoRA; give it as an adapter"),
+    "lokr": ({"lycoris_blocks_0.lokr_w1": (4, 8)}, "is a LoKr; give it as an adapter"),
     "inversion": ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "is a Textual Inversion"),
     "embedding": ({"emb_params": (4, 768)}, "is a Textual Inversion"),
     "hypernetwork": ({"768.0.linear.0.weight": (1536, 768)}, "is a hypernetwork"),
     "ControlNet": ({"control_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is a ControlNet"),
-    "scaled": ({"blocks.0.weight": (8, 8), "blocks.0.scale_weight": ()}, "is quantised"),
+    "scaled": ({"blocks.0.weight": (8, 8), "blocks.0.scale_weight": ()}, "is a quantised checkpoint"),
     "unknown": ({f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, "is no checkpoint of a known architecture"),
 }
 
@@ -153,7 +153,7 @@ def test_commands_end_with_exit_code_2_and_one_line(tmp_path: Path, call: Callab
     ):
         code, said = call(*arguments)
         assert code == 2, said
-        assert "is an HTML page" in said
+        assert "is a web page" in said
         assert len(said.strip().splitlines()) == 1, said
     assert not (tmp_path / "run").exists()
 

@@ -23,8 +23,7 @@ from raymap.report.figures import figures
 from raymap.report.figures.render import as_file
 from raymap.report.page import write_page
 from raymap.results import read_run
-from raymap.store.files import write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, write_atomically
 from tools.results_page.cost import planned
 from tools.results_page.document import DOCS, PAPER, rebuild
 from tools.results_page.reduced import collect

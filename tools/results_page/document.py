@@ -15,8 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from raymap.errors import InputError
 from raymap.report import page
 from raymap.report.page import number
-from raymap.store.files import write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, write_atomically
 from tools.results_page.findings import context
 from tools.results_page.reduced import RECOMPUTED, read_json, recompute, same
 

@@ -27,8 +27,7 @@ from raymap.analysis.why.factorial import reduce_factorial
 from raymap.analysis.why.interventions import reduce_interventions
 from raymap.analysis.why.statistics import FactorialSummary
 from raymap.errors import InputError
-from raymap.store.files import files_in, write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, files_in, write_atomically
 from raymap.store.schema import ATTENTION_CELLS, stamped
 
 RECOMPUTED = ("statistics.json", "interventions.json", "attention.json", "factorial.json")

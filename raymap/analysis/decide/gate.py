@@ -8,37 +8,22 @@ own, and τ alone decides. τ is a percentile of single seed pairs, so a mean ov
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
+from raymap.analysis.decide.limits import AuditLimits
 from raymap.analysis.map import measured
 from raymap.analysis.measures import BASIC, E_SEM
 from raymap.analysis.numerics.exchange import least_matching_p, least_rank_sum_p
 from raymap.analysis.read import KEY
 from raymap.analysis.shifts import FDR
 from raymap.analysis.statistics import AdapterSummary
-from raymap.errors import InputError
 
 WORST = 10
 """How many prompts are named when a mean exceeds its limit."""
-
-
-@dataclass(frozen=True)
-class AuditLimits:
-    """What an adapter may reach over its non-target prompts: mean E_sem, mean E_per, and how many prompts may shift."""
-
-    e_sem: float | None = None
-    e_per: float | None = None
-    prompts: int | None = None
-
-    @property
-    def given(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -73,30 +58,6 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as a JSON summary holds it."""
         return {"passed": self.passed, **asdict(self)}
-
-
-def parse_limits(text: str) -> AuditLimits:
-    """Read limits as `--fail-above` takes them: `e_sem=0.03,e_per=0.5,prompts=3`, each at least 0.
-
-    Raises:
-        InputError: a name is unknown or repeated, or a value is not a number from 0.
-    """
-    where = f"--fail-above {text}"
-    kinds: dict[str, Callable[[str], float]] = {"e_sem": float, "e_per": float, "prompts": int}
-    found: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in kinds or name in found:
-            problem = f"{name!r} is given twice" if name in found else f"{name!r} is not a limit"
-            raise InputError(where, problem, "write e_sem=0.03,e_per=0.5,prompts=3, or only some of these")
-        try:
-            found[name] = kinds[name](value)
-        except ValueError:
-            found[name] = math.nan
-        if not 0 <= found[name] < math.inf:
-            kind = "a whole number" if kinds[name] is int else "a number"
-            raise InputError(where, f"{name} is {value!r}", f"give {kind} that is at least 0")
-    return AuditLimits(**found)
 
 
 def shifted(cells: pl.DataFrame, tests: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:

@@ -27,8 +27,8 @@ from raymap.analysis.why.statistics import (
     DirectShare,
     LayerShift,
 )
-from raymap.store.files import files_in, local_copy, write_atomically
-from raymap.store.folder import RunFolder, arrow_bytes, as_json
+from raymap.store.files import as_json, files_in, local_copy, write_atomically
+from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.store.schema import ATTENTION, ATTENTION_CELLS, ATTENTION_TOKENS, stamped
 from raymap.study.methods.method import CONTROL
 

@@ -19,8 +19,7 @@ from raymap.analysis.numerics.crossed import Group, contrast
 from raymap.analysis.read import read_map
 from raymap.analysis.why.statistics import DesignContrast, DesignMean, FactorialSummary
 from raymap.errors import InputError
-from raymap.store.files import write_atomically
-from raymap.store.folder import as_json
+from raymap.store.files import as_json, write_atomically
 from raymap.study.suite import SUITES
 
 SUITE = "embedded-factorial"

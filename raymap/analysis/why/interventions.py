@@ -28,8 +28,8 @@ from raymap.analysis.why.statistics import (
     PartsRow,
     RandomRow,
 )
-from raymap.store.files import files_in, local_copy, read_if_there, write_atomically
-from raymap.store.folder import RunFolder, arrow_bytes, as_json
+from raymap.store.files import as_json, files_in, local_copy, read_if_there, write_atomically
+from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.store.schema import INTERVENTIONS, MAP, SCORES, stamped
 from raymap.study.interventions import MARK, Part, Variant
 

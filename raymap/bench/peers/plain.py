@@ -119,7 +119,7 @@ def work(drawer: Drawer, judges: Judges, batches: Sequence[Sequence[Item]]) -> p
     base = [drawer.draw(batch) for batch in batches]
     tables = []
     for adapter in drawer.study.adapters:
-        with drawer.loaded(adapter.path):
+        with drawer.loaded(Path(adapter.path)):
             adapted = [drawer.draw(batch) for batch in batches]
         for batch, own, other in zip(batches, base, adapted, strict=True):
             tables.append(judges.score(adapter.short_name, batch, own, other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class Draw:
     def __init__(self, study: Study) -> None:
         pin(study.resources.threads_per_worker)
         self.drawer = Drawer(study)
-        self.folders = {adapter.short_name: adapter.path for adapter in study.adapters}
+        self.folders = {adapter.short_name: Path(adapter.path) for adapter in study.adapters}
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         images: dict[int, np.ndarray] = {}

@@ -261,7 +261,7 @@ def test_a_file_behind_a_url_is_fetched_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "w.safetensors").write_text("<!DOCTYPE html>")
     url = (tmp_path / "w.safetensors").as_uri()
-    with pytest.raises(InputError, match=f"{re.escape(url)}: is an HTML page"):
+    with pytest.raises(InputError, match=f"{re.escape(url)}: is a web page"):
         open_base("embedded", url)
     unet = load_file(PIPELINE / "unet" / "diffusion_pytorch_model.safetensors")
     save_file(unet, tmp_path / "w.safetensors")

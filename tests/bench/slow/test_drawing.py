@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,10 @@ def test_a_peer_applies_each_method_as_raymap_does_and_takes_it_back(contest_stu
     base = drawer.draw(items)
     store = AdapterStore(drawer.pipeline)
     for adapter in contest_study.adapters:
-        with drawer.loaded(adapter.path):
+        with drawer.loaded(Path(adapter.path)):
             theirs = drawer.draw(items)
         assert np.array_equal(drawer.draw(items), base), adapter.short_name
-        store.add(adapter.short_name, read_adapter(adapter.path, Base.at(PIPELINE).skeleton).adapter)
+        store.add(adapter.short_name, read_adapter(Path(adapter.path), Base.at(PIPELINE).skeleton).adapter)
         store.swap(adapter.short_name)
         prompts, seeds = zip(*items, strict=True)
         sampler = SamplerSettings(steps=3)
