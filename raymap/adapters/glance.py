@@ -88,9 +88,12 @@ def glance(path: Path) -> Glance:
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
     if kind is not None and not kind.is_adapter:
-        problem = f"is {kind.name}, not an adapter" + ("; give it as --base or --weights" if kind.is_base else "")
+        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
+        problem = f"is {kind.name}, not an adapter; {remedy}"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
+    elif kind == INVERSION and (out := [name for header in headers for name in header.shapes if name.endswith("_out")]):
+        problem = f"holds {out[0]!r}, vectors for a text encoder's output, which raymap does not apply"
     elif kind is None:
         problem = "is of no known kind: nothing in it says what its tensors are"
     layers = Header({name: shape for header in headers for name, shape in header.shapes.items()}, metadata)
@@ -102,7 +105,7 @@ def glance(path: Path) -> Glance:
         tensors=len(layers.shapes),
         ranks=_ranks(layers),
         header_base=said_by_header(metadata),
-        layer_base=told_by_layers(layers),
+        layer_base=told_by_layers(layers) if kind else None,
         said_base=first(metadata, BASE),
         title=first(metadata, TITLE),
         licence=first(metadata, LICENCE),
