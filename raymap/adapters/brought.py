@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from raymap.adapters.card import CARD, check_weights, parse_card, read_card, with_config, write_card
+from raymap.adapters.card import CARD, check_weights, names_of, parse_card, read_card, with_config, write_card
 from raymap.base.model import Base
 from raymap.errors import InputError
-from raymap.store.files import write_atomically
+from raymap.store.files import copy_atomically
 from raymap.study.adapter import AdapterInfo
 from raymap.study.model import Brought
 from raymap.study.subject import NAME
@@ -103,6 +103,6 @@ def bring(found: Found, target: Path, base_sha256: str) -> None:
             problem = f"is not the adapter {found.files[0]} as the study names it"
             raise InputError(str(target), problem, "give another --output")
     else:
-        for path in found.files:
-            write_atomically(target / path.name, path.read_bytes())
+        for name, path in names_of(found.files).items():
+            copy_atomically(path, target / name)
         write_card(target, found.card)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raymap.base.checkpoint import prediction_beside
+from raymap.base.folder import decisive
+from raymap.base.shapes import INDEX
 from raymap.errors import InputError
 from raymap.store.files import as_json, local_copy, read_file, write_atomically
 from raymap.study.adapter import AdapterInfo
@@ -16,12 +21,16 @@ from raymap.study.source import SUFFIXES
 CARD = "adapter.json"
 CONFIG = "adapter_config.json"
 """Holds rank and alpha of the LoRA beside it, as peft writes it."""
+COMPONENT = re.compile(r"(unet|transformer|text_encoder)(_\d)?")
+"""How the components are called whose weights adapters change."""
 
 
 def adapter_files(path: Path) -> tuple[Path, ...]:
     """Return the adapter files of a path: the file itself, or those in the folder.
 
     Of files that differ in their suffix alone, the first in the order of SUFFIXES is taken: safetensors before pickles.
+    A folder without any may have one folder for each component, as `unet` and `text_encoder`. Of a diffusers folder,
+    all files are taken that a pipeline reads.
 
     Raises:
         InputError: there is none.
@@ -30,13 +39,31 @@ def adapter_files(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise InputError(str(path), "does not exist", "give an adapter file or its folder")
-    files: dict[str, Path] = {}
-    for suffix in SUFFIXES:
-        for file in sorted(path.glob(f"*{suffix}")):
-            files.setdefault(file.stem, file)
+    if (path / INDEX).is_file():
+        return tuple(decisive(path))
+    files = _weights(path) or [file for folder in components_in(path) for file in _weights(folder)]
     if not files:
         raise InputError(str(path), "holds no adapter file", f"give one that ends in {', '.join(SUFFIXES)}")
-    return tuple(sorted(files.values()))
+    return tuple(files)
+
+
+def components_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are named as components which adapters change."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and COMPONENT.fullmatch(path.name))
+
+
+def _weights(folder: Path) -> list[Path]:
+    files: dict[str, Path] = {}
+    for suffix in SUFFIXES:
+        for file in sorted(folder.glob(f"*{suffix}")):
+            files.setdefault(file.stem, file)
+    return sorted(files.values())
+
+
+def names_of(files: Sequence[Path]) -> dict[str, Path]:
+    """Return an adapter's files by their names, which are relative to the folder that holds them all."""
+    folder = Path(os.path.commonpath([path.parent for path in files]))
+    return {path.relative_to(folder).as_posix(): path for path in files}
 
 
 def config_of(path: Path) -> Path | None:
@@ -46,8 +73,9 @@ def config_of(path: Path) -> Path | None:
 
 
 def with_config(files: Sequence[Path]) -> tuple[Path, ...]:
-    """Return an adapter's files, and peft's configuration if there is one beside them."""
-    return (*files, *dict.fromkeys(config for path in files if (config := config_of(path))))
+    """Return an adapter's files, and the configurations beside them: peft's, and that of a single-file checkpoint."""
+    beside = [config for path in files if (config := config_of(path) or prediction_beside(path))]
+    return (*files, *dict.fromkeys(config for config in beside if config not in files))
 
 
 def adapter_digest(weights: Sequence[Path]) -> str:
@@ -61,7 +89,7 @@ def adapter_digest(weights: Sequence[Path]) -> str:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     if len(digests) == 1:
         return digests[0]
-    listed = "".join(f"{path.name}\0{digest}\n" for path, digest in zip(files, digests, strict=True))
+    listed = "".join(f"{name}\0{digest}\n" for name, digest in zip(names_of(files), digests, strict=True))
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -77,7 +105,7 @@ def read_card(folder: Path, base_sha256: str) -> tuple[AdapterInfo, dict[str, An
         InputError: the card cannot be read, belongs to another base, or describes other weights.
     """
     info, card = parse_card(folder, base_sha256)
-    with local_copy(folder) as copy:
+    with local_copy(folder, below=True) as copy:
         check_weights(folder, adapter_files(copy), info)
     return info, card
 

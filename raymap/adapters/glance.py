@@ -76,7 +76,7 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Return what the headers of an adapter's files tell; of a folder's files together."""
     if (path / INDEX).is_file():
-        return Glance(path, WHOLE, "is a base, not an adapter; give it as --base")
+        return Glance(path, WHOLE, bytes=_size(with_config(adapter_files(path))))
     try:
         files = adapter_files(path)
         headers = [header_of(file) for file in files]
@@ -87,12 +87,11 @@ def glance(path: Path) -> Glance:
     kind = kinds[0] if kinds else None
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
-    if kind is not None and not kind.is_adapter:
-        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
-        problem = f"is {kind.name}, not an adapter; {remedy}"
+    if kind is not None and not kind.is_adapter and not kind.is_base:
+        problem = f"is {kind.name}, not an adapter; give an adapter of the base's weights"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
-    elif kind == INVERSION and (out := [name for header in headers for name in header.shapes if name.endswith("_out")]):
+    elif kind == INVERSION and (out := [name for name in headers[0].shapes if name.endswith("_out")]):
         problem = f"holds {out[0]!r}, vectors for a text encoder's output, which raymap does not apply"
     elif kind is None:
         problem = "is of no known kind: nothing in it says what its tensors are"
@@ -140,6 +139,8 @@ def adapters_in(path: Path) -> list[Path]:
         files = list(adapter_files(path))
     except InputError:
         files = []
+    if any(file.parent != path for file in files):  # one folder for each component
+        return [path]
     inner = [found for entry in sorted(path.iterdir()) if _is_plain(entry) for found in adapters_in(entry)]
     inner = [one for one in inner if one.is_file() or _holds_files(one)]
     return files + inner or [path]

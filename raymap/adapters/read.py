@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from raymap.adapters.card import CARD, adapter_digest, adapter_files, with_config
+from raymap.adapters.card import CARD, adapter_digest, adapter_files, names_of, with_config
+from raymap.adapters.checkpoint import CHECKPOINT, is_model, read_model
 from raymap.adapters.container import Container, open_file
-from raymap.adapters.keys import is_lora_like
 from raymap.adapters.origin import bases_for, kind_of, made_for
 from raymap.adapters.textual_inversion import adapter_of, without_bundle
 from raymap.adapters.update import Adapter, merged
 from raymap.base.file_kinds import kind_in
+from raymap.base.header import Header, read_header
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
@@ -27,9 +28,6 @@ from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
 LICENCE = ("modelspec.license", "license", "licence")
 CONSENT = ("modelspec.consent", "consent")
-WHOLE = ("model.diffusion_model.", "diffusion_model.", "first_stage_model.", "cond_stage_model.", "conv_in.")
-"""How keys begin in whole checkpoints."""
-
 Reader = Callable[[Container, Skeleton, str | None], Adapter | None]
 """A reader of one layout: `read(file, skeleton, trigger)`; None where the file has another layout.
 
@@ -74,10 +72,21 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
         InputError: naming the file and the problem: it is unreadable or of an unknown layout, a key cannot be used, a
             shape does not fit the base, a value is not finite, or nothing in it would change the base.
     """
+    if path.is_dir() and is_model(path):
+        model = _some(read_model(path, skeleton), path)
+        return Read(model, CHECKPOINT, adapter_files(path), {})
     files = adapter_files(path)
     parts, methods = [], []
     metadata: dict[str, str] = {}
     for file in files:
+        if is_model(file):
+            header = read_header(file)
+            try:
+                parts.append(read_model(file, skeleton))
+            except MisfitError as error:
+                raise _named(error, file, header, skeleton) from error
+            metadata |= header.metadata
+            continue
         container = _floats(open_file(file))
         try:
             rest, bundled = without_bundle(container)
@@ -89,14 +98,13 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
                 parts.append(part)
                 methods.append(kind)
         except MisfitError as error:
-            raise _named(error, container, skeleton) from error
+            raise _named(error, file, container.header, skeleton) from error
         metadata |= container.metadata
     try:
         adapter = merged(parts)
     except ValueError as error:
         raise InputError(str(path), str(error), "put each adapter into a folder of its own") from error
-    if not adapter.updates and not adapter.tokens and not adapter.rows:
-        raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
+    adapter = _some(adapter, path)
     kinds = {part.kind for part in parts if part.kind}
     if len(kinds) > 1:
         problem = f"mixes files of {' and '.join(sorted(kinds))}"
@@ -104,13 +112,20 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
     return Read(adapter, kinds.pop() if kinds else _method(methods, path), files, metadata)
 
 
-def _named(error: MisfitError, file: Container, skeleton: Skeleton) -> MisfitError:
+def _some(adapter: Adapter, path: Path) -> Adapter:
+    """Return an adapter. Raises InputError where it changes nothing."""
+    if not adapter.updates and not adapter.tokens and not adapter.rows:
+        raise InputError(str(path), "holds nothing that would change the base", "fetch it again")
+    return adapter
+
+
+def _named(error: MisfitError, path: Path, header: Header, skeleton: Skeleton) -> MisfitError:
     """Return the error that an adapter does not fit, with the kind of base that it was made for where that is known."""
-    kind, own = made_for(file.header), kind_of(skeleton)
+    kind, own = made_for(header), kind_of(skeleton)
     if kind is None or own in kind.split(" or "):
         return error
     return MisfitError(
-        str(file.path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
+        str(path), f"is for {kind}, and the base is {own} ({error.problem})", next(iter(bases_for(kind)), None)
     )
 
 
@@ -120,7 +135,7 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
     Raises:
         InputError: as `read_adapter`; or the folder does not hold the weights that its card names.
     """
-    with local_copy(folder) as copy:
+    with local_copy(folder, below=True) as copy:
         try:
             card = json.loads((copy / CARD).read_text(encoding="utf-8"))
         except OSError as error:
@@ -151,7 +166,7 @@ def foreign_card(name: str, category: str | None, token: str | None, read: Read,
         "subject_category": category or "unknown",
         "base_sha256": base_sha256,
         "sha256": adapter_digest(read.files),
-        "files": [path.name for path in with_config(read.files)],
+        "files": [*names_of(with_config(read.files))],
         "token": token,
         "phrase": token or next((t.trigger for t in read.adapter.tokens), None),
         "licence": read.licence or None,
@@ -204,10 +219,7 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     # installed packages are loaded only for what none of raymap's own reads.
     names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
     names.sort(key=lambda name: name != expected)
-    whole = any(key.startswith(WHOLE) for key in keys) and not is_lora_like(keys)
     for name in names:
-        if whole and name != expected:
-            raise InputError(str(file.path), "is a whole checkpoint, not an adapter", "give the adapter's own file")
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part

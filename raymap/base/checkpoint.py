@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -26,10 +26,13 @@ from raymap.base.parts import parts_of
 from raymap.base.shapes import index_of, shapes_of
 from raymap.errors import InputError
 
+T = TypeVar("T")
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """How the names of files end that people keep checkpoints in; all but the first two are refused when they are read."""
 DENOISER = "model.diffusion_model."
 """What the names of a denoiser's weights begin with in most single files; in others they begin with nothing."""
+COMFY = "diffusion_model."
+"""What they begin with where ComfyUI saved a denoiser alone."""
 NOT_LEARNED = {"pos_embed", "pos_embed.pos_embed", "norm_final.weight"}
 """Tensors beside a denoiser's weights, which some files have and others lack."""
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
@@ -61,8 +64,16 @@ def count(shapes: Shapes) -> int:
 
 def denoiser_in(header: Header) -> Shapes:
     """Return the shapes of the denoiser's tensors in a file, by their names without the usual beginning."""
-    own = {name: shape for name, shape in header.shapes.items() if name.startswith(DENOISER)}
-    return {name.removeprefix(DENOISER): shape for name, shape in own.items()} or header.shapes
+    return bare(header.shapes)
+
+
+def bare(named: Mapping[str, T]) -> dict[str, T]:
+    """Return what a denoiser's tensors are or have, by their names without the usual beginning."""
+    for prefix in (DENOISER, COMFY):
+        own = {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+        if own:
+            return own
+    return dict(named)
 
 
 def outline_for(file: Checkpoint) -> Path:
@@ -82,8 +93,8 @@ def outline_for(file: Checkpoint) -> Path:
     if not fitting:
         raise _unfit(file)
     hub_id, family = outlines[fitting[0]]
-    if lacking := _lacking(header, family, fitting[0]):
-        problem = f"is a {family.title} checkpoint without {', '.join(lacking)}"
+    if missing := lacking(header, family, fitting[0]):
+        problem = f"is a {family.title} checkpoint without {', '.join(missing)}"
         raise InputError(
             file.name, problem, f"write `base: {hub_id}` and `weights: {file.name}`, or --base and --weights"
         )
@@ -117,7 +128,7 @@ def check_denoiser(file: Checkpoint, folder: Path, family: Family) -> None:
             raise InputError(file.name, *kind)
         problem = f"holds {here:,} weights, and the base's denoiser, a {family.title}, has {there:,}"
         raise InputError(file.name, problem, "give a file for this base, or the base that the file is for")
-    if family.prefixes and not _lacking(header, family, folder):
+    if family.prefixes and not lacking(header, family, folder):
         problem = f"is a whole {family.title} checkpoint, whose text encoders and decoder would be left out"
         raise InputError(file.name, problem, f"give it alone, as `base: {file.name}` or --base")
 
@@ -140,29 +151,39 @@ def digest_with(folder: Path, file: Checkpoint) -> str:
     return hashlib.sha256("\n".join(decides).encode()).hexdigest()
 
 
-def _prediction(file: Checkpoint) -> str | None:
-    """Return what a file says that its denoiser predicts; the word of a configuration beside it (`.yaml`) is first."""
+def prediction_beside(path: Path) -> Path | None:
+    """Return the configuration beside a single file that says what its denoiser predicts; None where there is none."""
+    return path.with_suffix(".yaml") if _configured(path) is not None else None
+
+
+def _configured(path: Path) -> str | None:
     try:
-        configured = yaml.safe_load(file.path.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]
+        configured = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]
         return PREDICTIONS[configured.get("parameterization", "eps")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        pass  # there is none, or it is about something else
+        return None  # there is none, or it is about something else
+
+
+def _prediction(file: Checkpoint) -> str | None:
+    """Return what a file says that its denoiser predicts; the word of a configuration beside it (`.yaml`) is first."""
+    if configured := _configured(file.path):
+        return configured
     if "v_pred" in file.header.shapes:
         return "v_prediction"
     return PREDICTIONS.get(file.header.metadata.get("modelspec.prediction_type", "").lower())
 
 
-def _lacking(header: Header, family: Family, folder: Path) -> list[str]:
+def lacking(header: Header, family: Family, folder: Path) -> list[str]:
     """Return which components of a pipeline a file lacks; of a family whose files are never whole, text encoders."""
     if not family.prefixes:
         return ["text encoders and their tokenizers"]
-    lacking = []
+    missing = []
     for component, prefix in family.prefixes.items():
         own = {name: shape for name, shape in header.shapes.items() if name.startswith(prefix)}
         # A file may hold layers of an encoder that the pipeline leaves out.
         if count(own) < count(shapes_of(folder, component)):
-            lacking.append(component)
-    return lacking
+            missing.append(component)
+    return missing
 
 
 def _unfit(file: Checkpoint) -> InputError:

@@ -115,7 +115,7 @@ def digest(folder: Path, replaced: tuple[str, ...] = ()) -> str:
         replaced: components whose weights come from elsewhere.
     """
     total = hashlib.sha256()
-    for path in _decisive(folder):
+    for path in decisive(folder):
         if path.parent.name in replaced and path.suffix != ".json":
             continue
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -124,7 +124,7 @@ def digest(folder: Path, replaced: tuple[str, ...] = ()) -> str:
     return total.hexdigest()
 
 
-def _decisive(folder: Path) -> list[Path]:
+def decisive(folder: Path) -> list[Path]:
     """Return the files of a base's folder that loading it reads.
 
     The hub's cache puts others beside them when they are asked for: variants (`….fp16.safetensors`), pickles of what

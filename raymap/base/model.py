@@ -89,7 +89,8 @@ class Base:
     def skeleton(self) -> Skeleton:
         """What it offers to adapters. Raises InputError where a weight file cannot be read."""
         folders = {encoder: tokenizer_at(self.folder, name) for encoder, name in self.parts.tokenizers.items()}
-        return read_skeleton(self.folder, self.family, {name: at for name, at in folders.items() if at})
+        known = {name: at for name, at in folders.items() if at}
+        return read_skeleton(self.folder, self.family, known, self.file)
 
     @cached_property
     def size(self) -> tuple[int, int]:

@@ -31,6 +31,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     memory: MemorySettings = MEMORY,
     file: Checkpoint | None = None,
+    whole: bool = False,
 ) -> DiffusionPipeline:
     """Load a pipeline for drawing or training: every module is in eval mode and asks for no gradients.
 
@@ -39,6 +40,7 @@ def load(
     Args:
         memory: what is kept off the device, decoded piecewise, or quantised.
         file: a single file with the weights of its denoiser, or of all of it where the folder has configurations alone.
+        whole: the file holds all of the weights, whatever the folder has.
 
     Raises:
         InputError: the folder's base is of no family, or a part of it is missing or damaged.
@@ -51,7 +53,7 @@ def load(
     absent = dict.fromkeys(_optional(kind) - set(parts.names))
     options = {**absent, **family.options, **quantization(memory.quantize, parts.denoisers, dtype)}
     try:
-        if file and is_whole(folder):
+        if file and (whole or is_whole(folder)):
             pipeline = pipeline_from(file, kind, folder, dtype, **options)
         else:
             if file:

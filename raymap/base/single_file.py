@@ -14,7 +14,7 @@ from diffusers.utils import logging
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from raymap.base.checkpoint import DENOISER, Checkpoint, schedule_of
+from raymap.base.checkpoint import DENOISER, Checkpoint, bare, schedule_of
 from raymap.base.folder import tokenizer_at
 from raymap.base.parts import parts_of
 from raymap.base.shapes import class_of, index_of, weight_files
@@ -61,12 +61,11 @@ def denoiser_from(file: Checkpoint, folder: Path, dtype: torch.dtype) -> Any:
     if not hasattr(kind, "from_single_file"):
         raise ValueError(f"diffusers reads no single files for a {kind.__name__}")
     state = load_file(file.path)  # memory-mapped
-    own = {key: value for key, value in state.items() if key.startswith(DENOISER)} or state
-    bare = {key.removeprefix(DENOISER): value for key, value in own.items()}
+    own = bare(state)
     with torch.device("meta"):
         named = kind.from_config(kind.load_config(folder / name)).state_dict().keys()
     # Names of diffusers' own need no conversion; converters for others know them by their usual beginning.
-    given = bare if named <= bare.keys() else {f"{DENOISER}{key}": value for key, value in bare.items()}
+    given = own if named <= own.keys() else {f"{DENOISER}{key}": value for key, value in own.items()}
     options = {"config": str(folder), "subfolder": name, "local_files_only": True, "dtype": dtype}
     with _quiet():
         denoiser = kind.from_single_file(given, **options)

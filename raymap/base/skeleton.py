@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from raymap.base.checkpoint import Checkpoint
 from raymap.base.families.family import Family
 from raymap.base.header import Shapes
 from raymap.base.parts import Parts, is_text, parts_of
@@ -49,6 +50,12 @@ class Skeleton:
 
     prefixes: Mapping[str, str]
     """What a component's weights begin with in files of the hub and not here, by component."""
+
+    folder: Path | None = None
+    """The base's folder, with whose weights whole models are compared."""
+
+    file: Checkpoint | None = None
+    """The single file that holds the base's weights, or its denoiser's, instead."""
 
     @property
     def denoiser(self) -> str:
@@ -119,11 +126,14 @@ class Skeleton:
         return table_in(name for name in self.shapes if name.startswith(f"{encoder}."))
 
 
-def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) -> Skeleton:
+def read_skeleton(
+    folder: Path, family: Family, tokenizers: Mapping[str, Path], file: Checkpoint | None = None
+) -> Skeleton:
     """Read the skeleton of a base's folder.
 
     Args:
         tokenizers: the folder of each text encoder's tokenizer, where it is known.
+        file: the single file that holds the weights, if one does.
 
     Raises:
         InputError: as `shapes_of`.
@@ -135,7 +145,7 @@ def read_skeleton(folder: Path, family: Family, tokenizers: Mapping[str, Path]) 
         for name, shape in shapes_of(folder, component).items()
     }
     prefixes = {component: PREFIXES.get(class_of(folder, component), "") for component in parts.adapted}
-    return Skeleton(family, parts, shapes, tokenizers, prefixes)
+    return Skeleton(family, parts, shapes, tokenizers, prefixes, folder, file)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from upath import UPath
 
@@ -94,20 +94,42 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
             filesystem, at = _filesystem(path)
             filesystem.pipe_file(at, data)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            _sync(path.parent)
+        with _new(path, durable) as file:
+            file.write(data)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a local file of any size so that the copy is there as a whole or not at all.
+
+    Raises:
+        StorageError: the target cannot be written.
+    """
+    with _writing(target):
+        if not is_local(target):
+            filesystem, at = _filesystem(target)
+            filesystem.put_file(str(source), at)
+            return
+        with source.open("rb") as opened, _new(target, durable=True) as file:
+            shutil.copyfileobj(opened, file)
+
+
+@contextlib.contextmanager
+def _new(path: Path, durable: bool) -> Iterator[BinaryIO]:
+    """Yield a local file to write that takes its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync(path.parent)
 
 
 def write_images(files: dict[Path, bytes], durable: bool) -> None:
@@ -233,14 +255,25 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder and in those below it, sorted by path."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
 @contextlib.contextmanager
-def local_copy(folder: Path) -> Iterator[Path]:
-    """Yield a local folder itself; of a remote one a local copy of the files directly in it, deleted afterwards."""
+def local_copy(folder: Path, below: bool = False) -> Iterator[Path]:
+    """Yield a local folder itself; of a remote one a local copy of the files in it, deleted afterwards.
+
+    Args:
+        below: files in folders below it are copied too.
+    """
     with local_space(folder) as copy:
-        files = [] if is_local(folder) else files_in(folder, "")
+        files = [] if is_local(folder) else files_below(folder) if below else files_in(folder, "")
         for path, content in zip(files, read_each(files), strict=True):
             if content is not None:
-                (copy / path.name).write_bytes(content)
+                target = copy / path.as_posix().removeprefix(folder.as_posix()).lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
         yield copy
 
 

@@ -66,7 +66,7 @@ def test_a_pickle_with_code_is_refused_and_runs_nothing(skeleton: Skeleton, tmp_
         ({"<cup>": torch.zeros(0, 96)}, ("(0, 96)",)),
         ({"cat": torch.zeros(1, 96)}, ("nothing in it says", "trigger")),
         ({"clip_l": torch.zeros(1, 96), "clip_g": torch.zeros(1, 96)}, ("SDXL",)),
-        ({"model.diffusion_model.conv.weight": torch.zeros(3)}, ("whole checkpoint",)),
+        ({"model.diffusion_model.input_blocks.1.0.in_layers.2.weight": torch.zeros(3)}, ("a denoiser alone",)),
         ({f"unet.nothing.lora.{half}.weight": torch.zeros(3, 3) for half in ("down", "up")}, ("no such module",)),
         ({f"unet.{TO_Q}.lora_B.bias": torch.zeros(64)}, ("other half",)),
         ({"lora_unet_mid_block_attn.hada_w1_a": torch.zeros(2)}, ("hada_w1_b", "LoHa")),

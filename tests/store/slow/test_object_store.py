@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
@@ -16,7 +17,16 @@ from s3fs import S3FileSystem
 
 from raymap.errors import InputError, StorageError
 from raymap.store import lock
-from raymap.store.files import create, local_copy, place, read_each, read_file, read_if_there, write_atomically
+from raymap.store.files import (
+    copy_atomically,
+    create,
+    local_copy,
+    place,
+    read_each,
+    read_file,
+    read_if_there,
+    write_atomically,
+)
 from raymap.store.lock import locked
 from tests.bucket import Gate
 
@@ -219,3 +229,13 @@ def test_a_driver_leaves_a_lock_alone_that_is_not_its_own_any_more(gate: Gate) -
     with pytest.raises(StorageError, match="was taken over by another raymap"), locked(root):
         write_atomically(root / ".lock", b"another 1")
     assert read_file(root / ".lock") == b"another 1"
+
+
+def test_a_copy_may_have_the_files_below_too(gate: Gate, tmp_path: Path) -> None:
+    root = place("s3://runs/nested")
+    (tmp_path / "large").write_bytes(b"one" * 1000)
+    copy_atomically(tmp_path / "large", root / "a" / "b" / "1.txt")
+    write_atomically(root / "a" / "2.txt", b"two")
+    with local_copy(root / "a", below=True) as copy:
+        found = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert found == {"b/1.txt": b"one" * 1000, "2.txt": b"two"}
