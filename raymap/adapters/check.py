@@ -23,8 +23,9 @@ class Finding:
 
     `seen` is what its header tells. `base` is the base that it was held against, `outline` whether only the
     architecture of that is here. `norm` is the Frobenius norm of all ΔW over that of the weights they change; None
-    without updates, or without the base's weights. `weights` counts the updated weights, `size` the numbers that the
-    adapter holds. `survives` is the share of ΔW that is left where weights are stored in fewer bits, by format.
+    without updates, or without the base's weights. `weights` counts the updated weights, `vectors` those of learned
+    tokens, `size` the numbers that the adapter holds. `survives` is the share of ΔW that is left where weights are
+    stored in fewer bits, by format.
     """
 
     seen: Glance
@@ -35,6 +36,7 @@ class Finding:
     ranks: tuple[int, ...] = ()
     alphas: tuple[float, ...] = ()
     weights: int = 0
+    vectors: int = 0
     size: int = 0
     norm: float | None = None
     blocks: tuple[Block, ...] = ()
@@ -73,6 +75,7 @@ def examine(
         ranks=tuple(sorted({u.down.shape[0] for u in low_rank})),
         alphas=tuple(sorted({round(u.scale * u.down.shape[0], 6) for u in low_rank})),
         weights=len(updates),
+        vectors=sum(len(own) for token in read.adapter.tokens for own in token.vectors.values()),
         size=read.adapter.size,
         norm=_relative(blocks),
         blocks=blocks,

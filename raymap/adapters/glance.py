@@ -88,9 +88,11 @@ def glance(path: Path) -> Glance:
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
     if kind is not None and not kind.is_adapter and not kind.is_base:
-        problem = f"is {kind.name}, not an adapter"
+        problem = f"is {kind.name}, not an adapter; give an adapter of the base's weights"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
+    elif kind == INVERSION and (out := [name for name in headers[0].shapes if name.endswith("_out")]):
+        problem = f"holds {out[0]!r}, vectors for a text encoder's output, which raymap does not apply"
     elif kind is None:
         problem = "is of no known kind: nothing in it says what its tensors are"
     layers = Header({name: shape for header in headers for name, shape in header.shapes.items()}, metadata)
@@ -102,7 +104,7 @@ def glance(path: Path) -> Glance:
         tensors=len(layers.shapes),
         ranks=_ranks(layers),
         header_base=said_by_header(metadata),
-        layer_base=told_by_layers(layers),
+        layer_base=told_by_layers(layers) if kind else None,
         said_base=first(metadata, BASE),
         title=first(metadata, TITLE),
         licence=first(metadata, LICENCE),
@@ -137,6 +139,8 @@ def adapters_in(path: Path) -> list[Path]:
         files = list(adapter_files(path))
     except InputError:
         files = []
+    if any(file.parent != path for file in files):  # one folder for each component
+        return [path]
     inner = [found for entry in sorted(path.iterdir()) if _is_plain(entry) for found in adapters_in(entry)]
     inner = [one for one in inner if one.is_file() or _holds_files(one)]
     return files + inner or [path]

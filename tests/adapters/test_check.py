@@ -83,7 +83,7 @@ def test_what_the_header_says_is_shown_of_a_refused_file_too(
             "(its header says sd_v1)",
             "  words     sks cat (in the header)",
             "  captions  cat 42, dog 30, window 12",
-            "  trained   steps 1500; optimizer AdamW8bit",
+            "  trained   steps: 1500; optimizer: AdamW8bit",
             "  licence   CC0-1.0",
         ):
             assert line in ended.out
