@@ -171,7 +171,7 @@ class Family:
         return SamplerSettings(**asked.model_dump(exclude_unset=True), **missing)
 
     def of(self, config: Mapping[str, Any]) -> Self:
-        """Return the description of a base with this configuration: a pipeline's, or the content of model_index.json."""
+        """Return the description of a base with this configuration: a pipeline's, or what model_index.json holds."""
         for flag, changes in self.flags.items():
             if config.get(flag):
                 return replace(self, **changes)
