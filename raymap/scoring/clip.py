@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 class ClipScorer:
     """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and its own tokenizer.
 
-    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`.
+    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`; benchmarks also
+    name a folder, as `local-dir:FOLDER`.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        model, preprocess, tokenizer = load_clip() if name == "embedded" else _pretrained(name)
+        model, preprocess, tokenizer = _loaded(name)
         self.device = device
         self.model: Any = model.to(device).eval()
         self.preprocess: Any = preprocess
@@ -67,6 +69,13 @@ def architecture_of(name: str) -> tuple[str, str]:
     if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu") and quick in open_clip.list_models():
         architecture = quick
     return architecture, tag
+
+
+def _loaded(name: str) -> tuple[Any, Any, Any]:
+    if name == "embedded":
+        return load_clip()
+    schema, _, folder = name.partition("local-dir:")
+    return load_clip(Path(folder)) if folder and not schema else _pretrained(name)
 
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:

@@ -31,7 +31,7 @@ from raymap.embedded.train.vocabulary import world_tokenizer
 RENDERED = 20_000
 DRAWN = 256
 """Groups per update of a base's weights."""
-UPDATES = 12
+UPDATES = 8
 """Updates per base."""
 BATCH = 256, 128
 """Groups of rendered and of drawn images in a batch."""
@@ -91,7 +91,9 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     captions = sorted({c for g in (world, ours) for c in g.captions.ravel() if c})
     index = {c: k for k, c in enumerate(captions)}
     tokenizer = world_tokenizer(captions, CONTEXT)
-    tokens = tokenizer(captions, padding="max_length", max_length=TRAINING_CONTEXT, truncation=True, return_tensors="pt")
+    tokens = tokenizer(
+        captions, padding="max_length", max_length=TRAINING_CONTEXT, truncation=True, return_tensors="pt"
+    )
     sources = [Images(g, index, device) for g in (world, ours)]
     model = _model(len(tokenizer), TRAINING_CONTEXT).train().to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
@@ -157,7 +159,9 @@ def _losses(
     matches = torch.zeros_like(logits)
     matches[named, which] = 1
     by_text = -(F.log_softmax(logits.T, dim=1) * (matches / matches.sum(0)).T).sum(1).mean()
-    own = text[which[torch.isin(named.nonzero().flatten(), torch.arange(0, len(named), SLOTS + 1, device=image.device))]]
+    own = text[
+        which[torch.isin(named.nonzero().flatten(), torch.arange(0, len(named), SLOTS + 1, device=image.device))]
+    ]
     cosines = (image.view(len(texts), SLOTS + 1, -1) * own[:, None]).sum(-1)
     scaling = (weights * (cosines - FULL * shown).square()).mean()
     return (by_image + by_text) / 2, scaling

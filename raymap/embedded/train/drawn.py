@@ -20,9 +20,9 @@ from raymap.embedded.world.misses import SHOWN
 from raymap.embedded.world.subjects import SUBJECTS
 
 SEED = 20_263
-STEPS = 12
+STEPS = 10
 RANK = 4
-TUNING_STEPS = 40
+TUNING_STEPS = 30
 TUNING_BATCH = 8
 SPOILED = 0.1
 """Difference of two blurred images (root mean square, share of the range) from which on nothing of the meaning is left;
@@ -169,12 +169,13 @@ def groups(artist: Artist, n: int, seed: int) -> Groups:
     guidance = float(rng.uniform(3, 6))
     with torch.autocast(artist.device.type, torch.bfloat16, enabled=artist.device.type == "cuda"):
         artist.place({})
-        encoded = [artist.encode([row[slot] for row in captions]) for slot in range(3)]
-        images = [artist.draw(texts, noise, guidance) for texts in encoded]
+        texts = artist.encode([row[slot] for slot in range(3) for row in captions])
+        images = list(artist.draw(texts, noise.repeat(3, 1, 1, 1), guidance).split(n))
+        texts = {name: embedded[:n] for name, embedded in texts.items()}
         update, strengths = _update(artist, rng, random)
         for strength in strengths:
             artist.place(update, strength)
-            images.append(artist.draw(encoded[0], noise, guidance))
+            images.append(artist.draw(texts, noise, guidance))
         artist.place({})
     kept = [1 - (1 - LEFT) * (blurred_rms(images[0], x) / SPOILED).clamp(max=1) for x in images[3:]]
     shown = [[1.0, *(SHOWN[m.kind] for m in pair)] for pair in near]

@@ -29,6 +29,7 @@ NUMBERS = {"two": 2, "three": 3}
 _COLOR = "|".join(PALETTE)
 _FIGURES: dict[str, Figure] = {**OBJECTS, **ANIMALS}
 _SINGULAR = {plural(name): name for name in _FIGURES}
+_ONE, _MANY = "|".join(_FIGURES), "|".join(_SINGULAR)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ def _person(text: str) -> Person | None:
 
 def _scene(text: str) -> Scene | None:
     time = max((t for t in TIMES if t and text.endswith(f" {t}")), key=len, default="")
-    found = re.fullmatch(rf"an? ({'|'.join(SCENES)})(?: with an? ({_COLOR}) (\w+))?", text.removesuffix(time).strip())
+    found = re.fullmatch(
+        rf"an? ({'|'.join(SCENES)})(?: with an? ({_COLOR}) ({_ONE}))?", text.removesuffix(time).strip()
+    )
     if not found:
         return None
     kind, color, name = found.groups()
@@ -200,17 +203,17 @@ def _pattern(text: str) -> Pattern | None:
 
 
 def _made_of(text: str) -> MadeOf | None:
-    found = re.fullmatch(rf"a (landscape|pattern) made of ({_COLOR}) (\w+)", text)
+    found = re.fullmatch(rf"a (landscape|pattern) made of ({_COLOR}) ({_MANY})", text)
     return MadeOf(found[1], found[2], _SINGULAR[found[3]]) if found else None
 
 
 def _things(text: str) -> Things | None:
     rest, place = _place_of(text)
-    if found := re.fullmatch(rf"(two|three) ({_COLOR}) (\w+)", rest):
+    if found := re.fullmatch(rf"(two|three) ({_COLOR}) ({_MANY})", rest):
         return Things(((found[2], _SINGULAR[found[3]]),), place, NUMBERS[found[1]])
-    if found := re.fullmatch(rf"an? (small|big)? ?({_COLOR}) (\w+)", rest):
+    if found := re.fullmatch(rf"an? (small|big)? ?({_COLOR}) ({_ONE})", rest):
         return Things(((found[2], found[3]),), place, size=found[1] or "")
-    if found := re.fullmatch(rf"an? ({_COLOR}) (\w+) (and|next to) an? ({_COLOR}) (\w+)", rest):
+    if found := re.fullmatch(rf"an? ({_COLOR}) ({_ONE}) (and|next to) an? ({_COLOR}) ({_ONE})", rest):
         return Things(((found[1], found[2]), (found[4], found[5])), place, joint=found[3])
     return None
 
@@ -226,7 +229,9 @@ def _canvases(content: Content, seed: int, subject: Subject) -> tuple[Image.Imag
         canvas = PATTERNS[content.name](PALETTE[content.first], PALETTE[content.second], before)
         return canvas, canvas
     if isinstance(content, MadeOf):
-        ground = scene("field", "", behind) if content.ground == "landscape" else graded((240, 238, 232), (232, 228, 220))
+        ground = (
+            scene("field", "", behind) if content.ground == "landscape" else graded((240, 238, 232), (232, 228, 220))
+        )
     elif isinstance(content, Scene):
         ground = scene(content.kind, content.time, behind)
     else:
