@@ -164,7 +164,10 @@ def share_above(edited: np.ndarray, harmless: np.ndarray) -> float:
     return float((rankdata(np.concatenate([edited, harmless]))[:n].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def tables(judge: str, source: str, categories: np.ndarray, edited: dict, harmless: dict) -> list[Table]:
+Falls = dict[str, np.ndarray]
+
+
+def tables(judge: str, source: str, categories: np.ndarray, edited: Falls, harmless: Falls) -> list[Table]:
     """Return the two tables of a judge on one source of images."""
     pairs = Table(title=f"{judge}, {source}: the edit falls more than a harmless change, share of pairs")
     medians = Table(title=f"{judge}, {source}: median fall")
