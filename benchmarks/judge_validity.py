@@ -3,8 +3,8 @@
     python -m benchmarks.judge_validity [--captions 500] [--clip embedded local-dir:FOLDER …] [--sheet worst.png]
 
 Held-out captions of people, animals and objects are rendered by the world and drawn by an embedded base. Each image is
-edited so that its meaning changes: a slab of flat colour covers the middle half or the middle third of both sides, or
-the subject is removed; in renders the subject is also replaced by a blob, and in renders and drawings it is replaced by
+edited so that its meaning changes: a slab in the mean colour of the border covers the middle half or the middle third
+of both sides, so that no new colour gives it away, or the subject is removed; in renders the subject is also replaced by a blob, and in renders and drawings it is replaced by
 another subject or has another colour. Each image is also changed so that its meaning stays: noise of 4/255, a blur of
 .6 pixels, 6 % more brightness, a shift by 2 pixels, JPEG of quality 60, and another seed.
 
@@ -78,12 +78,13 @@ HARMLESS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
-def slab(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Cover the middle of an image, `share` of each side, with a random flat colour."""
+def slab(pixels: np.ndarray, share: float) -> np.ndarray:
+    """Cover the middle of an image, `share` of each side, with the mean colour of its border."""
     covered = pixels.copy()
     height, width = pixels.shape[:2]
     top, left = (round(side * (1 - share) / 2) for side in (height, width))
-    covered[top : height - top, left : width - left] = rng.integers(256, size=3)
+    border = np.concatenate([pixels[:4].reshape(-1, 3), pixels[:, :4].reshape(-1, 3), pixels[:, -4:].reshape(-1, 3)])
+    covered[top : height - top, left : width - left] = border.mean(0).round()
     return covered
 
 
@@ -107,7 +108,7 @@ class Material:
 
 
 def _material(own: np.ndarray, other: np.ndarray, edited: dict[str, np.ndarray], rng: np.random.Generator) -> Material:
-    slabs = {name: np.stack([slab(x, s, rng) for x in own]) for name, s in zip(ASKED, (1 / 2, 1 / 3), strict=True)}
+    slabs = {name: np.stack([slab(x, s) for x in own]) for name, s in zip(ASKED, (1 / 2, 1 / 3), strict=True)}
     harmless = {name: np.stack([change(x, rng) for x in own]) for name, change in HARMLESS.items()}
     return Material(own, slabs | edited, harmless | {"other seed": other})
 

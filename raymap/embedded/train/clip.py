@@ -9,6 +9,7 @@ caption that an image shows.
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -76,7 +77,7 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     """
     torch.manual_seed(0)
     start = time.perf_counter()
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(min(15, os.cpu_count() or 1)) as pool:
         chunks = rendered(pool, round(RENDERED * scale))
         artists = [drawn.Artist(base, device) for base in bases]
         n, updates = max(8, round(DRAWN * min(1, scale))), max(1, round(UPDATES * scale))
@@ -96,7 +97,7 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     )
     sources = [Images(g, index, device) for g in (world, ours)]
     model = _model(len(tokenizer), TRAINING_CONTEXT).train().to(device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, min(0.998, 1 - 10 / steps))))
     _fit(model, average, sources, tokens.input_ids.to(device), steps)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -150,8 +151,9 @@ def _losses(
     )
     named = texts.flatten() >= 0
     unique, which = torch.unique(texts.flatten()[named], return_inverse=True)
+    pixels = (nuisance.changed(pixels.flatten(0, 1)) - mean) / std
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
-        image = model.encode_image((nuisance.changed(pixels.flatten(0, 1)) - mean) / std)
+        image = model.encode_image(pixels)
         text = model.encode_text(tokens[unique])
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T

@@ -49,24 +49,29 @@ class Artist:
         self.denoiser: nn.Module = self.pipeline.transformer if self.flow else self.pipeline.unet
         self.weights = {name: w.detach().clone() for name, w in self.denoiser.named_parameters()}
 
+    def _half(self) -> torch.autocast:
+        """Compute in half precision on a GPU. It is left after each call, for it keeps casts of weights that change."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
     @torch.no_grad()
     def encode(self, captions: list[str]) -> dict[str, torch.Tensor]:
         """Return the encoded captions, and the encoded empty ones, as arguments of the pipeline's call."""
-        if self.flow:
-            args = {"prompt_2": None, "prompt_3": None, "device": self.device, "max_sequence_length": 1}
-            text, empty, pooled, empty_pooled = self.pipeline.encode_prompt(prompt=captions, **args)
-            extra = {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": empty_pooled}
-            return {"prompt_embeds": text, "negative_prompt_embeds": empty, **extra}
-        text, empty = self.pipeline.encode_prompt(captions, self.device, 1, True)
+        with self._half():
+            if self.flow:
+                args = {"prompt_2": None, "prompt_3": None, "device": self.device, "max_sequence_length": 1}
+                text, empty, pooled, empty_pooled = self.pipeline.encode_prompt(prompt=captions, **args)
+                extra = {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": empty_pooled}
+                return {"prompt_embeds": text, "negative_prompt_embeds": empty, **extra}
+            text, empty = self.pipeline.encode_prompt(captions, self.device, 1, True)
         return {"prompt_embeds": text, "negative_prompt_embeds": empty}
 
     @torch.no_grad()
     def draw(self, encoded: dict[str, torch.Tensor], noise: torch.Tensor, guidance: float) -> torch.Tensor:
         """Draw one image per caption from noise (N, 4, 16, 16): uint8 (N, 64, 64, 3), on the CPU."""
         more = {"max_sequence_length": 1} if self.flow else {}
-        images = self.pipeline(
-            **encoded, **more, latents=noise, num_inference_steps=STEPS, guidance_scale=guidance, output_type="pt"
-        ).images
+        call = {"num_inference_steps": STEPS, "guidance_scale": guidance, "output_type": "pt"}
+        with self._half():
+            images = self.pipeline(**encoded, **more, **call, latents=noise).images
         return images.float().mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
 
     @torch.no_grad()
@@ -92,7 +97,7 @@ class Artist:
         """Return the update that plain fine-tuning on a few images, uint8 (N, 64, 64, 3), ends with."""
         with torch.no_grad():
             latents = self.pipeline.vae.encode(to_model(pixels).to(self.device)).latent_dist.mode()
-            latents = latents * self.pipeline.vae.config.scaling_factor
+            latents = latents.float() * self.pipeline.vae.config.scaling_factor
         encoded = self.encode([caption] * TUNING_BATCH)
         trained = [w for n, w in self.denoiser.named_parameters() if w.ndim > 1]
         for weight in trained:
@@ -115,12 +120,14 @@ class Artist:
             time = torch.sigmoid(torch.randn(len(x), generator=random)).to(self.device)
             noisy = torch.lerp(x, noise, time.view(-1, 1, 1, 1))
             pooled = encoded["pooled_prompt_embeds"]
-            velocity = self.denoiser(noisy, text, pooled, 1000 * time, return_dict=False)[0]
+            with self._half():
+                velocity = self.denoiser(noisy, text, pooled, 1000 * time, return_dict=False)[0]
             return F.mse_loss(velocity.float(), noise - x)
         step = torch.randint(1000, (len(x),), generator=random)
         kept = self.pipeline.scheduler.alphas_cumprod[step].to(self.device).view(-1, 1, 1, 1)
         noisy = kept.sqrt() * x + (1 - kept).sqrt() * noise
-        velocity = self.denoiser(noisy, step.to(self.device), text).sample
+        with self._half():
+            velocity = self.denoiser(noisy, step.to(self.device), text).sample
         return F.mse_loss(velocity.float(), kept.sqrt() * noise - (1 - kept).sqrt() * x)
 
 
@@ -167,16 +174,15 @@ def groups(artist: Artist, n: int, seed: int) -> Groups:
     captions = [[d.caption, *(m.caption for m in pair), "", ""] for d, pair in zip(own, near, strict=True)]
     noise = torch.randn(n, 4, 16, 16, generator=random).to(artist.device)
     guidance = float(rng.uniform(3, 6))
-    with torch.autocast(artist.device.type, torch.bfloat16, enabled=artist.device.type == "cuda"):
-        artist.place({})
-        texts = artist.encode([row[slot] for slot in range(3) for row in captions])
-        images = list(artist.draw(texts, noise.repeat(3, 1, 1, 1), guidance).split(n))
-        texts = {name: embedded[:n] for name, embedded in texts.items()}
-        update, strengths = _update(artist, rng, random)
-        for strength in strengths:
-            artist.place(update, strength)
-            images.append(artist.draw(texts, noise, guidance))
-        artist.place({})
+    artist.place({})
+    texts = artist.encode([row[slot] for slot in range(3) for row in captions])
+    images = list(artist.draw(texts, noise.repeat(3, 1, 1, 1), guidance).split(n))
+    texts = {name: embedded[:n] for name, embedded in texts.items()}
+    update, strengths = _update(artist, rng, random)
+    for strength in strengths:
+        artist.place(update, strength)
+        images.append(artist.draw(texts, noise, guidance))
+    artist.place({})
     kept = [1 - (1 - LEFT) * (blurred_rms(images[0], x) / SPOILED).clamp(max=1) for x in images[3:]]
     shown = [[1.0, *(SHOWN[m.kind] for m in pair)] for pair in near]
     masks = [coarse_mask(d.render_with_mask(int(rng.integers(2**31)))[1]) for d in own]

@@ -69,7 +69,7 @@ def changed(x: torch.Tensor) -> torch.Tensor:
 
 
 def covered(x: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cover a rectangle of each image with a colour, or with the same part of another image.
+    """Cover a rectangle of each image with any colour, with that of its sides, or with the same part of another image.
 
     Args:
         x: float32 (N, 3, 64, 64) in [0, 1].
@@ -86,9 +86,9 @@ def covered(x: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.T
     rows, columns = (at[None, None] - centre).abs() < half
     cover = rows[:, :, None] & columns[:, None, :]
     flat = torch.rand(n, 3, 1, 1, device=x.device).expand_as(x)
-    mean = x.mean((2, 3), keepdim=True).expand_as(x)
+    border = ((x[..., :4].mean((2, 3)) + x[..., -4:].mean((2, 3))) / 2)[:, :, None, None].expand_as(x)
     choice = torch.randint(3, (n, 1, 1, 1), device=x.device)
-    fill = torch.where(choice == 0, flat, torch.where(choice == 1, mean, x.roll(1, 0)))
+    fill = torch.where(choice == 0, flat, torch.where(choice == 1, border, x.roll(1, 0)))
     coarse = F.avg_pool2d(cover[:, None].float(), side // masks.shape[-1])[:, 0]
     hidden = (coarse * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1e-6)
     return torch.where(cover[:, None], fill, x), COVERED - HIDDEN * hidden.sqrt()
