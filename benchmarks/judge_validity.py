@@ -3,10 +3,10 @@
     python -m benchmarks.judge_validity [--captions 500] [--clip embedded local-dir:FOLDER …] [--sheet worst.png]
 
 Held-out captions of people, animals and objects are rendered by the world and drawn by an embedded base. Each image is
-edited so that its meaning changes: a slab in the mean colour of the border covers the middle half or the middle third
-of both sides, so that no new colour gives it away, or the subject is removed; in renders the subject is also replaced by a blob, and in renders and drawings it is replaced by
-another subject or has another colour. Each image is also changed so that its meaning stays: noise of 4/255, a blur of
-.6 pixels, 6 % more brightness, a shift by 2 pixels, JPEG of quality 60, and another seed.
+edited so that its meaning changes. A slab covers the middle half or the middle third of both sides, in the mean colour
+of the border, so that no new colour gives it away; or the subject is removed, replaced by another one, or has another
+colour; in renders a blob replaces it, too. Each image is also changed so that its meaning stays: noise of 4/255, a blur
+of .6 pixels, 6 % more brightness, a shift by 2 pixels, JPEG of quality 60, and another seed.
 
 The first table has the share of all pairs of an edit and a harmless change, within one category, in which the score
 falls more for the edit. The second one has the median fall for a removed subject, and how far categories differ in it.
