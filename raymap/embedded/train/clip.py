@@ -40,6 +40,8 @@ PEAK_LR = 1.2e-3
 FULL = 0.8
 SCALE_WEIGHT = 12.0
 DRAWN_WEIGHT = 0.5
+UNKNOWN = 0.15
+"""Share of captions into which an unknown word is inserted."""
 CONTEXT, TRAINING_CONTEXT = 77, 32
 """Tokens per prompt, and during training: no caption is longer, and nothing behind its end is looked at."""
 CONFIG: dict[str, Any] = {
@@ -98,10 +100,18 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     sources = [Images(g, index, device) for g in (world, ours)]
     model = _model(len(tokenizer), TRAINING_CONTEXT).train().to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, min(0.998, 1 - 10 / steps))))
-    _fit(model, average, sources, tokens.input_ids.to(device), steps)
+    _fit(model, average, sources, tokens.to(device), steps)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     return _save(average.module, len(tokenizer), folder)
+
+
+def _with_unknown_word(caption: str, rng: np.random.Generator) -> str:
+    """Insert a word of two to five random letters: a prompt with an adapter's trigger means what it means without."""
+    words = caption.split()
+    letters = "".join(chr(97 + k) for k in rng.integers(26, size=int(rng.integers(2, 6))))
+    words.insert(int(rng.integers(1, len(words) + 1)), letters)
+    return " ".join(words)
 
 
 def _model(vocabulary: int, context: int) -> Any:
@@ -136,7 +146,13 @@ def _fit(model: Any, average: AveragedModel, sources: list[Images], tokens: torc
 def _losses(
     model: Any, batches: list[tuple[torch.Tensor, ...]], tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the contrastive loss and the mean squared error of the cosines within groups."""
+    """Return the contrastive loss and the mean squared error of the cosines within groups.
+
+    Args:
+        model: open_clip's model.
+        batches: of rendered and of drawn groups, as `Images.batch` returns them.
+        tokens: int (2, captions, positions), of all captions, and of the same ones with an unknown word each.
+    """
     pixels, texts, shown, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
     weights = torch.ones_like(shown)
     weights[len(batches[0][0]) :] = DRAWN_WEIGHT
@@ -154,7 +170,7 @@ def _losses(
     pixels = (nuisance.changed(pixels.flatten(0, 1)) - mean) / std
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
         image = model.encode_image(pixels)
-        text = model.encode_text(tokens[unique])
+        text = model.encode_text(tokens[(torch.rand(len(unique), device=unique.device) < UNKNOWN).long(), unique])
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
     by_image = F.cross_entropy(logits[named], which)
