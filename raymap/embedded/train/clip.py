@@ -94,9 +94,10 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     captions = sorted({c for g in (world, ours) for c in g.captions.ravel() if c})
     index = {c: k for k, c in enumerate(captions)}
     tokenizer = world_tokenizer(captions, CONTEXT)
-    tokens = tokenizer(
-        captions, padding="max_length", max_length=TRAINING_CONTEXT, truncation=True, return_tensors="pt"
-    )
+    rng = np.random.default_rng(0)
+    length = {"padding": "max_length", "max_length": TRAINING_CONTEXT, "truncation": True}
+    both = (captions, [_with_unknown_word(c, rng) for c in captions])
+    tokens = torch.stack([tokenizer(texts, **length, return_tensors="pt").input_ids for texts in both])
     sources = [Images(g, index, device) for g in (world, ours)]
     model = _model(len(tokenizer), TRAINING_CONTEXT).train().to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, min(0.998, 1 - 10 / steps))))
