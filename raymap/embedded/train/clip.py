@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raymap.embedded.train import drawn, nuisance
-from raymap.embedded.train.groups import SLOTS, Groups, joined, rendered
+from raymap.embedded.train.groups import Groups, joined, rendered
 from raymap.embedded.train.vocabulary import world_tokenizer
 
 RENDERED = 20_000
@@ -40,6 +41,8 @@ PEAK_LR = 1.2e-3
 FULL = 0.8
 SCALE_WEIGHT = 12.0
 DRAWN_WEIGHT = 0.5
+HARMED = 0.4
+"""An image without a caption that shows more than this of its group's caption is no negative for it."""
 UNKNOWN = 0.15
 """Share of captions into which an unknown word is inserted."""
 CONTEXT, TRAINING_CONTEXT = 77, 32
@@ -101,9 +104,9 @@ def train(steps: int, bases: list[Path], folder: Path, device: torch.device, sca
     sources = [Images(g, index, device) for g in (world, ours)]
     model = _model(len(tokenizer), TRAINING_CONTEXT).train().to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, min(0.998, 1 - 10 / steps))))
-    _fit(model, average, sources, tokens.to(device), steps)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    _fit(model, average, sources, tokens.to(device), steps, lambda: _save(average.module, len(tokenizer), folder))
     return _save(average.module, len(tokenizer), folder)
 
 
@@ -120,7 +123,15 @@ def _model(vocabulary: int, context: int) -> Any:
     return open_clip.CLIP(CONFIG["embed_dim"], open_clip.CLIPVisionCfg(**CONFIG["vision_cfg"]), text)
 
 
-def _fit(model: Any, average: AveragedModel, sources: list[Images], tokens: torch.Tensor, steps: int) -> None:
+def _fit(
+    model: Any,
+    average: AveragedModel,
+    sources: list[Images],
+    tokens: torch.Tensor,
+    steps: int,
+    save: Callable[[], object],
+) -> None:
+    """Train; four times on the way the averaged weights are saved, in case the training is cut off."""
     decay = [p for n, p in model.named_parameters() if p.ndim > 1 and "embedding" not in n]
     plain = [p for n, p in model.named_parameters() if p.ndim <= 1 or "embedding" in n]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
@@ -136,6 +147,8 @@ def _fit(model: Any, average: AveragedModel, sources: list[Images], tokens: torc
         optimizer.step()
         schedule.step()
         average.update_parameters(model)
+        if (step + 1) % max(1, steps // 4) == 0:
+            save()
         if step + 1 in (50, 200) or (step + 1) % max(1, steps // 8) == 0:
             seconds = (time.perf_counter() - start) / (step + 1)
             Console().print(
@@ -174,14 +187,17 @@ def _losses(
         text = model.encode_text(tokens[(torch.rand(len(unique), device=unique.device) < UNKNOWN).long(), unique])
     image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
+    slots = texts.shape[1]
+    first = torch.arange(0, len(named), slots, device=image.device)
+    own = which[torch.isin(named.nonzero().flatten(), first)]
     by_image = F.cross_entropy(logits[named], which)
     matches = torch.zeros_like(logits)
     matches[named, which] = 1
-    by_text = -(F.log_softmax(logits.T, dim=1) * (matches / matches.sum(0)).T).sum(1).mean()
-    own = text[
-        which[torch.isin(named.nonzero().flatten(), torch.arange(0, len(named), SLOTS + 1, device=image.device))]
-    ]
-    cosines = (image.view(len(texts), SLOTS + 1, -1) * own[:, None]).sum(-1)
+    group, slot = ((texts < 0) & (shown > HARMED)).nonzero(as_tuple=True)
+    rivals = logits.T.clone()
+    rivals[own[group], group * slots + slot] = -1e4
+    by_text = -(F.log_softmax(rivals, dim=1) * (matches / matches.sum(0)).T).sum(1).mean()
+    cosines = (image.view(len(texts), slots, -1) * text[own][:, None]).sum(-1)
     scaling = (weights * (cosines - FULL * shown).square()).mean()
     return (by_image + by_text) / 2, scaling
 
