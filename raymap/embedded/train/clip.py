@@ -39,7 +39,7 @@ BATCH = 256, 128
 """Groups of rendered and of drawn images in a batch."""
 PEAK_LR = 1.2e-3
 FULL = 0.8
-SCALE_WEIGHT = 12.0
+SCALE_WEIGHT = 20.0
 DRAWN_WEIGHT = 0.5
 HARMED = 0.4
 """An image without a caption that shows more than this of its group's caption is no negative for it."""
