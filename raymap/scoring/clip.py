@@ -13,15 +13,17 @@ from PIL import Image
 
 from raymap.embedded.judges import load_clip
 from raymap.errors import InputError
+from raymap.scoring.names import RANDOM
 
+LOCAL = "local-dir:"
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 class ClipScorer:
     """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and its own tokenizer.
 
-    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`; benchmarks also
-    name a folder, as `local-dir:FOLDER`.
+    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`. For benchmarks,
+    `local-dir:FOLDER` names one that was trained, and `random:ARCHITECTURE` has random weights.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
@@ -74,15 +76,20 @@ def architecture_of(name: str) -> tuple[str, str]:
 def _loaded(name: str) -> tuple[Any, Any, Any]:
     if name == "embedded":
         return load_clip()
-    schema, _, folder = name.partition("local-dir:")
-    return load_clip(Path(folder)) if folder and not schema else _pretrained(name)
+    if name.startswith(LOCAL):
+        return load_clip(Path(name.removeprefix(LOCAL)))
+    return _created(name.removeprefix(RANDOM), None) if name.startswith(RANDOM) else _pretrained(name)
 
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:
     architecture, tag = architecture_of(name)
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
+        return _created(architecture, tag)
     except Exception as error:
         problem = f"cannot be fetched ({type(error).__name__})"
         raise InputError(f"clip: {name}", problem, "check the network or use embedded") from error
+
+
+def _created(architecture: str, tag: str | None) -> tuple[Any, Any, Any]:
+    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
     return model, preprocess, open_clip.get_tokenizer(architecture)
