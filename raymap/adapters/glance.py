@@ -8,10 +8,12 @@ from pathlib import Path
 
 from raymap.adapters.card import adapter_files, with_config
 from raymap.adapters.keys import unread_kind
-from raymap.adapters.origin import said_by_header, told_by_layers
+from raymap.adapters.origin import BASES, kind_of, said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
+from raymap.base.families.registry import family_at
 from raymap.base.file_kinds import INVERSION, Kind, kind_in
 from raymap.base.header import Header, read_header
+from raymap.base.model import Base
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
 
@@ -76,7 +78,7 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Return what the headers of an adapter's files tell; of a folder's files together."""
     if (path / INDEX).is_file():
-        return Glance(path, WHOLE, bytes=_size(with_config(adapter_files(path))))
+        return Glance(path, WHOLE, bytes=_size(adapter_files(path)), layer_base=_kind_of(path))
     try:
         files = adapter_files(path)
         headers = [header_of(file) for file in files]
@@ -113,6 +115,15 @@ def glance(path: Path) -> Glance:
         tags=tuple(tags(metadata)),
         settings=settings(metadata),
     )
+
+
+def _kind_of(folder: Path) -> str | None:
+    """Return the kind of a base's folder; None where nothing tells."""
+    try:
+        family = family_at(folder).title
+        return family if family in BASES else kind_of(Base.at(folder).skeleton)
+    except (InputError, OSError, ValueError, KeyError, AttributeError):  # parts of it are missing
+        return None
 
 
 def header_of(path: Path) -> Header:

@@ -123,7 +123,7 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
         yield "made for", f"{seen.made_for or 'an unknown base'}{said}"
     if f.problem:
         yield "refused", f"[red]{shown(f.problem, LONG)}[/red]"
-    else:
+    elif f.base:
         yield "fits", _fits(f)
     if f.norm is not None:
         survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
@@ -143,6 +143,8 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
         yield "licence", shown(seen.licence)
     if seen.consent:
         yield "consent", shown(seen.consent)
+    for note in f.notes:
+        yield "note", shown(note, LONG)
     for warning in f.warnings:
         yield "warning", f"[yellow]{shown(warning, LONG)}[/yellow]"
 
