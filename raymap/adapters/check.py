@@ -23,8 +23,9 @@ class Finding:
 
     `seen` is what its header tells. `base` is the base that it was held against, `outline` whether only the
     architecture of that is here. `norm` is the Frobenius norm of all ΔW over that of the weights they change; None
-    without updates, or without the base's weights. `weights` counts the updated weights, `size` the numbers that the
-    adapter holds. `survives` is the share of ΔW that is left where weights are stored in fewer bits, by format.
+    without updates, or without the base's weights. `weights` counts the updated weights, `vectors` those of learned
+    tokens, `size` the numbers that the adapter holds. `survives` is the share of ΔW that is left where weights are
+    stored in fewer bits, by format. `notes` say how its files were read, `warnings` what to be wary of.
     """
 
     seen: Glance
@@ -35,11 +36,13 @@ class Finding:
     ranks: tuple[int, ...] = ()
     alphas: tuple[float, ...] = ()
     weights: int = 0
+    vectors: int = 0
     size: int = 0
     norm: float | None = None
     blocks: tuple[Block, ...] = ()
     survives: Mapping[str, float] = field(default_factory=dict)
     triggers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -73,14 +76,16 @@ def examine(
         ranks=tuple(sorted({u.down.shape[0] for u in low_rank})),
         alphas=tuple(sorted({round(u.scale * u.down.shape[0], 6) for u in low_rank})),
         weights=len(updates),
+        vectors=sum(len(own) for token in read.adapter.tokens for own in token.vectors.values()),
         size=read.adapter.size,
         norm=_relative(blocks),
         blocks=blocks,
         survives=survives,
         triggers=tuple(token.trigger for token in read.adapter.tokens),
+        notes=read.adapter.notes,
     )
-    said = (*seen.warnings, *read.adapter.notes, *_warnings(read, found, skeleton, prompts), *_weakened(survives))
-    return replace(found, warnings=said)
+    warnings = (*seen.warnings, *_warnings(read, found, skeleton, prompts), *_weakened(survives))
+    return replace(found, warnings=warnings)
 
 
 def _relative(blocks: Sequence[Block]) -> float | None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from raymap.adapters.card import adapter_files, with_config
 from raymap.adapters.keys import unread_kind
-from raymap.adapters.origin import said_by_header, told_by_layers
+from raymap.adapters.origin import BASES, kind_of, said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
+from raymap.base.families.registry import family_at
 from raymap.base.file_kinds import INVERSION, Kind, kind_in
 from raymap.base.header import Header, read_header
+from raymap.base.model import Base
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
 
@@ -76,7 +78,7 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Return what the headers of an adapter's files tell; of a folder's files together."""
     if (path / INDEX).is_file():
-        return Glance(path, WHOLE, bytes=_size(with_config(adapter_files(path))))
+        return Glance(path, WHOLE, bytes=_size(adapter_files(path)), layer_base=_kind_of(path))
     try:
         files = adapter_files(path)
         headers = [header_of(file) for file in files]
@@ -88,9 +90,11 @@ def glance(path: Path) -> Glance:
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
     if kind is not None and not kind.is_adapter and not kind.is_base:
-        problem = f"is {kind.name}, not an adapter"
+        problem = f"is {kind.name}, not an adapter; give an adapter of the base's weights"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
+    elif kind == INVERSION and (out := [name for name in headers[0].shapes if name.endswith("_out")]):
+        problem = f"holds {out[0]!r}, vectors for a text encoder's output, which raymap does not apply"
     elif kind is None:
         problem = "is of no known kind: nothing in it says what its tensors are"
     layers = Header({name: shape for header in headers for name, shape in header.shapes.items()}, metadata)
@@ -102,7 +106,7 @@ def glance(path: Path) -> Glance:
         tensors=len(layers.shapes),
         ranks=_ranks(layers),
         header_base=said_by_header(metadata),
-        layer_base=told_by_layers(layers),
+        layer_base=told_by_layers(layers) if kind else None,
         said_base=first(metadata, BASE),
         title=first(metadata, TITLE),
         licence=first(metadata, LICENCE),
@@ -111,6 +115,15 @@ def glance(path: Path) -> Glance:
         tags=tuple(tags(metadata)),
         settings=settings(metadata),
     )
+
+
+def _kind_of(folder: Path) -> str | None:
+    """Return the kind of a base's folder; None where nothing tells."""
+    try:
+        family = family_at(folder).title
+        return family if family in BASES else kind_of(Base.at(folder).skeleton)
+    except (InputError, OSError, ValueError, KeyError, AttributeError):  # parts of it are missing
+        return None
 
 
 def header_of(path: Path) -> Header:
@@ -137,6 +150,8 @@ def adapters_in(path: Path) -> list[Path]:
         files = list(adapter_files(path))
     except InputError:
         files = []
+    if any(file.parent != path for file in files):  # one folder for each component
+        return [path]
     inner = [found for entry in sorted(path.iterdir()) if _is_plain(entry) for found in adapters_in(entry)]
     inner = [one for one in inner if one.is_file() or _holds_files(one)]
     return files + inner or [path]

@@ -39,8 +39,8 @@ LAYERS = {
     r"^lora_te2_|((down|up|input|output)_blocks|mid(dle)?_block).*transformer_blocks[._]1": "SDXL",
 }
 """Patterns in the names of layers, with 1 for every number but 0, and the kind of base that has such layers."""
-_FACTOR = r"[._](?:processor[._])?(?:lora[._])?(?:lora_)?(?:down|A|hada_w1_b|diff)\b"
-"""How the names of factors end whose second axis is a layer's input."""
+_FACTOR = r"[._](?:processor[._])?(?:lora[._])?(?:lora_)?(?:down|A|hada_w1_b|diff|weight)\b"
+"""How the names of factors end whose second axis is a layer's input, and of weights."""
 TEXT_KEYS = re.compile(rf"attn2[._](?:processor\.)?to_[kv](?:_lora)?{_FACTOR}")
 EMBEDDED = "raymap's embedded base"
 WIDTHS = {96: EMBEDDED, 768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}

@@ -141,7 +141,7 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
         except OSError as error:
             problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
             raise InputError(str(folder / CARD), problem, "give an --output that every node can reach") from error
-        read = read_adapter(copy, skeleton, card.get("token"), method_of(card))
+        read = read_adapter(copy, skeleton, token_of(card), method_of(card))
         if adapter_digest(read.files) != card["sha256"]:
             raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
         return read.adapter
@@ -150,6 +150,12 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
 def method_of(card: Mapping[str, Any]) -> str:
     """Return the method that an adapter's card names as the one of its files; a null adapter's is what trained it."""
     return str(card.get("trained_by") or card["method"])
+
+
+def token_of(card: Mapping[str, Any]) -> str | None:
+    """Return what an adapter's card calls its only learned token, where it names one: of Textual Inversion, always."""
+    inverted = method_of(card) == TEXTUAL_INVERSION.name
+    return card.get("token") or (card.get("phrase") if inverted else None)
 
 
 def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:

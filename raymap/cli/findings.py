@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, is_dataclass
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from raymap.display.text import LONG, plain, shown
+from raymap.display.text import LONG, cut, plain, shown
 
 if TYPE_CHECKING:
     from raymap.adapters.blocks import Block
@@ -30,8 +30,8 @@ COLUMNS = "▁▂▃▄▅▆▇█"
 EIGHTHS = "▏▎▍▌▋▊▉█"
 TAGS = 12
 """How many of the commonest tags are printed."""
-WIDE = 400
-"""How wide a list may be where it is not printed on a terminal."""
+NAME = 24
+"""How many characters of a name a list shows at least."""
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
@@ -40,32 +40,52 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         if k:
             console.print()
         mark = "[red]✗[/red]" if finding.problem else "[green]✓[/green]"
-        parts = [f"[bold]{shown(str(finding.seen.path), LONG)}[/bold]", _what(finding), _bytes(finding.seen.bytes)]
+        parts = [f"[bold]{shown(str(finding.seen.path), LONG)}[/bold]", _what(finding)]
+        parts += [_bytes(finding.seen.bytes)] if finding.seen.bytes else []
         console.print(f"{mark} " + " · ".join(part for part in parts if part), highlight=False, soft_wrap=True)
         _print_lines(console, list(_lines(finding)))
 
 
 def print_list(console: Console, seen: Sequence[Glance]) -> None:
-    """Print a row per adapter, and how many there are of each kind."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, wrap in (("adapter", "ellipsis"), ("kind", "fold"), ("made for", "fold"), ("rank", "fold")):
-        table.add_column(name, overflow=wrap, no_wrap=wrap == "ellipsis")  # type: ignore[arg-type]
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("notes", overflow="fold")
+    """Print a row per adapter, and how many there are of each kind.
+
+    What is to be said of one stands in a line below its row; where nobody looks at a terminal, at the end of the row.
+    """
     root = _common([one.path for one in seen])
-    for one in seen:
-        notes = [f"[red]{shown(one.problem, LONG)}[/red]"] if one.problem else []
-        notes += [f"[yellow]{shown(warning, LONG)}[/yellow]" for warning in one.warnings]
-        if not notes and one.trigger_words:
-            notes = [f"trigger {shown(', '.join(one.trigger_words))}"]
-        name = str(one.path.relative_to(root) if root else one.path)
-        ranks = ", ".join(map(str, one.ranks[:3])) + (" …" if len(one.ranks) > 3 else "")
-        kind = one.kind.title if one.kind else "?"
-        table.add_row(shown(name, LONG), kind, one.made_for or "", ranks, _bytes(one.bytes), "; ".join(notes))
-    wide = console if console.is_terminal else Console(file=sys.stdout, width=WIDE)
-    wide.print(table)
+    rows = [(_row(one, root), _notes(one)) for one in seen]
+    head = ("adapter", "kind", "made for", "rank", "size")
+    widths = [max(len(row[k]) for row, _ in [(head, []), *rows]) for k in range(len(head))]
+    if console.is_terminal:
+        widths[0] = min(widths[0], max(NAME, console.width - sum(widths[1:]) - 2 * len(head)))
+    console.print(Text(_aligned(head, widths), style="bold"), no_wrap=True, soft_wrap=True)
+    for row, notes in rows:
+        line = Text(_aligned(row, widths))
+        if console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ellipsis")
+            for note in notes:
+                console.print(Padding(note, (0, 0, 0, 4)))
+        else:
+            console.print(Text("  ").join([line, *notes]), soft_wrap=True)
     console.print(f"\n{_counted(seen)}", highlight=False, soft_wrap=True)
     console.print("These are headers alone; --full reads the numbers too.", highlight=False)
+
+
+def _row(one: Glance, root: Path | None) -> tuple[str, ...]:
+    name = str(one.path.relative_to(root) if root else one.path)
+    ranks = ", ".join(map(str, one.ranks[:3])) + (" …" if len(one.ranks) > 3 else "")
+    return plain(name), one.kind.title if one.kind else "?", one.made_for or "", ranks, _bytes(one.bytes)
+
+
+def _notes(one: Glance) -> list[Text]:
+    notes = [Text(plain(one.problem), "red")] if one.problem else []
+    notes += [Text(plain(warning), "yellow") for warning in one.warnings]
+    words = [Text(f"words: {plain(', '.join(one.trigger_words))}", "dim")] if one.trigger_words else []
+    return notes or words
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [cut(cell, width).ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+    return "  ".join([*cells, row[-1].rjust(widths[-1])])
 
 
 def records(found: Sequence[Any]) -> str:
@@ -103,13 +123,13 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
         yield "made for", f"{seen.made_for or 'an unknown base'}{said}"
     if f.problem:
         yield "refused", f"[red]{shown(f.problem, LONG)}[/red]"
-    else:
+    elif f.base:
         yield "fits", _fits(f)
     if f.norm is not None:
         survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
-        yield "update", f"‖ΔW‖/‖W‖ = {f.norm:.4f}" + (f"; of it survive in {survives}" if survives else "")
+        yield "update", f"‖ΔW‖/‖W‖ = {f.norm:.3g}" + (f"; of it survive in {survives}" if survives else "")
     elif f.blocks:
-        yield "update", f"‖ΔW‖ = {math.hypot(*(block.norm for block in f.blocks)):.4g}"
+        yield "update", f"‖ΔW‖ = {math.hypot(*(block.norm for block in f.blocks)):.3g}"
     yield from _bars(f.blocks)
     if f.triggers:
         yield "trigger", shown(", ".join(f.triggers))
@@ -118,22 +138,29 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
     if seen.tags:
         yield "captions", shown(", ".join(f"{tag} {count}" for tag, count in seen.tags[:TAGS]), LONG)
     if seen.settings:
-        yield "trained", shown("; ".join(f"{name} {value}" for name, value in seen.settings.items()), LONG)
+        yield "trained", shown("; ".join(f"{name}: {value}" for name, value in seen.settings.items()), LONG)
     if seen.licence:
         yield "licence", shown(seen.licence)
     if seen.consent:
         yield "consent", shown(seen.consent)
+    for note in f.notes:
+        yield "note", shown(note, LONG)
     for warning in f.warnings:
         yield "warning", f"[yellow]{shown(warning, LONG)}[/yellow]"
 
 
 def _fits(f: Finding) -> str:
-    parts = [f"{f.weights} weight{'' if f.weights == 1 else 's'}"] if f.weights else []
+    parts = [_counted_as(f.weights, "weight")] if f.weights else []
+    parts += [_counted_as(f.vectors, "vector")] if f.vectors else []
     parts += [f"{f.size:,} numbers"]
     parts += [f"rank {_some(f.ranks)}"] if f.ranks else []
     parts += [f"alpha {_some(f.alphas)}"] if f.alphas else []
     line = f"{shown(f.base, LONG)}: {', '.join(parts)}"
     return f"{line} (known architecture; give --base for norms)" if f.outline and f.weights else line
+
+
+def _counted_as(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _some(numbers: Sequence[float]) -> str:
@@ -148,17 +175,19 @@ def _bars(blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
     if most <= 0 or len(values) < 2:
         return
     if len(values) <= BARS:
+        wide = max(map(len, values))
         for name, value in values.items():
-            yield "", f"{name:<16} {_bar(value / most) if math.isfinite(value) else ''} {value:.4f}"
+            yield "", f"{name:<{wide}}  {_bar(value / most) if math.isfinite(value) else ''} {value:.3g}"
         return
     lists: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         lists.setdefault(name.partition(".")[0], {})[name] = value
+    wide = max(map(len, lists))
     for stem, own in lists.items():
         columns = "".join(COLUMNS[min(7, int(8 * value / most))] for value in own.values() if math.isfinite(value))
         top = max(own, key=lambda name: own[name])
-        where = f"most in {top}: {own[top]:.4f}" if len(own) > 1 else f"{own[top]:.4f}"
-        yield "", f"{stem:<16} {columns} {where}"
+        where = f"most in {top.rpartition('.')[2]}: {own[top]:.3g}" if len(own) > 1 else f"{own[top]:.3g}"
+        yield "", f"{stem:<{wide}}  {columns} {where}"
 
 
 def _bar(share: float) -> str:

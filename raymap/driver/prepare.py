@@ -124,10 +124,12 @@ class Prepared:
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of how the study will be carried out, one sentence each."""
         family = self.base.family
+        remarks = tuple(f"adapter {found.info.name}: {note}" for found in self.brought for note in found.notes)
         if family.known:
-            return ()
+            return remarks
         what = f"raymap has no description of its pipeline, {family.class_name}"
-        return (f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured",)
+        own = f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured"
+        return own, *remarks
 
     @property
     def size(self) -> tuple[int, int]:

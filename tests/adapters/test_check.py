@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_what_the_header_says_is_shown_of_a_refused_file_too(
             "(its header says sd_v1)",
             "  words     sks cat (in the header)",
             "  captions  cat 42, dog 30, window 12",
-            "  trained   steps 1500; optimizer AdamW8bit",
+            "  trained   steps: 1500; optimizer: AdamW8bit",
             "  licence   CC0-1.0",
         ):
             assert line in ended.out
@@ -195,6 +196,24 @@ def test_a_glance_sees_the_kind_and_the_rank_of_every_layout(layout: str, skelet
     assert (seen.kind.name, seen.problem) == ("a LoRA", None)
     assert seen.tensors == len(read_header(seen.path).shapes)
     assert seen.bytes == seen.path.stat().st_size
+
+
+def test_a_whole_model_is_compared_with_its_base_alone(tmp_path: Path, command: Command) -> None:
+    shutil.copytree(PIPELINE, folder := tmp_path / "model")
+    weights = load_file(path := folder / "unet" / "diffusion_pytorch_model.safetensors")
+    name = f"{TO_Q}.weight"
+    save_file(weights | {name: weights[name] * 1.5}, path)
+    ended = command("check", folder)
+    assert ended.code == 0, ended.out
+    assert "  made for  raymap's embedded base\n" in ended.out
+    assert "‖ΔW‖/‖W‖ = 0.5" in ended.out
+    assert "1 differ from the base's" in ended.out
+    layer = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({layer: torch.zeros(320, 768)}, other := tmp_path / "sd15.safetensors")
+    ended = command("check", other)
+    assert ended.code == 0, ended.out
+    assert "  made for  Stable Diffusion 1\n" in ended.out
+    assert "give the base that it was trained from as --base" in ended.out
 
 
 def to_k(skeleton: Skeleton) -> Tensors:
