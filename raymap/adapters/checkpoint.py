@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from raymap.adapters.keys import is_lora_like
 from raymap.adapters.update import Adapter, Replacement, Update
 from raymap.base.checkpoint import Checkpoint, bare, count, denoiser_in, lacking, schedule_of
 from raymap.base.families.registry import family_at
@@ -43,8 +44,9 @@ def is_model(path: Path) -> bool:
         return (path / INDEX).is_file()
     if path.suffix not in (".safetensors", ".sft"):
         return False
-    kind = kind_in(read_header(path))
-    return kind is not None and kind.is_base
+    header = read_header(path)
+    kind = kind_in(header)
+    return kind is not None and kind.is_base and not is_lora_like(header.shapes)
 
 
 def read_model(path: Path, skeleton: Skeleton) -> Adapter:
@@ -108,7 +110,9 @@ def _file(path: Path, skeleton: Skeleton) -> tuple[list[str], Weights]:
             parts = load(skeleton.folder, dtype=_dtype(file), file=file, whole=True).components
         else:
             parts = {skeleton.denoiser: denoiser_from(file, skeleton.folder, _dtype(file))}
-    except (ValueError, RuntimeError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever diffusers' converters raise about names that they do not know
         problem = f"cannot be converted to diffusers' names ({' '.join(str(error).split())[:200]})"
         raise MisfitError(str(path), problem) from error
     wanted = (*skeleton.parts.adapted, "vae")

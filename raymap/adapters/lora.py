@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from raymap.adapters.algebra import Decomposed
 from raymap.adapters.card import config_of
 from raymap.adapters.container import Container
 from raymap.adapters.keys import is_lora_like, part_of, unread_kind
-from raymap.adapters.kinds import FULL, LORA, OFT, SCALING, Extent, Module, Scaling, updates_of
+from raymap.adapters.kinds import FULL, GLORA, LOHA, LOKR, LORA, OFT, SCALING, Extent, Module, Scaling, updates_of
 from raymap.adapters.placement import Place, place
 from raymap.adapters.update import Adapter, Additive, Replacement, Update
 from raymap.base.skeleton import Skeleton
@@ -28,6 +28,8 @@ METADATA = "lora_adapter_metadata"
 """The header entry in which peft and diffusers keep a LoRA's configuration, alpha included."""
 PLAIN = "give a file of a kind that docs/adapters.md lists"
 DORA = "dora"
+SCALED = (LORA, LOHA, LOKR, GLORA)
+"""Kinds whose modules have an alpha, and may have a magnitude."""
 WHOLE: tuple[str, ...] = ("weight", "bias")
 """The parts of a module that peft may have trained whole, beside its adapter."""
 AGAIN = "fetch it again"
@@ -50,14 +52,11 @@ def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | 
     if unread := unread_kind(file.entries):
         raise InputError(where, f"{unread[0]} belongs to {unread[1]}, which raymap does not read", PLAIN)
     modules = _modules(file)
-    notes = tuple(
-        f"{own.key} belongs to no module of the file and is not used"
-        for own in modules.values()
-        if own.parts.keys() <= SCALING
-    )
+    alone = [own for own in modules.values() if own.parts.keys() <= SCALING]
     modules = {name: own for name, own in modules.items() if not own.parts.keys() <= SCALING}
     settings = _settings(file)
     saved, kinds = _kinds(modules, settings, where)
+    notes = _notes(alone, {name: modules[name] for name, kind in kinds.items() if kind in SCALED}, where)
     extents = {name: _extent(own, kinds.get(name), where) for name, own in modules.items()}
     hint = file.path.parent.name if file.path.parent.name in skeleton.parts.adapted else None
     places, left = place(extents, skeleton, hint)
@@ -85,6 +84,31 @@ def _modules(file: Container) -> dict[str, Module]:
             raise InputError(str(file.path), f"{key} is in it twice, in two layouts", AGAIN)
         own.parts[part] = value
     return modules
+
+
+def _notes(alone: Sequence[Module], scaled: Mapping[str, Module], where: str) -> tuple[str, ...]:
+    """Return what is to be told of scales: those that belong to no module, and modules that have none.
+
+    Args:
+        alone: scales whose module has no other part.
+        scaled: the modules of kinds that have scales.
+
+    Raises:
+        InputError: such a scale may be that of a module that lacks one, so that its update would be another.
+    """
+    notes = []
+    for part, what in (("alpha", "alpha"), ("magnitude", "DoRA magnitude")):
+        lacking = [own.key for own in scaled.values() if part not in own.parts]
+        if 0 < len(lacking) < len(scaled):
+            notes.append(f"{len(lacking)} of its {len(scaled)} modules have no {what}, {lacking[0]} for one")
+        for own in alone:
+            if part in own.parts and (lacking or part == "magnitude"):
+                raise InputError(where, f"{own.key} belongs to no module of the file, and others lack one", AGAIN)
+    for own in alone:
+        if own.parts.keys() != {"alpha"}:
+            raise InputError(where, f"{own.key} belongs to no module of the file", AGAIN)
+        notes.append(f"{own.key} belongs to no module of the file and is not used")
+    return tuple(notes)
 
 
 def _kinds(

@@ -18,6 +18,11 @@ def offline() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def cache() -> Path:
+    """Return the folder in which this user's copies of bases lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
+
+
 def fetch(url: str, target: Path, marker: str | None = None) -> Path:
     """Fetch a file, or a folder with everything in it, and return the local one.
 

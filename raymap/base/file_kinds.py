@@ -53,7 +53,7 @@ ADAPTERS = (
     (r"\.(dora_scale|lora_magnitude_vector)\b", Kind("a DoRA", True)),
     (r"\.vera_lambda", Kind("a VeRA")),
     (r"\.lora_mid\b", Kind("a LoCon with a Tucker core", True)),
-    (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\.(down|up)\b", Kind("a LoRA", True)),
+    (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\d?\.(down|up)\b", Kind("a LoRA", True)),
     (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", INVERSION),
     (r"\.(diff|diff_b|w_norm|b_norm|set_weight)$", Kind("a full difference", True)),
     (r"^(lycoris|lora_unet|lora_te\d?|lora_transformer)_", Kind("a LyCORIS of an unknown kind")),

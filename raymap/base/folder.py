@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from raymap.base.clip_tokenizer import clip_tokenizer_folder
 from raymap.base.families.registry import FAMILIES, family_at
-from raymap.base.fetch import fetch
+from raymap.base.fetch import cache, fetch
 from raymap.base.parts import parts_of
 from raymap.base.settings import OWN, own_settings
 from raymap.base.shapes import INDEX, class_of, index_of
-from raymap.embedded.model import PIPELINE, PIPELINES
+from raymap.embedded.model import PIPELINES
 from raymap.errors import InputError
 
 OUTLINES = Path(__file__).with_name("outlines")
@@ -51,18 +51,17 @@ def local_file(name: str) -> Path:
 
 def cached(url: str) -> Path:
     """Return where on this node what a URL gives is kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "raymap"
-    return cache / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def tokenizer_at(folder: Path, name: str) -> Path | None:
-    """Return the folder of a tokenizer of a base; CLIP's is the embedded base's where only its settings are there.
+    """Return the folder of a tokenizer of a base; CLIP's lies in the user's cache where only its settings are there.
 
     None where an outline has no tokenizer of this kind.
     """
     if any(not path.name.endswith(("_config.json", "_map.json")) for path in (folder / name).glob("*")):
         return folder / name
-    return PIPELINE / "tokenizer" if class_of(folder, name) == CLIP else None
+    return clip_tokenizer_folder() if class_of(folder, name) == CLIP else None
 
 
 def _from_hub(base: str) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from raymap.base.checkpoint import Checkpoint
@@ -60,7 +59,7 @@ def load(
                 denoiser = parts.denoisers[0]
                 options |= {denoiser: denoiser_from(file, folder, dtype), "scheduler": scheduler_for(file, folder)}
             pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **options)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever the libraries raise about a part that is missing or damaged
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
         where = f"base: {folder}" if file is None else file.name
         raise InputError(where, problem, "fetch the base again, all of its files") from error

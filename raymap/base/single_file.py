@@ -98,7 +98,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _tokenizer(folder: Path, name: str) -> Any:
-    """Return a CLIP tokenizer with a folder's settings, whose vocabulary may be the embedded base's."""
+    """Return a CLIP tokenizer with a folder's settings, whose vocabulary may be the one in the user's cache."""
     path = folder / name / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     at = tokenizer_at(folder, name)

@@ -15,11 +15,12 @@ from raymap.base.device import pin
 from raymap.base.model import open_base
 from raymap.base.pipeline import load
 from raymap.bench.backend import attention_backend, check_attention
-from raymap.bench.models import RANDOM, random_base, random_lora
+from raymap.bench.models import random_base, random_lora
 from raymap.bench.setups import Setup
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
 from raymap.plan.blocks import Block, Item
+from raymap.scoring.names import RANDOM
 from raymap.study.adapter import AdapterInfo
 from raymap.study.model import SamplerSettings
 from raymap.study.suite import read_suite

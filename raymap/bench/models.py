@@ -13,16 +13,16 @@ import transformers
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from raymap.adapters.lora import LORA_FILE
 from raymap.adapters.update import LowRank
+from raymap.base.clip_tokenizer import clip_tokenizer
 from raymap.base.families.registry import family_of
 from raymap.base.flops.count import count_flops
-from raymap.base.folder import OUTLINES, resolve
+from raymap.base.folder import OUTLINES
 from raymap.base.shapes import shapes_in
 
-RANDOM = "random:"
 RANK = 4
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -84,7 +84,7 @@ def random_base(size: str | Size, device: str = "cpu", dtype: torch.dtype = torc
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(resolve("embedded") / "tokenizer"),
+        tokenizer=clip_tokenizer(),
         unet=unet,
         scheduler=DPMSolverMultistepScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from raymap.base.fetch import offline
 from raymap.base.model import open_base
-from raymap.bench.models import RANDOM, SIZES
+from raymap.bench.models import SIZES
+from raymap.embedded.model import PIPELINES
 from raymap.errors import InputError
-from raymap.scoring.names import check_judges
+from raymap.scoring.names import RANDOM, check_judges
 from raymap.study.file import override
 from raymap.study.model import Compile, SpeedSettings
 from raymap.study.recipes import Positive
@@ -33,7 +34,7 @@ class Setup(BaseModel):
     side of the images in pixels, by default the base's own. `threads` is the number per worker, `adapters` the number
     of random rank-4 LoRAs that are swapped in. `compile` is torch.compile's mode for denoiser and decoder, `attention`
     the torch backend that computes attention. `scorer` decides whether a worker scores its own images (`inline`) or a
-    process beside it does (`apart`).
+    process beside it does (`apart`). `clip` and `lpips` are a study's, or `random:ARCHITECTURE` with random weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,8 +75,7 @@ class Setup(BaseModel):
     @property
     def offline(self) -> bool:
         """Whether base and judges are random or embedded, so that nothing is needed from the model hub."""
-        own = self.base == "embedded" or self.base.startswith(RANDOM)
-        return own and self.clip == self.lpips == "embedded"
+        return all(name in PIPELINES or name.startswith(RANDOM) for name in (self.base, self.clip, self.lpips))
 
     @property
     def plain(self) -> Setup:
@@ -118,7 +118,7 @@ def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool 
             where = ".".join([source, *(str(part) for part in first["loc"])])
             remedy = f"a setup's keys are {', '.join(Setup.model_fields)}"
             raise InputError(where, first["msg"].removeprefix("Value error, "), remedy) from None
-        check_judges(setup.clip, setup.lpips)
+        check_judges(*("embedded" if name.startswith(RANDOM) else name for name in (setup.clip, setup.lpips)))
         setups[setup.key] = setup
     return tuple(setups.values())
 

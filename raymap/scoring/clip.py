@@ -12,6 +12,7 @@ from PIL import Image
 
 from raymap.embedded.judges import load_clip
 from raymap.errors import InputError
+from raymap.scoring.names import RANDOM
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
@@ -19,11 +20,17 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 class ClipScorer:
     """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and its own tokenizer.
 
-    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`.
+    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`; for measuring
+    times, `random:ARCHITECTURE` has random weights.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        model, preprocess, tokenizer = load_clip() if name == "embedded" else _pretrained(name)
+        if name == "embedded":
+            model, preprocess, tokenizer = load_clip()
+        elif name.startswith(RANDOM):
+            model, preprocess, tokenizer = _created(name.removeprefix(RANDOM), None)
+        else:
+            model, preprocess, tokenizer = _pretrained(name)
         self.device = device
         self.model: Any = model.to(device).eval()
         self.preprocess: Any = preprocess
@@ -72,8 +79,12 @@ def architecture_of(name: str) -> tuple[str, str]:
 def _pretrained(name: str) -> tuple[Any, Any, Any]:
     architecture, tag = architecture_of(name)
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
+        return _created(architecture, tag)
     except Exception as error:
         problem = f"cannot be fetched ({type(error).__name__})"
         raise InputError(f"clip: {name}", problem, "check the network or use embedded") from error
+
+
+def _created(architecture: str, tag: str | None) -> tuple[Any, Any, Any]:
+    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
     return model, preprocess, open_clip.get_tokenizer(architecture)

@@ -10,6 +10,8 @@ from raymap.errors import InputError
 from raymap.scoring.judges import judge_infos
 
 LPIPS_NETS = ("alex", "vgg", "squeeze")
+RANDOM = "random:"
+"""What precedes the architecture of a judge with random weights, which costs as much as a trained one."""
 
 
 def check_judges(clip: str, lpips: str, judges: Iterable[str] = ()) -> None:

@@ -10,14 +10,21 @@ import torch
 
 from raymap.embedded.judges import load_lpips
 from raymap.errors import InputError
+from raymap.scoring.names import RANDOM
 
 
 class LpipsScorer:
-    """The metric of the lpips package; `name` is `embedded` or one of its nets (`alex`, `vgg`, `squeeze`)."""
+    """The metric of the lpips package; `name` is `embedded` or one of its nets (`alex`, `vgg`, `squeeze`).
+
+    To measure times, `random:NET` has random weights.
+    """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         if name == "embedded":
             metric: Any = load_lpips()
+        elif name.startswith(RANDOM):
+            net = name.removeprefix(RANDOM)
+            metric = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
         else:
             try:
                 metric = lpips.LPIPS(net=name, verbose=False)

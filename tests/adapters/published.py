@@ -269,15 +269,17 @@ def underscores(prefix: str, names: Names) -> Names:
 
 @dataclass(frozen=True)
 class Layout:
-    """One community's files for one model: what they are called, how their halves end, and their modules."""
+    """One community's files for one model: what they are called, their modules, whose names these are, how keys end."""
 
     model: str
     title: str
     modules: Callable[[Skeleton], Modules]
+    group: str
     halves: tuple[str, str] = ("lora_A", "lora_B")
     alpha: bool = False
 
 
+OWN, FIRSTS, TEXT, FEW = "diffusers' names", "names of the first publication", "text encoders", "some layers"
 KOHYA: tuple[tuple[str, str], bool] = ("lora_down", "lora_up"), True
 """How the keys of kohya's and LyCORIS's files end, and that they have an alpha."""
 
@@ -286,9 +288,9 @@ def diffusers_named(model: str) -> tuple[Layout, ...]:
     """Return the layouts that every model has, by diffusers' own names of its modules."""
     part = "unet" if model.startswith(("sd1", "sd2", "sdxl")) else "transformer"
     return (
-        *(Layout(model, f"`{prefix}`", dots(prefix, bare)) for prefix in (f"{part}.", "", *WRAPPERS)),
-        Layout(model, f"`{part}.` with alpha", own, *KOHYA),
-        *(Layout(model, f"`{prefix}`", underscores(prefix, bare), *KOHYA) for prefix in FLAT),
+        *(Layout(model, f"`{prefix}`", dots(prefix, bare), OWN) for prefix in (f"{part}.", "", *WRAPPERS)),
+        Layout(model, f"`{part}.` with alpha", own, OWN, *KOHYA),
+        *(Layout(model, f"`{prefix}`", underscores(prefix, bare), OWN, *KOHYA) for prefix in FLAT),
     )
 
 
@@ -310,13 +312,13 @@ FIRST: dict[str, tuple[str, Names]] = {
 def layouts() -> tuple[Layout, ...]:
     """Return all layouts of all models."""
     found = [layout for model in (*OUTLINED, *BUILT) for layout in diffusers_named(model)]
-    found += [Layout(model, "`lora_te…_`", texts, *KOHYA) for model in OUTLINED]
+    found += [Layout(model, "`lora_te…_`", texts, TEXT, *KOHYA) for model in OUTLINED]
     for model, (block, names) in FIRST.items():
         for prefix in ("", "model.diffusion_model.", *WRAPPERS):
-            found.append(Layout(model, f"`{prefix}{block}…`", dots(prefix, names)))
+            found.append(Layout(model, f"`{prefix}{block}…`", dots(prefix, names), FIRSTS))
         found += [
-            Layout(model, f"`lora_unet_{block}_…`", underscores("lora_unet_", names), *KOHYA),
-            Layout(model, f"`lycoris_{block}_…`", underscores("lycoris_", names), *KOHYA),
-            Layout(model, f"a few layers of `diffusion_model.{block}…`", dots("diffusion_model.", names, ".1.")),
+            Layout(model, f"`lora_unet_{block}_…`", underscores("lora_unet_", names), FIRSTS, *KOHYA),
+            Layout(model, f"`lycoris_{block}_…`", underscores("lycoris_", names), FIRSTS, *KOHYA),
+            Layout(model, f"a few layers of `diffusion_model.{block}…`", dots("diffusion_model.", names, ".1."), FEW),
         ]
-    return *found, Layout("flux1-dev", "`double_blocks.….processor` of XLabs", xlabs, ("down", "up"))
+    return *found, Layout("flux1-dev", "`double_blocks.….processor` of XLabs", xlabs, FEW, ("down", "up"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import open_clip
+import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from raymap.base.pipeline import load
-from raymap.embedded.model import PIPELINE, WEIGHTS
+from raymap.embedded.model import PIPELINE, PIPELINES, WEIGHTS
+from raymap.study.suite import read_suite
 
 LIMIT = 48 * 2**20
 
@@ -25,14 +28,19 @@ def test_a_plain_from_pretrained_loads_and_draws() -> None:
     assert image.size == (64, 64)
 
 
-def test_the_tokenizer_is_the_standard_one() -> None:
-    tokenizer = load(PIPELINE).tokenizer
-    for text in ("a photo of sks cup", "Time frozen in mid-motion, 2 KOALAS!", "café crème", ""):
-        ours = tokenizer(text, padding="max_length", truncation=True).input_ids
-        theirs = open_clip.tokenize([text])[0].tolist()
-        length = theirs.index(49407) + 1
-        assert ours[:length] == theirs[:length]
-        assert set(ours[length:]) <= {49407}
+@pytest.mark.parametrize("folder", PIPELINES.values(), ids=PIPELINES)
+def test_its_tokenizer_reads_the_prompts_of_its_suites_as_clip_s_does_and_other_words_in_parts(folder: Path) -> None:
+    ours, theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer"), open_clip.get_tokenizer("ViT-B-32")
+    names = {number: token for token, number in theirs.encoder.items()}
+    suites = ("embedded", "embedded-quick", "embedded-paper", "embedded-factorial")
+    prompts = [prompt.text for name in suites for prompt in read_suite(name, "suite", Path())]
+    for text in (*prompts, "a photo of sks cup", "a teapot in front of a backpack"):
+        ids = ours(text, add_special_tokens=False).input_ids
+        assert ours.convert_ids_to_tokens(ids) == [names[number] for number in theirs.encode(text)]
+    odd = "Time frozen in mid-motion, 2 KOALAS! Füße, 東京"
+    ids = ours(odd, add_special_tokens=False).input_ids
+    assert ours.unk_token_id not in ids
+    assert ours.decode(ids).replace(" ", "") == odd.lower().replace(" ", "")
 
 
 def test_the_weights_are_small_finite_and_safetensors_only() -> None:

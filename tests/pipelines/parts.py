@@ -8,9 +8,7 @@ from typing import Any
 import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-from raymap.embedded.model import PIPELINE
+from transformers import CLIPTextConfig, CLIPTextModel
 
 Made = tuple[DiffusionPipeline, Mapping[str, Any]]
 """A pipeline, and the arguments that each of its calls needs because it is so small."""
@@ -21,11 +19,6 @@ CHAT = (
 )
 SMALL = {"height": 16, "width": 16}
 MEDIUM = {"height": 32, "width": 32}
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    """Return CLIP's tokenizer, which the embedded base has."""
-    return CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
 
 
 def byte_tokenizer(length: int) -> transformers.PreTrainedTokenizerFast:

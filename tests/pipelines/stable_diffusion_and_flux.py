@@ -10,12 +10,12 @@ from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
+from raymap.base.clip_tokenizer import clip_tokenizer
 from tests.pipelines.parts import (
     SMALL,
     Made,
     byte_tokenizer,
     clip,
-    clip_tokenizer,
     qwen_3,
     t5,
     vae,

@@ -31,10 +31,11 @@ from raymap.adapters.custom_diffusion import CUSTOM_DIFFUSION_FILE, key_of
 from raymap.adapters.textual_inversion import INVERSION_FILE
 from raymap.base.model import open_base
 from raymap.base.pipeline import load
-from raymap.bench.models import RANDOM, quiet, random_base, random_lora, write_lora
+from raymap.bench.models import quiet, random_base, random_lora, write_lora
 from raymap.bench.record import span
 from raymap.bench.setups import Setup
 from raymap.errors import IncompleteRunError
+from raymap.scoring.names import RANDOM
 from raymap.store.files import files_in, write_atomically
 from raymap.store.folder import RunFolder, arrow_bytes
 from raymap.study.suite import limited, read_suite

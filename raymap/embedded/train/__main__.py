@@ -28,6 +28,7 @@ def main() -> None:
         "--work", type=Path, default=Path("build/embedded"), help="folder of rendered images and checkpoints"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="where denoisers are trained: cpu or cuda")
     args = parser.parse_args()
     parts = PARTS if "all" in args.parts else [p for p in PARTS if p in args.parts]
     train = data.load(args.work, "train", IMAGES)
@@ -45,23 +46,23 @@ def main() -> None:
             lpips_backbone.train(train, steps, args.output / "lpips")
         else:
             denoiser, folder = (unet, pipeline) if part == "unet" else (mmdit, args.output / "pipeline-dit")
-            encoded = latents(pipeline / "vae", args.work, train.pixels)
-            denoiser.train(encoded, train.captions, steps, folder, args.work / f"{part}.pt")
+            encoded = latents(pipeline / "vae", args.work, train.pixels, args.device)
+            denoiser.train(encoded, train.captions, steps, folder, args.work / f"{part}.pt", args.device)
         Console().print(
             f"{part}: {steps} steps in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads"
         )
 
 
-def latents(autoencoder: Path, work: Path, pixels: np.ndarray) -> torch.Tensor:
+def latents(autoencoder: Path, work: Path, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     """Return the scaled latents, float32 (N, 4, 16, 16), of images uint8 (N, 64, 64, 3).
 
     They are computed once and kept in the work folder, under a digest of the encoder's weights.
     """
     model = AutoencoderKL.from_pretrained(autoencoder, torch_dtype=torch.float32)
     weights = b"".join(w.numpy().tobytes() for w in model.encoder.state_dict().values())
-    path = work / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"
+    path = work / f"latents-{len(pixels)}-{hashlib.sha256(weights).hexdigest()[:16]}.pt"
     if not path.exists():
-        torch.save(vae.encode(model, pixels), path)
+        torch.save(vae.encode(model, pixels, device), path)
     encoded: torch.Tensor = torch.load(path, weights_only=True)
     return encoded
 

@@ -86,7 +86,9 @@ class Denoiser(nn.Module):
         return out
 
 
-def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path) -> None:
+def train(
+    latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path, device: torch.device
+) -> None:
     """Train on scaled latents, float32 (N, 4, 16, 16), and their captions (N,); resume from `checkpoint` if it exists.
 
     The target is a rectified flow's velocity, at times drawn from a logit-normal distribution (Esser et al. 2024).
@@ -96,16 +98,17 @@ def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path,
     bpe = world_tokenizer(np.unique(captions), TOKENS)
     tokens = bpe(captions.tolist(), padding="max_length", truncation=True, return_tensors="pt").input_ids
     empty = bpe("", padding="max_length", return_tensors="pt").input_ids[0]
-    model = Denoiser(bpe).train()
+    model = Denoiser(bpe).train().to(device)
+    latents, tokens, empty = latents.to(device), tokens.to(device), empty.to(device)
 
     def loss_of(random: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(latents), (BATCH,), generator=random)
-        x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random)
-        time = torch.sigmoid(torch.randn(BATCH, generator=random))
-        dropped = torch.rand(BATCH, generator=random) < DROP_CAPTION
+        rows = torch.randint(len(latents), (BATCH,), generator=random, device=device)
+        x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random, device=device)
+        time = torch.sigmoid(torch.randn(BATCH, generator=random, device=device))
+        dropped = torch.rand(BATCH, generator=random, device=device) < DROP_CAPTION
         text = torch.where(dropped[:, None], empty, tokens[rows])
         noisy = torch.lerp(x, noise, time.view(-1, 1, 1, 1))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             velocity = model(noisy, 1000 * time, text)
         return F.mse_loss(velocity.float(), noise - x)
 

@@ -15,23 +15,25 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.models.attention_processor import AttnProcessor
-from open_clip.tokenizer import SimpleTokenizer
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from raymap.embedded.train import vae
 from raymap.embedded.train.fit import fit
+from raymap.embedded.train.vocabulary import world_tokenizer
 
 BATCH = 48
 PEAK_LR = 1.2e-3
 DROP_CAPTION = 0.1
 TEXT_WIDTH = 96
+TOKENS = 77
+"""Tokens per prompt, as in Stable Diffusion."""
 
 
 class Denoiser(nn.Module):
     """A UNet and the text encoder that conditions it, trained as one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -40,9 +42,11 @@ class Denoiser(nn.Module):
                 num_hidden_layers=3,
                 num_attention_heads=3,
                 projection_dim=TEXT_WIDTH,
-                bos_token_id=49406,
-                eos_token_id=49407,
-                pad_token_id=49407,
+                vocab_size=len(tokenizer),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                max_position_embeddings=TOKENS,
             )
         )
         self.unet = UNet2DConditionModel(
@@ -73,54 +77,49 @@ def scheduler() -> DPMSolverMultistepScheduler:
     )
 
 
-def tokenizer() -> CLIPTokenizer:
-    """Return the standard CLIP tokenizer, built from the merges that open_clip ships with."""
-    bpe = SimpleTokenizer()
-    vocab = {("<|startoftext|>" if k == "<start_of_text>" else "<|endoftext|>" if k == "<end_of_text>" else k): v
-             for k, v in bpe.encoder.items()}  # fmt: skip
-    merges = [pair for pair, _ in sorted(bpe.bpe_ranks.items(), key=lambda item: item[1])]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
-
-
-def train(latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path) -> None:
+def train(
+    latents: torch.Tensor, captions: np.ndarray, steps: int, folder: Path, checkpoint: Path, device: torch.device
+) -> None:
     """Train on scaled latents, float32 (N, 4, 16, 16), and their captions (N,); resume from `checkpoint` if it exists.
 
     The target is the velocity of Salimans & Ho (2022).
     """
     torch.manual_seed(0)
-    bpe = tokenizer()
+    bpe = world_tokenizer(np.unique(captions), TOKENS)
     tokens = bpe(captions.tolist(), padding="max_length", truncation=True, return_tensors="pt").input_ids
     empty = bpe("", padding="max_length", return_tensors="pt").input_ids[0]
-    model = Denoiser().train().to(memory_format=torch.channels_last)
-    model.unet.set_attn_processor(AttnProcessor())  # on a CPU its backward pass is a third faster than the fused one
-    alphas = scheduler().alphas_cumprod
+    model = Denoiser(bpe).train().to(device, memory_format=torch.channels_last)
+    if device.type == "cpu":  # where its backward pass is a third faster than the fused one
+        model.unet.set_attn_processor(AttnProcessor())
+    latents, tokens, empty = latents.to(device), tokens.to(device), empty.to(device)
+    alphas = scheduler().alphas_cumprod.to(device)
 
     def loss_of(random: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(latents), (BATCH,), generator=random)
-        x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random)
-        timestep = torch.randint(1000, (BATCH,), generator=random)
+        rows = torch.randint(len(latents), (BATCH,), generator=random, device=device)
+        x, noise = latents[rows], torch.randn(BATCH, 4, 16, 16, generator=random, device=device)
+        timestep = torch.randint(1000, (BATCH,), generator=random, device=device)
         signal, spread = (
             alphas[timestep].sqrt().view(-1, 1, 1, 1),
             (1 - alphas[timestep]).sqrt().view(-1, 1, 1, 1),
         )
-        dropped = torch.rand(BATCH, generator=random) < DROP_CAPTION
+        dropped = torch.rand(BATCH, generator=random, device=device) < DROP_CAPTION
         text = torch.where(dropped[:, None], empty, tokens[rows])
         noisy = (signal * x + spread * noise).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             velocity = model(noisy, timestep, text)
         return F.mse_loss(velocity.float(), signal * noise - spread * x)
 
-    fit(model, loss_of, PEAK_LR, steps, checkpoint, lambda weights: save(weights, folder))
+    fit(model, loss_of, PEAK_LR, steps, checkpoint, lambda weights: save(weights, bpe, folder))
 
 
-def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
+def save(weights: dict[str, torch.Tensor], bpe: CLIPTokenizer, folder: Path) -> None:
     """Write the pipeline, in half precision, beside the autoencoder that `folder`/vae already holds."""
-    copy = Denoiser().eval()
+    copy = Denoiser(bpe).eval()
     copy.load_state_dict(weights)
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text_encoder=copy.text_encoder,
-        tokenizer=tokenizer(),
+        tokenizer=bpe,
         unet=copy.unet,
         scheduler=scheduler(),
         safety_checker=None,

@@ -110,10 +110,10 @@ def _fit(vae: AutoencoderKL, weights: list[nn.Parameter], split: Split, steps: i
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pixels: np.ndarray) -> torch.Tensor:
-    """Return scaled latent means, float32 (N, 4, H/4, W/4), for images uint8 (N, H, W, 3)."""
-    vae = vae.to(memory_format=torch.channels_last)
+def encode(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Return scaled latent means, float32 (N, 4, H/4, W/4) on the CPU, for images uint8 (N, H, W, 3)."""
+    vae = vae.to(device, memory_format=torch.channels_last)
     starts = track(range(0, len(pixels), 64), "encoding images")
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [vae.encode(to_model(pixels[k : k + 64])).latent_dist.mode() for k in starts]
-    return torch.cat(parts).float() * float(vae.config["scaling_factor"])
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        parts = [vae.encode(to_model(pixels[k : k + 64]).to(device)).latent_dist.mode().float().cpu() for k in starts]
+    return torch.cat(parts) * float(vae.config["scaling_factor"])

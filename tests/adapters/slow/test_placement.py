@@ -25,6 +25,7 @@ from raymap.base.folder import OUTLINES
 from raymap.base.shapes import config_of
 from raymap.errors import InputError
 from tests.adapters.published import Layout, Modules, flux, layouts, lumina, sd3, skeleton_of, unet
+from tools.layouts_page import END, PAGE, START, table
 
 LAYOUTS = {f"{layout.model} {layout.title}": layout for layout in layouts()}
 FEW = 12
@@ -208,3 +209,7 @@ def test_of_a_kind_that_raymap_does_not_describe_diffusers_converter_is_asked() 
         assert {at.module for at in found[module]} == {at.module for at in places}
     odd = {"diffusion_model.double_blockz.3.img_attn.qkv": (9216, 3072)}
     assert place(odd, replace(known, family=family))[1] == list(odd)
+
+
+def test_the_page_of_adapters_counts_what_is_placed() -> None:
+    assert START + table() + END in PAGE.read_text(encoding="utf-8"), "run python -m tools.layouts_page"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raymap.base.clip_tokenizer import clip_tokenizer
 from raymap.base.model import Base
 from raymap.base.pipeline import load
 from raymap.drawing.prompts import PromptEncoder
@@ -15,7 +16,6 @@ from raymap.drawing.sampling import draw
 from raymap.embedded.model import PIPELINE
 from raymap.embedded.train import mmdit
 from raymap.embedded.train.data import motifs
-from raymap.embedded.train.unet import tokenizer as clip_tokenizer
 from raymap.embedded.train.vocabulary import world_tokenizer
 from raymap.study.model import SamplerSettings
 
@@ -37,7 +37,7 @@ def test_equal_trainings_give_equal_weights_and_a_pipeline_that_draws(tmp_path: 
     folders = [tmp_path / name / "pipeline-dit" for name in ("one", "other")]
     for folder in folders:
         shutil.copytree(PIPELINE / "vae", folder.parent / "pipeline" / "vae")
-        mmdit.train(latents, captions, 2, folder, folder.with_suffix(".pt"))
+        mmdit.train(latents, captions, 2, folder, folder.with_suffix(".pt"), torch.device("cpu"))
     weights = [(folder / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
     base, pipeline = Base.at(folders[0]), load(folders[0])
