@@ -221,15 +221,22 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     keys = list(file.entries)
     if not keys:
         raise InputError(str(file.path), "holds no tensors", "fetch it again")
-    # Textual Inversion comes last of raymap's own: its files are bare vectors, which many layouts look like. Methods of
-    # installed packages are loaded only for what none of raymap's own reads.
-    names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
-    names.sort(key=lambda name: name != expected)
-    for name in names:
+    for name in _names(expected):
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part
     raise _unknown(file)
+
+
+def _names(expected: str | None) -> Iterator[str]:
+    """Yield the methods whose readers are asked, one after another: the expected one, raymap's own, then all others.
+
+    Methods of installed packages are looked for only where none of raymap's own reads a file.
+    """
+    own = [name for name in reversed(METHODS) if name != expected]
+    yield from ([expected] if expected else [])
+    yield from own
+    yield from (name for name in method_names() if name not in own and name != expected)
 
 
 def _unknown(file: Container) -> InputError:
