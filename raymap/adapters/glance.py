@@ -132,11 +132,11 @@ def header_of(path: Path) -> Header:
     Raises:
         InputError: as `read_header`, or as `raymap.adapters.container.open_file`.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".sft"):
         return read_header(path)
     from raymap.adapters.container import open_file  # loads torch, which headers do not need
 
-    return open_file(path).header
+    return open_file(path, mapped=True).header
 
 
 def adapters_in(path: Path) -> list[Path]:
