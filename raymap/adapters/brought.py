@@ -24,7 +24,8 @@ class Found:
 
     `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
     names of the weights that it updates. `numbers` counts what it holds, and `survives` is what is left of its
-    update in fewer bits, by format, where that was asked for. `notes` are sentences that its user should know.
+    update in fewer bits, by format, where that was asked for. `from_base` are the weights whose update is computed from
+    the base's own. `notes` are sentences that its user should know.
     """
 
     info: AdapterInfo
@@ -34,6 +35,7 @@ class Found:
     weights: frozenset[str]
     numbers: int = 0
     survives: Mapping[str, float] = field(default_factory=dict)
+    from_base: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -81,7 +83,8 @@ def find(entry: Brought, path: Path, base: Base, triggered: bool, measure: bool 
         raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
     adapter = read.adapter
     found = Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
-    found = replace(found, notes=notes)
+    from_base = frozenset(name for name, update in adapter.updates.items() if update.from_base)
+    found = replace(found, from_base=from_base, notes=notes)
     return replace(found, survives=_survives(adapter.updates, base)) if measure else found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +161,14 @@ class Prepared:
         return proved
 
 
+def _check_readable(study: Study, base: Base, brought: Sequence[Found]) -> None:
+    """Check that no adapter's update has to be computed from weights that are quantised."""
+    for found in brought if study.memory.quantize != "none" else ():
+        if any(base.family.in_denoiser(name) for name in found.from_base):
+            problem = f"is a {found.info.method}, whose update is computed from the base's own weights"
+            raise InputError(f"adapter {found.info.name}", problem, "leave out `memory.quantize`")
+
+
 def prepare(study: Study, dry: bool = False) -> Prepared:
     """Check everything that the study names: base, judges, reference images, existing adapters.
 
@@ -194,6 +203,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
         find(entry, place, base, study.protocol == "triggered", measure=study.dtype == "auto")
         for entry, place in zip(study.adapters, places, strict=True)
     )
+    _check_readable(study, base, brought)
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
     study, choice = chosen(study, Resident(base, wanted, brought))
     prepared = Prepared(study, base, wanted, brought, absent, choice)
