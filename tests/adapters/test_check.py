@@ -167,7 +167,12 @@ def test_a_folder_of_many_adapters_is_listed_by_headers(
     assert "2 of them cannot be used" in ended.out
     assert "‖ΔW‖/‖W‖" not in ended.out
     assert "‖ΔW‖/‖W‖" in command("check", "loras", "--full").out
-    assert len(json.loads(command("check", "loras", "--json").out)["adapters"]) == 5
+    listed = json.loads(command("check", "loras", "--json").out)["adapters"]
+    whole = json.loads(command("check", "loras", "--json", "--full").out)["adapters"]
+    for key in ("path", "kind", "made_for", "tags"):
+        assert [record[key] for record in listed] == [record[key] for record in whole]
+    assert {record["kind"] for record in listed} == {"LoRA", "Textual Inversion", "hypernetwork", None}
+    assert [record["problem"] is None for record in whole] == [record["problem"] is None for record in listed]
 
 
 def test_a_folder_of_one_adapter_is_one(skeleton: Skeleton, tmp_path: Path) -> None:
