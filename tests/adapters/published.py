@@ -242,6 +242,53 @@ def wan(skeleton: Skeleton) -> Modules:
     return found
 
 
+def crossed(skeleton: Skeleton) -> Modules:
+    """Return the names of PixArt's and Sana's modules, whose text has an attention of its own."""
+    shapes = bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {}
+    for i in sorted({int(name.split(".")[1]) for name in shapes if name.startswith("transformer_blocks.")}):
+        at, own = f"blocks.{i}", f"transformer_blocks.{i}"
+        d = shapes[f"{own}.attn1.to_q"][0]
+        found |= {f"{at}.attn.qkv": (3 * d, d), f"{at}.attn.proj": (d, d), f"{at}.cross_attn.q_linear": (d, d),
+                  f"{at}.cross_attn.kv_linear": (2 * d, d), f"{at}.cross_attn.proj": (d, d)}  # fmt: skip
+        if f"{own}.ff.net.2" in shapes:
+            found |= {f"{at}.mlp.fc1": (4 * d, d), f"{at}.mlp.fc2": (d, 4 * d)}
+        else:
+            kernels = ("inverted", "depth", "point")
+            found |= {f"{at}.mlp.{one}_conv.conv": shapes[f"{own}.ff.conv_{one}"] for one in kernels}
+    return found
+
+
+def aura_flow(skeleton: Skeleton) -> Modules:
+    d, wide = 3072, 8192
+    shapes = bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {"cond_seq_linear": (d, 2048), "modF.1": (2 * d, d), "final_linear": (16, d)}
+    for stack, own in (("double_layers", "joint_transformer_blocks"), ("single_layers", "single_transformer_blocks")):
+        for i in sorted({int(name.split(".")[1]) for name in shapes if name.startswith(f"{own}.")}):
+            at, double = f"{stack}.{i}", stack == "double_layers"
+            found |= {f"{at}.attn.w{n}{one}": (d, d) for one in "qkvo" for n in ((1, 2) if double else (1,))}
+            for mlp in ("mlpX", "mlpC") if double else ("mlp",):
+                found |= {
+                    f"{at}.{mlp}.c_fc1": (wide, d),
+                    f"{at}.{mlp}.c_fc2": (wide, d),
+                    f"{at}.{mlp}.c_proj": (d, wide),
+                }
+            found |= {f"{at}.{mod}.1": (6 * d, d) for mod in (("modX", "modC") if double else ("modCX",))}
+    return found
+
+
+def hunyuan_dit(skeleton: Skeleton) -> Modules:
+    d, shapes = 1408, bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {}
+    for i in range(40):
+        at = f"blocks.{i}"
+        found |= {f"{at}.attn1.Wqkv": (3 * d, d), f"{at}.attn1.out_proj": (d, d), f"{at}.attn2.q_proj": (d, d),
+                  f"{at}.attn2.kv_proj": (2 * d, 1024), f"{at}.attn2.out_proj": (d, d),
+                  f"{at}.mlp.fc1": shapes[f"{at}.ff.net.0.proj"], f"{at}.mlp.fc2": shapes[f"{at}.ff.net.2"],
+                  f"{at}.default_modulation.1": shapes[f"{at}.norm1.linear"]}  # fmt: skip
+    return found
+
+
 def z_image(skeleton: Skeleton) -> Modules:
     d = 3840
     found: dict[str, tuple[int, ...]] = {}
@@ -305,6 +352,10 @@ FIRST: dict[str, tuple[str, Names]] = {
     "z-image": ("layers.….qkv", z_image),
     "lumina2": ("layers.….qkv", lumina),
     "wan2.1-1.3b": ("blocks.….self_attn", wan),
+    "pixart-sigma": ("blocks.….qkv", crossed),
+    "sana": ("blocks.….qkv", crossed),
+    "aura-flow": ("double_layers", aura_flow),
+    "hunyuan-dit": ("blocks.….Wqkv", hunyuan_dit),
 }
 """The names of the first publications, which kohya's, musubi's and ComfyUI's files have."""
 
