@@ -243,9 +243,14 @@ def _unknown(file: Container) -> InputError:
     """Return the error for a file that no reader takes, with what it is where its tensors tell."""
     kind, shapes = kind_in(file.header, file.path), file.header.shapes
     first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
+    if kind is not None and kind.is_base:
+        return InputError(str(file.path), f"is {kind.name}, and no safetensors file", "convert it to safetensors")
     if kind is not None and not kind.is_adapter:
-        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
-        return InputError(str(file.path), f"is {kind.name}, not an adapter", remedy)
+        problem = f"is {kind.name}, not an adapter of a base's weights"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
+    if kind is not None and not kind.is_read:
+        problem = f"is {kind.name}, which raymap does not read"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
     if kind is None and shapes and all(len(own) in (1, 2) and "." not in name for name, own in shapes.items()):
         problem = f"holds {first!r}, {shape}, and nothing in it says that this is a learned token"
         return InputError(
