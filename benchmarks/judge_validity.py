@@ -29,6 +29,8 @@ from rich.table import Table
 from scipy.stats import rankdata
 
 from benchmarks.embedded_quality import contact_sheet, draw_captions
+from raymap.base.pipeline import load
+from raymap.embedded.model import PIPELINE
 from raymap.embedded.train.data import motifs
 from raymap.embedded.world.description import Description, describe
 from raymap.embedded.world.misses import Miss, misses
@@ -133,12 +135,13 @@ def rendered(descriptions: Sequence[Description]) -> Material:
 def drawn(descriptions: Sequence[Description], sampler: SamplerSettings) -> Material:
     """Draw all captions with a base; near misses have captions and are drawn from the same noise."""
     rng = np.random.default_rng(5)
+    pipeline = load(PIPELINE)
     captions = [d.caption for d in descriptions]
-    own = draw_captions(captions, sampler)
-    other = draw_captions([captions[0], *captions], sampler)[1:]  # each from the next image's noise
+    own = draw_captions(pipeline, captions, sampler)
+    other = draw_captions(pipeline, [captions[0], *captions], sampler)[1:]  # each from the next image's noise
     edited = {"removed": np.stack([without_middle(x) for x in own])}
     edited |= {
-        kind: draw_captions([m.caption for m in near(descriptions, kind, rng)], sampler)
+        kind: draw_captions(pipeline, [m.caption for m in near(descriptions, kind, rng)], sampler)
         for kind in ("subject", "color")
     }
     return _material(own, other, edited, rng)

@@ -67,7 +67,7 @@ def examine(
     except InputError as error:
         return Finding(seen, problem=str(error).removeprefix(f"{path}: "), warnings=seen.warnings)
     updates = read.adapter.updates
-    blocks = blocks_of(updates, weights)
+    blocks = blocks_of(updates, weights, skeleton.family.stages)
     survives = {} if weights is None else surviving(updates, weights(sampled(updates)))
     low_rank = [update for update in updates.values() if isinstance(update, LowRank)]
     found = Finding(

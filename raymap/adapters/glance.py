@@ -66,7 +66,8 @@ class Glance:
     @property
     def may_be_read(self) -> bool:
         """Whether its numbers may tell more: its header could be read, and is not that of another kind of file."""
-        return self.tensors > 0 and (self.kind is None or self.kind.is_adapter or self.kind.is_base)
+        kind = self.kind
+        return self.tensors > 0 and (kind is None or (kind.is_read and (kind.is_adapter or kind.is_base)))
 
     def held_against(self, kind: str) -> Glance:
         """Return it with the problem that it was made for another kind of base than this one, if that is so."""
@@ -94,7 +95,9 @@ def glance(path: Path) -> Glance:
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
     if kind is not None and not kind.is_adapter and not kind.is_base:
-        problem = f"is {kind.name}, not an adapter; give an adapter of the base's weights"
+        problem = f"is {kind.name}, not an adapter of a base's weights"
+    elif kind is not None and not kind.is_read:
+        problem = f"is {kind.name}, which raymap does not read"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
     elif kind == INVERSION and (out := [name for name in headers[0].shapes if name.endswith("_out")]):

@@ -221,24 +221,36 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     keys = list(file.entries)
     if not keys:
         raise InputError(str(file.path), "holds no tensors", "fetch it again")
-    # Textual Inversion comes last of raymap's own: its files are bare vectors, which many layouts look like. Methods of
-    # installed packages are loaded only for what none of raymap's own reads.
-    names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
-    names.sort(key=lambda name: name != expected)
-    for name in names:
+    for name in _names(expected):
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part
     raise _unknown(file)
 
 
+def _names(expected: str | None) -> Iterator[str]:
+    """Yield the methods whose readers are asked, one after another: the expected one, raymap's own, then all others.
+
+    Methods of installed packages are looked for only where none of raymap's own reads a file.
+    """
+    own = [name for name in reversed(METHODS) if name != expected]
+    yield from ([expected] if expected else [])
+    yield from own
+    yield from (name for name in method_names() if name not in own and name != expected)
+
+
 def _unknown(file: Container) -> InputError:
     """Return the error for a file that no reader takes, with what it is where its tensors tell."""
     kind, shapes = kind_in(file.header, file.path), file.header.shapes
     first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
+    if kind is not None and kind.is_base:
+        return InputError(str(file.path), f"is {kind.name}, and no safetensors file", "convert it to safetensors")
     if kind is not None and not kind.is_adapter:
-        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
-        return InputError(str(file.path), f"is {kind.name}, not an adapter", remedy)
+        problem = f"is {kind.name}, not an adapter of a base's weights"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
+    if kind is not None and not kind.is_read:
+        problem = f"is {kind.name}, which raymap does not read"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
     if kind is None and shapes and all(len(own) in (1, 2) and "." not in name for name, own in shapes.items()):
         problem = f"holds {first!r}, {shape}, and nothing in it says that this is a learned token"
         return InputError(

@@ -75,6 +75,10 @@ class Family:
     """How many tokens of a prompt the denoiser reads, padding included, if that is not what the longest encoder reads;
     where padding is left out, how many a prompt of a line takes."""
 
+    appended_tokens: int | None = None
+    """How many tokens the denoiser reads after those of the text encoders with tables of positions, unless the call's
+    `max_sequence_length` says otherwise; such pipelines append them whether they have that encoder or not."""
+
     joint_tokens: int | None = None
     """How many of them pass through the blocks of both streams, if not all do."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusion3Pipeline
 from torch import nn
 
 from raymap.embedded.train.groups import Groups, captioned_misses, coarse_mask, described
@@ -38,9 +38,12 @@ class Artist:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         kind = json.loads((folder / "model_index.json").read_text())["_class_name"]
-        absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "StableDiffusion3Pipeline" else {}
+        given: dict[str, Any] = {}
+        if kind == "StableDiffusion3Pipeline":
+            shared = AutoencoderKL.from_pretrained(folder.parent / "pipeline" / "vae", dtype=torch.float32)
+            given = {"text_encoder_3": None, "tokenizer_3": None, "vae": shared}
         self.pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, **absent
+            folder, dtype=torch.float32, local_files_only=True, **given
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.pipeline.to(device)
