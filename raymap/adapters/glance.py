@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from raymap.adapters.card import adapter_files, with_config
+from raymap.adapters.card import adapter_files, components_in, with_config
 from raymap.adapters.keys import unread_kind
 from raymap.adapters.origin import BASES, kind_of, said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
@@ -74,6 +74,10 @@ class Glance:
         if self.problem or self.made_for is None or kind in self.made_for.split(" or "):
             return self
         return replace(self, problem=f"is for {self.made_for}, and the base is {kind}")
+
+
+PEFT = ("adapter_model", "pytorch_lora_weights")
+"""How trainers call the file in each folder of an adapter that has one for every component."""
 
 
 def glance(path: Path) -> Glance:
@@ -147,7 +151,8 @@ def adapters_in(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     names = [entry.name for entry in path.iterdir()]
-    if any(name in MARKS or name.startswith(BEGINNINGS) for name in names):
+    divided = [folder for folder in components_in(path) if any(file.stem in PEFT for file in folder.iterdir())]
+    if divided or any(name in MARKS or name.startswith(BEGINNINGS) for name in names):
         return [path]
     try:
         files = list(adapter_files(path))

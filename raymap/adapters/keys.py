@@ -26,11 +26,12 @@ PARTS = {
     r"on_input": "on_input",
     r"ia3_l(\.default)?": "ia3_l",
     r"oft_[rR](\.default)?(\.weight)?": "oft_r",
+    r"boft_R(\.default)?": "boft_r",
+    r"boft_s(\.default)?": "boft_s",
 }  # fmt: skip
 """How the keys of a module end, and what that part of its update is called here."""
 UNREAD = {
     r"\.oft_blocks$|\.oft_diag$|\.rescale$": "an OFT of kohya's or LyCORIS's kind",
-    r"\.boft_[Rs]\b": "a BOFT",
     r"\.lora_embedding_[AB]\b": "a LoRA of token embeddings",
     r"\.vera_lambda_[bd]\b|\bvera_[AB]\b": "a VeRA",
     r"\.hra_u\b": "an HRA",
