@@ -1,4 +1,4 @@
-"""Folders of the embedded bases, some of which share an autoencoder."""
+"""Folders of the embedded bases, which share an autoencoder and a vocabulary."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ from filelock import FileLock
 from raymap.base.fetch import cache
 from raymap.embedded.model import PIPELINE, PIPELINES
 
-AUTOENCODER = "vae"
+SHARED = {
+    "vae/config.json": "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors": "vae/diffusion_pytorch_model.safetensors",
+    "tokenizer/tokenizer.json": "tokenizer/tokenizer.json",
+    "tokenizer_2/tokenizer.json": "tokenizer/tokenizer.json",
+}
+"""Files that a base may lack, and those of `embedded` that take their places."""
 
 
 def embedded_folder(name: str) -> Path:
     """Return the whole diffusers folder of an embedded base.
 
-    A base that comes without an autoencoder has that of `embedded`. Its folder is put together in the user's cache, the
-    first time that it is needed on a machine.
+    That of a base that shares files with `embedded` is put together in the user's cache, the first time it is needed
+    on a machine.
     """
     own = PIPELINES[name]
-    if (own / AUTOENCODER).is_dir():
+    if own == PIPELINE:
         return own
-    target = cache() / f"{name}-{_state(own, PIPELINE / AUTOENCODER)}"
+    target = cache() / f"{name}-{_state(own, PIPELINE)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 whole = Path(scratch) / "new"
                 shutil.copytree(own, whole)
-                shutil.copytree(PIPELINE / AUTOENCODER, whole / AUTOENCODER)
+                for path, source in SHARED.items():
+                    (whole / path).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(PIPELINE / source, whole / path)
                 whole.rename(target)
     return target
 

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusion3Pipeline
 from torch import nn
+from transformers import CLIPTokenizer
 
 from raymap.embedded.train.groups import Groups, captioned_misses, coarse_mask, described
+from raymap.embedded.train.mmdit import TOKENS
 from raymap.embedded.train.vae import to_model
 from raymap.embedded.world.captioned import dead_leaves
 from raymap.embedded.world.misses import SHOWN
@@ -41,7 +43,9 @@ class Artist:
         given: dict[str, Any] = {}
         if kind == "StableDiffusion3Pipeline":
             shared = AutoencoderKL.from_pretrained(folder.parent / "pipeline" / "vae", dtype=torch.float32)
-            given = {"text_encoder_3": None, "tokenizer_3": None, "vae": shared}
+            own = CLIPTokenizer.from_pretrained(folder.parent / "pipeline" / "tokenizer", model_max_length=TOKENS)
+            given = dict.fromkeys(("tokenizer", "tokenizer_2"), own)
+            given |= {"text_encoder_3": None, "tokenizer_3": None, "vae": shared}
         self.pipeline: Any = DiffusionPipeline.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, **given
         )

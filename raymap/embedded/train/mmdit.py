@@ -118,7 +118,7 @@ def train(
 
 
 def save(weights: dict[str, torch.Tensor], bpe: CLIPTokenizer, folder: Path) -> None:
-    """Write the pipeline in half precision, without its autoencoder, and how it is called and sampled."""
+    """Write the pipeline in half precision, without what it shares, and how it is called and sampled."""
     copy = Denoiser(bpe).eval()
     copy.load_state_dict(weights)
     pipeline = StableDiffusion3Pipeline(
@@ -136,7 +136,9 @@ def save(weights: dict[str, torch.Tensor], bpe: CLIPTokenizer, folder: Path) -> 
     for name in ("text_encoder", "text_encoder_2"):  # transformers would load them in float16, diffusers in float32
         config = folder / name / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    shutil.rmtree(folder / "vae")  # `raymap.base.embedded` adds it
+    shutil.rmtree(folder / "vae")  # `raymap.base.embedded` adds what both bases have
+    for name in ("tokenizer", "tokenizer_2"):
+        (folder / name / "tokenizer.json").unlink()
     index = folder / "model_index.json"
     third: dict[str, list[None]] = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
     index.write_text(json.dumps(json.loads(index.read_text()) | third, indent=2) + "\n")  # save_pretrained drops them
