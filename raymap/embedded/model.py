@@ -6,7 +6,7 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
-PIPELINES = {"embedded": PIPELINE}
+PIPELINES = {"embedded": PIPELINE, "embedded-dit": WEIGHTS / "pipeline-dit"}
 """The embedded bases by their names in a study."""
 CLIP = WEIGHTS / "clip"
 LPIPS = WEIGHTS / "lpips" / "lpips_squeeze.safetensors"
