@@ -1,10 +1,10 @@
 """Is a prompt's change under an adapter larger than a margin, smaller than it, or can the seeds not tell?
 
-A prompt's margin is one standard deviation of what another seed does to the base's images of this prompt:
+A prompt's margin is what another seed does to the base's images of this prompt:
 
-* the *score* (CLIP cosine) may move by up to the standard deviation s of the base's own scores over seeds;
-* the *image* may be as far from the base's (LPIPS) as images of different seeds are on average, plus the standard
-  deviation of single pairs of seeds around that mean.
+* the *score* (CLIP cosine) may move by up to one standard deviation of the base's own scores over seeds;
+* the *image* may be as far from the base's (LPIPS) as images of different seeds are on average, plus two standard
+  deviations of single pairs of seeds around that mean.
 
 All standard deviations are moderated (`raymap.analysis.numerics.moderated`): those of differences and of LPIPS over the
 prompts of one adapter, those of the base over all prompts. With K seeds, mean difference d, squared standard error
@@ -16,9 +16,10 @@ v = s_d²/K and Student's t with the moderated degrees of freedom, each cell has
   `p_not_fallen`: that it did not fall beyond it, one of the two;
 * `p_image` and `p_image_within`: the same of LPIPS, one-sided, by Welch's t against the mean of its seed pairs.
 
-`p_shifted` is twice the smaller of `p_score` and `p_image`, `p_unchanged` the larger of the two `…_within`. Margins are
-taken as given: that they are estimated from few seeds themselves is not part of a p-value. Benjamini-Hochberg's
-q-values are within one adapter, over its non-target prompts and, separately, over its target prompts.
+`p_shifted` is twice the smaller of `p_score` and `p_image`, `p_unchanged` the larger of the two `…_within`. A claim
+is about the margin that is printed beside it: the score's margin and the spread of seed pairs are taken as given.
+Benjamini-Hochberg's q-values are within one adapter, over its non-target prompts and, separately, over its target
+prompts.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from raymap.analysis.read import KEY, MEASURED
 from raymap.store.schema import CHANGES
 from raymap.study.methods.method import CONTROL
 
+REACH = 2
+"""How many standard deviations of seed pairs above their mean an image may be."""
 SHARED = 0.21
 """Correlation of the LPIPS of two pairs of seeds that have one seed in common, as measured on the committed runs."""
 LADDER = (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40)
@@ -88,7 +91,10 @@ def _margins(clean: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
     base = clean.select("prompt_id", "seed", pl.col("clip_base").cast(pl.Float64)).unique(["prompt_id", "seed"])
     spread = base.group_by("prompt_id").agg(df=pl.len() - 1, variance=pl.col("clip_base").var()).sort("prompt_id")
     score = _moderated(spread, "variance", spread["df"].to_numpy().astype(float))
-    margins = spread.select(pl.col("prompt_id").cast(pl.String), margin=pl.Series(np.sqrt(score[0])).fill_nan(None))
+    margins = spread.select(
+        pl.col("prompt_id").cast(pl.String),
+        margin=pl.Series(np.sqrt(score[0])).fill_nan(None),
+    )
     pairs = noise.select("prompt_id", "seed_a", "seed_b", pl.col("e_per").cast(pl.Float64))
     pairs = pairs.filter(pl.col("e_per").is_finite())
     floors = pairs.group_by("prompt_id").agg(
@@ -106,7 +112,7 @@ def _margins(clean: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
         pairs_sd=pl.Series(np.sqrt(variances)).fill_nan(None), pairs_df=pl.Series(df),
     )  # fmt: skip
     return margins.join(floors, on="prompt_id", how="left").with_columns(
-        image_margin=pl.col("pairs_mean") + pl.col("pairs_sd")
+        image_margin=pl.col("pairs_mean") + REACH * pl.col("pairs_sd")
     )
 
 
@@ -117,6 +123,10 @@ def _moderated(frame: pl.DataFrame, column: str, df: np.ndarray) -> tuple[np.nda
 
 def _floats(frame: pl.DataFrame, column: str) -> np.ndarray:
     return np.asarray(frame[column].cast(pl.Float64).fill_null(np.nan).to_numpy())
+
+
+def _degrees(frame: pl.DataFrame, column: str) -> np.ndarray:
+    return np.nan_to_num(_floats(frame, column), nan=0.0, posinf=np.inf)
 
 
 def _debiased(clean: pl.DataFrame, seeds: np.ndarray) -> dict[str, np.ndarray]:
@@ -150,7 +160,8 @@ def _tested(cells: pl.DataFrame) -> dict[str, np.ndarray]:
         "lpips_sd": np.sqrt(held["image_variance"]), "lpips_df": dfs["image_variance"],
     }  # fmt: skip
     columns |= p_values(cells, columns, cells["seeds"].to_numpy())
-    for name, value in (("changed", 1.0), ("shifted", 1.0), ("unchanged", 0.0), ("not_fallen", 0.0)):
+    unmoved = ((name, 0.0) for name in ("unchanged", "score_within", "image_within", "not_fallen"))
+    for name, value in (("changed", 1.0), ("shifted", 1.0), ("score", 1.0), ("image", 1.0), *unmoved):
         columns[f"p_{name}"][~drawn] = value
     return columns
 
@@ -161,12 +172,13 @@ def p_values(cells: pl.DataFrame, moderated: dict[str, np.ndarray], seeds: np.nd
     error, df = moderated["signed_sd"] ** 2 / seeds, moderated["signed_df"]
     size = np.abs(signed)
     score = t_p(size - margin, error, df) + t_p(size + margin, error, df)
+    within = t_p(margin - size, error, df)
     of_image = moderated["lpips_sd"] ** 2 / seeds
     of_floor = _floats(cells, "pairs_sd") ** 2 / _floats(cells, "pairs_n")
-    image_df = joined(of_image, moderated["lpips_df"], of_floor, np.nan_to_num(_floats(cells, "pairs_df")))
+    image_df = joined(of_image, moderated["lpips_df"], of_floor, _degrees(cells, "pairs_df"))
     beyond = _floats(cells, "lpips") - _floats(cells, "image_margin")
     image = t_p(beyond, of_image + of_floor, image_df)
-    within, image_within = t_p(margin - size, error, df), t_p(-beyond, of_image + of_floor, image_df)
+    image_within = t_p(-beyond, of_image + of_floor, image_df)
     score = np.minimum(score, 1.0)
     return {
         "p_changed": np.minimum(2 * t_p(size, error, df), 1.0),

@@ -1,4 +1,4 @@
-"""Reduces a run folder's scores to map.arrow, shifts.arrow, changes.arrow and statistics.json."""
+"""Reduces a run folder's scores to map.arrow, shifts.arrow, changes.arrow, statistics.json and verdict.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raymap.analysis.agreement import agreement, distances
 from raymap.analysis.changes import change_tests
+from raymap.analysis.decide.verdict import write_verdict
 from raymap.analysis.judged import reduce_judged
 from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
@@ -31,7 +32,7 @@ def merge_noise(parts: Path, target: Path) -> None:
 
 
 def reduce_run(folder: Path) -> Statistics:
-    """Write map.arrow, shifts.arrow, changes.arrow and statistics.json, and return the statistics.
+    """Write map.arrow, shifts.arrow, changes.arrow, statistics.json and verdict.json; return the statistics.
 
     They come from `scores/` and `noise.arrow`. If `judged/` has rows of further judges, judged.arrow is written too.
 
@@ -60,6 +61,7 @@ def reduce_run(folder: Path) -> Statistics:
     if judged := reduce_judged(folder, cells, digest):
         statistics["judged"] = judged
     write_atomically(folder / "statistics.json", as_json(statistics))
+    write_verdict(folder)
     return statistics
 
 

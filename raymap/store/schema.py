@@ -242,7 +242,7 @@ CHANGES = pa.schema(
         _field("lpips", pa.float64(), "mean over seeds of LPIPS"),
         _field("lpips_sd", pa.float64(), "moderated standard deviation of one seed's LPIPS", nullable=True),
         _field("lpips_df", pa.float64(), "its degrees of freedom, which may be infinite", nullable=True),
-        _field("image_margin", pa.float64(), "mean LPIPS of the base's seed pairs plus their moderated deviation",
+        _field("image_margin", pa.float64(), "mean LPIPS of the base's seed pairs plus two moderated deviations",
                nullable=True),
         _field("systematic", pa.float64(), "mean over pairs of different seeds of the product of their differences",
                nullable=True),
