@@ -1,6 +1,6 @@
-"""Measures how well the embedded base draws what held-out captions say, by judges with and without learned parts.
+"""Measures how well an embedded base draws what held-out captions say, by judges with and without learned parts.
 
-    python -m benchmarks.embedded_quality [--captions 300] [--sheet sheet.png]
+    python -m benchmarks.embedded_quality [--base embedded] [--captions 300] [--sheet sheet.png]
 
 The table also has the figures of images that the world renders for the same captions: the ceiling of each judge.
 """
@@ -13,15 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from diffusers import DiffusionPipeline
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from raymap.base.pipeline import load
+from raymap.base.folder import resolve
+from raymap.base.pipeline import load, usual_sampler
 from raymap.drawing.prompts import PromptEncoder
 from raymap.drawing.sampling import draw
-from raymap.embedded.model import PIPELINE
+from raymap.embedded.model import PIPELINES
 from raymap.embedded.train.data import motifs
 from raymap.embedded.world.captioned import CATEGORIES, HUES, Motif, scenes
 from raymap.embedded.world.pen import PALETTE
@@ -34,9 +36,8 @@ GRID = 8
 TEMPLATE_RENDERS = 16
 
 
-def draw_captions(captions: list[str], sampler: SamplerSettings) -> np.ndarray:
+def draw_captions(pipeline: DiffusionPipeline, captions: list[str], sampler: SamplerSettings) -> np.ndarray:
     """Draw one image per caption, uint8 (N, 64, 64, 3), with the seeds 0 to N - 1."""
-    pipeline = load(PIPELINE)
     encoder = PromptEncoder(pipeline)
     parts = []
     for k in track(range(0, len(captions), BATCH), "drawing"):
@@ -111,19 +112,24 @@ def contact_sheet(pixels: np.ndarray, columns: int, path: Path) -> None:
 def main() -> None:
     """Print the figures and, with --sheet, save a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", choices=list(PIPELINES), default="embedded")
     parser.add_argument("--captions", type=int, default=300, help="number of held-out captions")
-    parser.add_argument("--steps", type=int, default=SamplerSettings().steps)
-    parser.add_argument("--guidance-scale", type=float, default=SamplerSettings().guidance_scale)
+    parser.add_argument("--steps", type=int, help="by default those of a study")
+    parser.add_argument("--guidance-scale", type=float, help="by default that of a study")
     parser.add_argument("--sheet", type=Path, help="path of a contact sheet of drawn images")
     args = parser.parse_args()
-    sampler = SamplerSettings(steps=args.steps, guidance_scale=args.guidance_scale)
+    pipeline = load(resolve(args.base))
+    usual = usual_sampler(pipeline)
+    sampler = SamplerSettings(
+        steps=args.steps or usual.steps, guidance_scale=args.guidance_scale or usual.guidance_scale
+    )
     per_category = args.captions // len(CATEGORIES)
     mixed = [m for k, c in enumerate(CATEGORIES) for m in motifs(c, per_category, seed=900 + k, held_out=True)]
     colored = [m for m in motifs("objects", 8 * args.captions, seed=950, held_out=True) if m.hue][: args.captions // 3]
     views = plain_scenes(min(40, args.captions))
     everything = [*mixed, *colored, *views]
     start = time.perf_counter()
-    pixels = draw_captions([motif.caption for motif in everything], sampler)
+    pixels = draw_captions(pipeline, [motif.caption for motif in everything], sampler)
     seconds = time.perf_counter() - start
     rng = np.random.default_rng(3)
     rendered = np.stack([motif.render(rng) for motif in everything])
@@ -138,7 +144,9 @@ def main() -> None:
         ),
         f"scene layout among {CHOICES}, correlation": lambda x: matched_by_layout(x[b:], views),
     }
-    table = Table(title=f"{len(everything)} images, {sampler.steps} steps, guidance {sampler.guidance_scale}")
+    table = Table(
+        title=f"{args.base}, {len(everything)} images, {sampler.steps} steps, guidance {sampler.guidance_scale}"
+    )
     for name in ("judge", "images", "drawn", "rendered (ceiling)"):
         table.add_column(name)
     console = Console(width=110)

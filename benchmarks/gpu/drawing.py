@@ -19,6 +19,7 @@ from raymap.bench.drawing import Drawer, block_of
 from raymap.bench.models import image_flops, random_base, random_lora
 from raymap.bench.setups import Setup
 from raymap.bench.worker import Worker
+from raymap.study.model import Compile
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 """Names and figures of what was measured."""
@@ -130,8 +131,10 @@ def swaps(sizes: Sizes) -> Rows:
 
 def embedded(sizes: Sizes) -> Rows:
     """Measure whole work on the embedded base with its own judges, 20 steps."""
-    for kind, speed in (("eager", "none"), ("compiled", sizes.compile)):
-        asked = Setup(base="embedded", device=sizes.device, dtype="float16", scorer="apart", threads=4, compile=speed,
+    modes: tuple[Compile, ...] = ("none", sizes.compile)
+    for mode in modes:
+        kind = "eager" if mode == "none" else "compiled"
+        asked = Setup(base="embedded", device=sizes.device, dtype="float16", scorer="apart", threads=4, compile=mode,
                       batch_size=sizes.embedded_batch)  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             worker = Worker(asked, Path(folder))

@@ -17,7 +17,7 @@ class Sizes:
     blocks of the transformer are measured. `compile` is how modules are compiled.
     """
 
-    device: str
+    device: Literal["cpu", "cuda"]
     half: torch.dtype
     compile: Literal["none", "default"]
     matrix: int

@@ -46,7 +46,7 @@ def busy_share(work: Callable[[], object]) -> float | None:
     events = [
         (event.start_ns(), event.start_ns() + event.duration_ns())
         for event in profiler.profiler.kineto_results.events()
-        if event.device_type() == torch.autograd.DeviceType.CUDA
+        if event.device_type().name == "CUDA"
     ]
     busy, until = 0, 0
     for began, ended in sorted(events):

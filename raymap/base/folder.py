@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from raymap.base.clip_tokenizer import clip_tokenizer_folder
+from raymap.base.embedded import embedded_folder
 from raymap.base.families.registry import FAMILIES, family_at
 from raymap.base.fetch import cache, fetch
 from raymap.base.parts import parts_of
@@ -29,7 +30,7 @@ def resolve(base: str) -> Path:
             base is of no known family.
     """
     if base in PIPELINES:
-        return PIPELINES[base]
+        return embedded_folder(base)
     if "://" in base:
         return fetch(base, cached(base), INDEX)
     folder = Path(base)

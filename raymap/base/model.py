@@ -114,6 +114,10 @@ class Base:
     @property
     def text_tokens(self) -> int:
         """How many tokens of a prompt the denoiser reads."""
+        appended = self.family.appended_tokens
+        if appended is not None:
+            own = max(self.skeleton.positions.values(), default=0)
+            return own + int(self.own.call.get("max_sequence_length", appended))
         return self.family.text_tokens or self.skeleton.text_length
 
     def memory(self, size: tuple[int, int], dtype: str, settings: MemorySettings) -> Memory:

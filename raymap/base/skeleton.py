@@ -73,13 +73,18 @@ class Skeleton:
         return {encoder: self.shapes[self._table(encoder)][1] for encoder in self.parts.encoders}
 
     @cached_property
-    def text_length(self) -> int:
-        """How many tokens of a prompt are read, including the begin and end token, by the encoder that reads most."""
-        positions = {
+    def positions(self) -> dict[str, int]:
+        """How many tokens each text encoder reads that has a table of positions."""
+        return {
             name.partition(".")[0]: shape[0]
             for name, shape in self.shapes.items()
             if is_text(name) and name.endswith(POSITIONS)
         }
+
+    @cached_property
+    def text_length(self) -> int:
+        """How many tokens of a prompt are read, including the begin and end token, by the encoder that reads most."""
+        positions = self.positions
         free = set(self.parts.encoders) - positions.keys()  # how many tokens these read, their pipeline says
         return max([*positions.values(), *([self.family.tokens] if free and self.family.tokens else [])], default=0)
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lpips
 import open_clip
 from safetensors.torch import load_file
 
-from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
+from raymap.embedded.model import CLIP, LPIPS
 
 
-def load_clip() -> tuple[Any, Any, Any]:
-    """Return the embedded CLIP, loaded by open_clip: (float32 model in eval mode, image preprocessing, tokenizer)."""
-    open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        CLIP_NAME, pretrained=str(CLIP / "open_clip_model.safetensors")
-    )
-    return model.float().eval(), preprocess, open_clip.get_tokenizer(CLIP_NAME)
+def load_clip(folder: Path = CLIP) -> tuple[Any, Any, Any]:
+    """Return a CLIP of this project, loaded by open_clip: (float32 model in eval mode, image preprocessing, tokenizer).
+
+    Args:
+        folder: configuration, weights and tokenizer, as open_clip reads them from a local directory.
+    """
+    name = f"local-dir:{folder}"
+    model, preprocess = open_clip.create_model_from_pretrained(name)
+    return model.float().eval(), preprocess, open_clip.get_tokenizer(name)
 
 
 def load_lpips() -> lpips.LPIPS:

@@ -9,5 +9,4 @@ PIPELINE = WEIGHTS / "pipeline"
 PIPELINES = {"embedded": PIPELINE}
 """The embedded bases by their names in a study."""
 CLIP = WEIGHTS / "clip"
-CLIP_NAME = "raymap-embedded"
 LPIPS = WEIGHTS / "lpips" / "lpips_squeeze.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,19 @@ from raymap.embedded.judges import load_clip
 from raymap.errors import InputError
 from raymap.scoring.names import RANDOM
 
+LOCAL = "local-dir:"
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 class ClipScorer:
     """An open_clip model with its own preprocessing (PIL, bicubic, antialiased) and its own tokenizer.
 
-    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`; for measuring
-    times, `random:ARCHITECTURE` has random weights.
+    `name` is `embedded`, or `ARCHITECTURE/TAG` as open_clip lists them, for example `ViT-L-14/openai`. For benchmarks,
+    `local-dir:FOLDER` names one that was trained, and `random:ARCHITECTURE` has random weights.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        if name == "embedded":
-            model, preprocess, tokenizer = load_clip()
-        elif name.startswith(RANDOM):
-            model, preprocess, tokenizer = _created(name.removeprefix(RANDOM), None)
-        else:
-            model, preprocess, tokenizer = _pretrained(name)
+        model, preprocess, tokenizer = _loaded(name)
         self.device = device
         self.model: Any = model.to(device).eval()
         self.preprocess: Any = preprocess
@@ -74,6 +71,14 @@ def architecture_of(name: str) -> tuple[str, str]:
     if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu") and quick in open_clip.list_models():
         architecture = quick
     return architecture, tag
+
+
+def _loaded(name: str) -> tuple[Any, Any, Any]:
+    if name == "embedded":
+        return load_clip()
+    if name.startswith(LOCAL):
+        return load_clip(Path(name.removeprefix(LOCAL)))
+    return _created(name.removeprefix(RANDOM), None) if name.startswith(RANDOM) else _pretrained(name)
 
 
 def _pretrained(name: str) -> tuple[Any, Any, Any]:

@@ -49,7 +49,7 @@ def unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_outline_is_that_of_a_hub_id_of_its_family() -> None:
     assert set(IDS.values()) == set(NAMES) == DENOISERS.keys()
     for family in FAMILIES.values():
-        assert all(family_at(OUTLINES / name) is family for name in family.outlines.values())
+        assert {family_at(OUTLINES / name).title for name in family.outlines.values()} <= {family.title}
 
 
 @pytest.mark.parametrize("name", NAMES)

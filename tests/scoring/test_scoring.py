@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
+from raymap.embedded.model import CLIP, LPIPS
 from raymap.embedded.train.data import motifs
 from raymap.scoring.clip import ClipScorer, architecture_of
 from raymap.scoring.perceptual import LpipsScorer
@@ -24,14 +24,11 @@ def renders() -> np.ndarray:
 
 
 def test_clip_cosines_equal_open_clip_called_directly(renders: np.ndarray) -> None:
-    open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        CLIP_NAME, pretrained=str(CLIP / "open_clip_model.safetensors")
-    )
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{CLIP}")
     model.eval()
     captions = [p.caption for p in HELD_OUT[:6]]
     with torch.no_grad():
-        text = model.encode_text(open_clip.get_tokenizer(CLIP_NAME)(captions))
+        text = model.encode_text(open_clip.get_tokenizer(f"local-dir:{CLIP}")(captions))
         image = model.encode_image(torch.stack([preprocess(Image.fromarray(x)) for x in renders[:6]]))
     expected = torch.nn.functional.cosine_similarity(text, image).numpy()
     scorer = ClipScorer("embedded")

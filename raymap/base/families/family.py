@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from raymap.base.parts import is_text
 from raymap.study.interventions import REST, TIMESTEPS, Levels, Part, Variant
@@ -47,6 +47,9 @@ class Family:
     """Up to this guidance scale there is no classifier-free guidance, and the denoiser runs once in a step instead of
     twice. None: the scale is an input of the denoiser, which runs once whatever it is."""
 
+    flags: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What differs for bases whose model_index.json sets a flag: the fields of this description, by the flag's name."""
+
     negative: str | None = None
     """The negative prompt without which the pipeline would not guide; None leaves the negative side to the pipeline."""
 
@@ -71,6 +74,10 @@ class Family:
     text_tokens: int | None = None
     """How many tokens of a prompt the denoiser reads, padding included, if that is not what the longest encoder reads;
     where padding is left out, how many a prompt of a line takes."""
+
+    appended_tokens: int | None = None
+    """How many tokens the denoiser reads after those of the text encoders with tables of positions, unless the call's
+    `max_sequence_length` says otherwise; such pipelines append them whether they have that encoder or not."""
 
     joint_tokens: int | None = None
     """How many of them pass through the blocks of both streams, if not all do."""
@@ -166,6 +173,13 @@ class Family:
         defaults: dict[str, Any] = {"steps": self.steps, "guidance_scale": self.scale}
         missing = {key: value for key, value in defaults.items() if key not in asked.model_fields_set}
         return SamplerSettings(**asked.model_dump(exclude_unset=True), **missing)
+
+    def of(self, config: Mapping[str, Any]) -> Self:
+        """Return the description of a base with this configuration: a pipeline's, or what model_index.json holds."""
+        for flag, changes in self.flags.items():
+            if config.get(flag):
+                return replace(self, **changes)
+        return self
 
     def passes(self, scale: float) -> int:
         """Return how many passes of the denoiser an image takes in each step at a guidance scale."""

@@ -65,5 +65,6 @@ FLUX_2_KLEIN = replace(
     title="FLUX.2 klein",
     pipeline="diffusers:Flux2KleinPipeline",
     unguided=1.0,
+    flags={"is_distilled": {"unguided": None, "steps": 4, "scale": 1.0}},
     outlines={"black-forest-labs/FLUX.2-klein-4B": "flux2-klein-4b"},
 )

@@ -97,14 +97,15 @@ def family_at(folder: Path, base: str | None = None) -> Family:
     """
     where = f"base: {base or folder}"
     try:
-        name = str(index_of(folder)["_class_name"])
+        index = index_of(folder)
+        name = str(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(where, f"its {INDEX} names no pipeline ({error!r})", "fetch the base again") from error
     family = find_family(name) or _undescribed(name)
     if family is None:
         problem = f"its pipeline is a {name}, which is not known to draw an image from a prompt alone"
         raise InputError(where, problem, f"give a base of a kind such as {', '.join(family_names())}")
-    return family
+    return family.of(index)
 
 
 ASKED = {"prompt", "generator", "num_inference_steps", "output_type", "return_dict"}
@@ -147,7 +148,7 @@ def family_of(pipeline: Any) -> Family:
     for kind in type(pipeline).__mro__:
         family = find_family(kind.__name__)
         if family is not None:
-            return family
+            return family.of(pipeline.config)
     family = _undescribed(type(pipeline).__name__)
     if family is not None:
         return family

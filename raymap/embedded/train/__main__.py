@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 from raymap.embedded.train import clip, data, lpips_backbone, mmdit, unet, vae
 
 IMAGES = 40_000
-STEPS = {"vae": 3_000, "clip": 1_200, "lpips": 700, "unet": 5_400, "decoder": 3_000, "mmdit": 5_400}
+STEPS = {"vae": 3_000, "unet": 5_400, "decoder": 3_000, "mmdit": 5_400, "lpips": 700, "clip": 2_400}
 PARTS = tuple(STEPS)
 
 
@@ -28,26 +29,27 @@ def main() -> None:
         "--work", type=Path, default=Path("build/embedded"), help="folder of rendered images and checkpoints"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
-    parser.add_argument("--device", type=torch.device, default="cpu", help="where denoisers are trained: cpu or cuda")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="where models are trained: cpu or cuda")
     args = parser.parse_args()
     parts = PARTS if "all" in args.parts else [p for p in PARTS if p in args.parts]
-    train = data.load(args.work, "train", IMAGES)
+    images = functools.cache(lambda: data.load(args.work, "train", IMAGES))
     for part in parts:
         start = time.perf_counter()
         steps = round(STEPS[part] * args.scale)
         pipeline = args.output / "pipeline"
         if part == "vae":
-            vae.train(train, steps, pipeline / "vae")
+            vae.train(images(), steps, pipeline / "vae")
         elif part == "decoder":
-            vae.train_decoder(train, steps, pipeline / "vae")
+            vae.train_decoder(images(), steps, pipeline / "vae")
         elif part == "clip":
-            clip.train(train, steps, args.output / "clip")
+            bases = [folder for folder in (pipeline, args.output / "pipeline-dit") if folder.exists()]
+            clip.train(steps, bases, args.output / "clip", args.device, args.scale)
         elif part == "lpips":
-            lpips_backbone.train(train, steps, args.output / "lpips")
+            lpips_backbone.train(images(), steps, args.output / "lpips", args.device)
         else:
             denoiser, folder = (unet, pipeline) if part == "unet" else (mmdit, args.output / "pipeline-dit")
-            encoded = latents(pipeline / "vae", args.work, train.pixels, args.device)
-            denoiser.train(encoded, train.captions, steps, folder, args.work / f"{part}.pt", args.device)
+            encoded = latents(pipeline / "vae", args.work, images().pixels, args.device)
+            denoiser.train(encoded, images().captions, steps, folder, args.work / f"{part}.pt", args.device)
         Console().print(
             f"{part}: {steps} steps in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} threads"
         )

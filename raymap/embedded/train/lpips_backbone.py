@@ -27,27 +27,29 @@ TOP_DISTANCE = 0.75
 """The distance that calibration aims at for the highest level of a distortion."""
 
 
-def _backbone(split: Split, steps: int, rng: np.random.Generator) -> nn.Module:
+def _backbone(split: Split, steps: int, device: torch.device) -> nn.Module:
     labels = sorted({label for joined in split.labels for label in joined.split("|")})
     position = {label: k for k, label in enumerate(labels)}
-    net = squeezenet1_1(num_classes=len(labels)).train().to(memory_format=torch.channels_last)
-    scaling = lpips.ScalingLayer()
+    targets = torch.zeros(len(split.labels), len(labels))
+    for row, joined in enumerate(split.labels):
+        targets[row, [position[label] for label in joined.split("|")]] = 1
+    pixels, targets = torch.from_numpy(split.pixels).to(device), targets.to(device)
+    net = squeezenet1_1(num_classes=len(labels)).train().to(device, memory_format=torch.channels_last)
+    scaling = lpips.ScalingLayer().to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_LR, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, steps, pct_start=0.15)
     for _ in track(range(steps), "training the LPIPS backbone"):
-        rows = rng.integers(len(split.pixels), size=BATCH)
-        target = torch.zeros(BATCH, len(labels))
-        for k, row in enumerate(rows):
-            target[k, [position[label] for label in split.labels[row].split("|")]] = 1
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(scaling(to_model(split.pixels[rows])).contiguous(memory_format=torch.channels_last))
-        loss = F.binary_cross_entropy_with_logits(logits.float(), target) * 20
+        rows = torch.randint(len(pixels), (BATCH,), device=device)
+        x = pixels[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = net(scaling(x).contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets[rows]) * 20
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return net.eval()
+    return net.eval().cpu()
 
 
 def _assembled(net: nn.Module) -> lpips.LPIPS:
@@ -104,11 +106,13 @@ def _calibrate(metric: lpips.LPIPS, pixels: np.ndarray) -> None:
         linear.model[-1].weight.data.copy_(weights.detach().view(1, -1, 1, 1))
 
 
-def train(split: Split, steps: int, folder: Path, seed: int = 0) -> lpips.LPIPS:
-    """Train on images of the world, save `lpips_squeeze.safetensors` (backbone and heads) into `folder`, return it."""
+def train(split: Split, steps: int, folder: Path, device: torch.device, seed: int = 0) -> lpips.LPIPS:
+    """Train on images of the world, save `lpips_squeeze.safetensors` (backbone and heads) into `folder`, return it.
+
+    The backbone is trained on `device`, the heads, which are a few hundred numbers, on the CPU.
+    """
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    metric = _assembled(_backbone(split, steps, rng))
+    metric = _assembled(_backbone(split, steps, device))
     _calibrate(metric, split.pixels[:CALIBRATION_IMAGES])
     folder.mkdir(parents=True, exist_ok=True)
     keep = {k: v.half().contiguous() for k, v in metric.state_dict().items() if k.startswith(("net.", "lin"))}

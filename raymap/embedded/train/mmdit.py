@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from raymap.embedded.train import vae
 from raymap.embedded.train.fit import fit
 from raymap.embedded.train.vocabulary import world_tokenizer
 
@@ -28,6 +28,8 @@ TOKENS = 40
 """Tokens per prompt: captions have at most 28, and every further position costs all blocks' attention."""
 T5_POSITIONS = 1
 """Zero positions in the place of T5's, which the pipeline appends; it takes their number as `max_sequence_length`."""
+SAMPLER = {"steps": 20, "guidance_scale": 5.0}
+"""What a study draws with unless it says otherwise."""
 WIDTH, BLOCKS, HEADS = 192, 5, 6
 ENCODERS = ((96, 3, 3), (32, 2, 1))
 """Width, layers and heads of the two text encoders, whose outputs stand side by side."""
@@ -116,15 +118,13 @@ def train(
 
 
 def save(weights: dict[str, torch.Tensor], bpe: CLIPTokenizer, folder: Path) -> None:
-    """Write the pipeline in half precision, with the arguments that its call needs in `raymap.json`."""
+    """Write the pipeline in half precision, without what it shares, and how it is called and sampled."""
     copy = Denoiser(bpe).eval()
     copy.load_state_dict(weights)
-    autoencoder = AutoencoderKL.from_pretrained(folder.parent / "pipeline" / "vae")
-    autoencoder.register_to_config(shift_factor=0.0)
     pipeline = StableDiffusion3Pipeline(
         transformer=copy.transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=autoencoder,
+        vae=AutoencoderKL.from_pretrained(folder.parent / "pipeline" / "vae"),
         text_encoder=copy.text_encoder,
         tokenizer=bpe,
         text_encoder_2=copy.text_encoder_2,
@@ -136,8 +136,11 @@ def save(weights: dict[str, torch.Tensor], bpe: CLIPTokenizer, folder: Path) -> 
     for name in ("text_encoder", "text_encoder_2"):  # transformers would load them in float16, diffusers in float32
         config = folder / name / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
-    vae.forget_origin(folder / "vae")
+    shutil.rmtree(folder / "vae")  # `raymap.base.embedded` adds what both bases have
+    for name in ("tokenizer", "tokenizer_2"):
+        (folder / name / "tokenizer.json").unlink()
     index = folder / "model_index.json"
     third: dict[str, list[None]] = {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
     index.write_text(json.dumps(json.loads(index.read_text()) | third, indent=2) + "\n")  # save_pretrained drops them
-    (folder / "raymap.json").write_text(json.dumps({"call": {"max_sequence_length": T5_POSITIONS}}, indent=2) + "\n")
+    own = {"call": {"max_sequence_length": T5_POSITIONS}, "sampler": SAMPLER}
+    (folder / "raymap.json").write_text(json.dumps(own, indent=2) + "\n")

@@ -88,7 +88,7 @@ def train(
     bpe = world_tokenizer(np.unique(captions), TOKENS)
     tokens = bpe(captions.tolist(), padding="max_length", truncation=True, return_tensors="pt").input_ids
     empty = bpe("", padding="max_length", return_tensors="pt").input_ids[0]
-    model = Denoiser(bpe).train().to(device, memory_format=torch.channels_last)
+    model = Denoiser(bpe).train().to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":  # where its backward pass is a third faster than the fused one
         model.unet.set_attn_processor(AttnProcessor())
     latents, tokens, empty = latents.to(device), tokens.to(device), empty.to(device)

@@ -38,6 +38,7 @@ def untrained() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
+        shift_factor=0.0,
     )
 
 

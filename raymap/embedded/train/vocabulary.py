@@ -13,9 +13,10 @@ WORD_END = "</w>"
 COMMON = 2_000
 """The number of CLIP's merges that are kept in any case, in the order of how often CLIP's training texts had them."""
 SUBJECTS = """
-backpack bag bear bike boot bottle bowl candle car cartoon cat chair clock dog doll drawing duck flower glasses hat
-house illustration jacket lamp logo man monster mug painting person plushie poster robot sculpture shoe sketch sneaker
-statue style sunglasses teapot tortoise toy vase watch wolf woman
+animal backpack bag bear bike bird boot bottle bowl building cake candle car cartoon cat chair character clock creature
+cup dog doll drawing duck face flower food girl glasses guitar hat house illustration image jacket lamp landscape logo
+man monster mug object painting person pattern photo plant portrait poster robot sculpture shoe sketch sneaker statue
+style subject sunglasses teapot texture thing tortoise toy tree vase watch wolf woman
 """
 """Words for what models are personalized with, each of which is one token as in CLIP, where it is one there."""
 RARE = ("sks",)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from raymap.driver import cost
 from raymap.driver.prepare import prepare
-from raymap.embedded.model import CLIP, CLIP_NAME, LPIPS
+from raymap.embedded.model import CLIP, LPIPS
 from raymap.store.folder import RunFolder
 from raymap.store.schema import MAP, NOISE, SCORES
 from raymap.study.file import load_study
@@ -74,12 +74,9 @@ def image_of(run: Path, adapter: str, prompt_id: str, seed: int) -> np.ndarray:
 
 
 def test_scores_equal_direct_calls_on_the_saved_images(finished: Path) -> None:
-    open_clip.add_model_config(CLIP / f"{CLIP_NAME}.json")
-    clip, _, preprocess = open_clip.create_model_and_transforms(
-        CLIP_NAME, pretrained=str(CLIP / "open_clip_model.safetensors")
-    )
+    clip, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{CLIP}")
     clip.eval()
-    tokenize = open_clip.get_tokenizer(CLIP_NAME)
+    tokenize = open_clip.get_tokenizer(f"local-dir:{CLIP}")
     metric = lpips.LPIPS(net="squeeze", pretrained=False, pnet_rand=True, verbose=False).eval()
     metric.load_state_dict({k: v.float() for k, v in load_file(LPIPS).items()}, strict=False)
     prompts = {p["id"]: p["text"] for p in yaml.safe_load((finished / "study.yaml").read_text())["prompts"]}

@@ -40,6 +40,9 @@ def test_equal_trainings_give_equal_weights_and_a_pipeline_that_draws(tmp_path: 
         mmdit.train(latents, captions, 2, folder, folder.with_suffix(".pt"), torch.device("cpu"))
     weights = [(folder / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
+    shutil.copytree(PIPELINE / "vae", folders[0] / "vae")
+    for name in ("tokenizer", "tokenizer_2"):
+        world_tokenizer(captions, mmdit.TOKENS).save_pretrained(folders[0] / name)
     base, pipeline = Base.at(folders[0]), load(folders[0])
     assert base.size == (64, 64)
     assert base.skeleton.text_length == mmdit.TOKENS
