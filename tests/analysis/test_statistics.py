@@ -300,6 +300,19 @@ def test_scores_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         read_scores(write(tmp_path, twice))
 
 
+def ordered(statistics: Any) -> list[str]:
+    """Return the verdicts on the order of LoRA and Custom Diffusion."""
+    return [r["verdict"] for r in against_paper(statistics, {}) if "lora < custom_diffusion" in r["what"]]
+
+
+def narrowed(statistics: Any) -> Any:
+    """Give the differences of methods intervals that hold little but their values."""
+    for entry in statistics["method_order"]:
+        value = entry["difference"]["value"]
+        entry["difference"] |= {"low": value - 1e-9, "high": value + 1e-9}
+    return statistics
+
+
 def test_beside_the_paper_each_figure_agrees_differs_or_says_why_not(tmp_path: Path) -> None:
     statistics = reduce_run(write(tmp_path, sample()))
     rows = against_paper(statistics, {})
@@ -308,16 +321,15 @@ def test_beside_the_paper_each_figure_agrees_differs_or_says_why_not(tmp_path: P
     inversion = [row for row in rows if "textual_inversion" in row["what"]]
     assert inversion
     assert {row["verdict"] for row in inversion} == {"not comparable"}
-    order = [row for row in rows if "lora < custom_diffusion" in row["what"]]
-    assert [row["verdict"] for row in order] == ["agrees"] * 3
+    assert ordered(statistics) == [NOT_TOLD] * 3  # two subjects of a category: the intervals hold 0
+    assert ordered(narrowed(statistics)) == ["agrees"] * 3
     assert next(row for row in rows if row["what"].startswith("tau_sem"))["paper"] == "0.044"
     swapped = {"lora": "custom_diffusion", "custom_diffusion": "lora", "textual_inversion": "textual_inversion"}
     scores = sample().with_columns(
         method=pl.col("method").replace_strict(swapped),
         adapter=pl.col("subject") + "-" + pl.col("method").replace_strict(swapped),
     )
-    turned = against_paper(reduce_run(write(tmp_path / "turned", scores)), {})
-    assert [r["verdict"] for r in turned if "lora < custom_diffusion" in r["what"]] == ["differs"] * 3
+    assert ordered(narrowed(reduce_run(write(tmp_path / "turned", scores)))) == ["differs"] * 3
 
 
 @pytest.mark.parametrize(
