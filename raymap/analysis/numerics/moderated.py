@@ -7,8 +7,8 @@ scaled inverse χ² distribution, whose degrees of freedom d0 and scale s0² are
     s²_moderated = (d0 · s0² + df · s²) / (d0 + df),   with d0 + df degrees of freedom.
 
 A t statistic with this variance has Student's t distribution with d0 + df degrees of freedom, if the values of a cell
-are normal and the variances follow that distribution. `python -m benchmarks.decision` says what is left of its
-promise under the skewed values and the spread of real runs.
+are normal and the variances follow that distribution. docs/statistics.md says what is left of
+its promise where they do not.
 """
 
 from __future__ import annotations
