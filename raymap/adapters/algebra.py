@@ -219,7 +219,9 @@ class Generalized(Update):
 
 @dataclass(frozen=True)
 class Rotated(Update):
-    """OFT as peft defines it (Qiu et al. 2023): W + ΔW = W·Rᵀ, where R turns the inputs, block by block.
+    """OFT and BOFT as peft defines them (Qiu et al. 2023; Liu et al. 2024): W + ΔW = scale · W·Rᵀ.
+
+    R turns the inputs, block by block, and the scale, where there is one, is that of each row (out,).
 
     A row of `triangles` (blocks, side · (side − 1) / 2) holds the upper triangle of a block's skew-symmetric Q; a
     single row stands for all blocks. R is the Cayley transform (I − Q)(I + Q)⁻¹, or, where `terms` is given, peft's
@@ -229,6 +231,7 @@ class Rotated(Update):
     triangles: torch.Tensor
     side: int
     terms: int | None = None
+    scale: torch.Tensor | None = None
 
     def turning(self) -> torch.Tensor:
         """Return R of each block (blocks, side, side)."""
@@ -255,14 +258,16 @@ class Rotated(Update):
         blocks = flat.shape[1] // self.side
         turned = flat.view(len(flat), blocks, self.side)
         turning = self.turning().expand(blocks, -1, -1)
-        return (torch.einsum("obi,bji->obj", turned, turning).reshape(flat.shape) - flat).view(own.shape)
+        now = torch.einsum("obi,bji->obj", turned, turning).reshape(flat.shape)
+        return ((now if self.scale is None else self.scale[:, None] * now) - flat).view(own.shape)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         blocks, left = divmod(math.prod(shape[1:]), self.side)
-        return len(shape) > 1 and left == 0 and len(self.triangles) in (1, blocks)
+        scaled = self.scale is None or len(self.scale) == shape[0]
+        return len(shape) > 1 and left == 0 and len(self.triangles) in (1, blocks) and scaled
 
     def rows(self, index: torch.Tensor) -> Rotated:
-        return self
+        return self if self.scale is None else replace(self, scale=self.scale[index])
 
 
 def _along(values: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:

@@ -56,14 +56,22 @@ class SidePath:
             convolved = isinstance(layer, nn.Conv2d)
             wide = functional.conv2d(narrow, up[:, :, None, None]) if convolved else functional.linear(narrow, up)
             return output + (self._alpha * update.scale) * wide.to(output.dtype)
-        if isinstance(update, Additive):
-            added = self._apply(x, self._at(x, update.matrix())[0], None)
+        if not isinstance(update, Replacement):
+            added = self._apply(x, self._delta(x, update), None)
             return output + self._alpha * added.to(output.dtype)
-        assert isinstance(update, Replacement)
         weight = self._at(x, update.weight)[0]
         bias = layer.bias.to(x.dtype) if isinstance(layer.bias, torch.Tensor) else None
         replaced = self._apply(x, weight, bias).to(output.dtype)
         return replaced if self._alpha == 1 else torch.lerp(output, replaced, self._alpha)
+
+    def _delta(self, x: torch.Tensor, update: Update) -> torch.Tensor:
+        """Return ΔW as the input is, flattened; the layer's own weight is on the device of its input now."""
+        key = (x.device, x.dtype)
+        if key not in self._own:
+            weight: Any = self._layer.weight
+            whole = update.matrix() if isinstance(update, Additive) else update.delta(weight)
+            self._own[key] = (whole.flatten(1).to(x.device, x.dtype),)
+        return self._own[key][0]
 
     def _apply(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Return what the layer gives with another weight (rows, in), flattened for a convolution."""

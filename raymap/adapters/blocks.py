@@ -15,7 +15,6 @@ from raymap.base.parts import is_text
 Weights = Callable[[Iterable[str]], Mapping[str, torch.Tensor]]
 """Returns the base's weights of these names, in the format in which they are stored."""
 _BLOCK = re.compile(r"[^.]+\.(?P<block>[a-z_]*blocks?\.\d+|[a-z_]*(?:blocks?|layers|refiner)(?:\.\d+)?)\.")
-_WAY = ("down_blocks", "mid_block", "up_blocks")
 REST = "rest"
 
 
@@ -46,10 +45,15 @@ def block_of(weight: str) -> str:
     return match["block"] if match else REST
 
 
-def blocks_of(updates: Mapping[str, Update], weights: Weights | None) -> tuple[Block, ...]:
-    """Return the blocks that an adapter changes, in the order of their names in the base.
+def blocks_of(
+    updates: Mapping[str, Update], weights: Weights | None, stages: tuple[str, ...] = ()
+) -> tuple[Block, ...]:
+    """Return the blocks that an adapter changes, text encoders last.
 
     Without the base's weights, an update that depends on them has no norm, and then there are no blocks.
+
+    Args:
+        stages: the denoiser's lists of blocks in the order of a forward pass, as `Family.stages`.
     """
     if weights is None and not all(isinstance(update, Additive) for update in updates.values()):
         return ()
@@ -57,7 +61,7 @@ def blocks_of(updates: Mapping[str, Update], weights: Weights | None) -> tuple[B
     for name in updates:
         names.setdefault(block_of(name), []).append(name)
     blocks = []
-    for block, own in sorted(names.items(), key=lambda item: _order(item[0])):
+    for block, own in sorted(names.items(), key=lambda item: _order(item[0], stages)):
         base = {} if weights is None else weights(own)
         norm = math.hypot(*(_norm(updates[name], base.get(name)) for name in own))
         whole = None if weights is None else math.hypot(*(_frobenius(base[name]) for name in own))
@@ -76,8 +80,9 @@ def _frobenius(tensor: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor.double()))
 
 
-def _order(block: str) -> tuple[int, str, int]:
-    """Return the sort key of a block's name: a UNet's way down comes before its middle, and text encoders come last."""
+def _order(block: str, stages: tuple[str, ...]) -> tuple[int, str, int]:
+    """Return a block's sort key: its list, and its number in it; what is in no list follows, and text encoders last."""
     stem, _, number = block.partition(".")
-    place = _WAY.index(stem) if stem in _WAY else len(_WAY) * (block == REST or is_text(block))
+    places = (*stages, *([stem] if stem not in stages and block != REST and not is_text(block) else []), REST, "text")
+    place = places.index("text" if is_text(block) else stem)
     return place, stem, int(number) if number.isdigit() else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymap.adapters.card import CARD, check_weights, names_of, parse_card, read_card, with_config, write_card
+from raymap.adapters.glance import glance
 from raymap.base.model import Base
 from raymap.errors import InputError
 from raymap.store.files import copy_atomically
@@ -23,7 +24,8 @@ class Found:
 
     `card` is what it gets as adapter.json in the run folder, `triggers` are `Adapter.triggers`, and `weights` are the
     names of the weights that it updates. `numbers` counts what it holds, and `survives` is what is left of its
-    update in fewer bits, by format, where that was asked for.
+    update in fewer bits, by format, where that was asked for. `from_base` are the weights whose update is computed from
+    the base's own. `notes` are sentences that its user should know.
     """
 
     info: AdapterInfo
@@ -33,6 +35,8 @@ class Found:
     weights: frozenset[str]
     numbers: int = 0
     survives: Mapping[str, float] = field(default_factory=dict)
+    from_base: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def find(entry: Brought, path: Path, base: Base, triggered: bool, measure: bool = False) -> Found:
@@ -50,13 +54,15 @@ def find(entry: Brought, path: Path, base: Base, triggered: bool, measure: bool 
         foreign_card,
         method_of,
         read_adapter,
+        token_of,
     )
 
+    notes: tuple[str, ...] = ()
     if (path / CARD).exists():
         info, card = parse_card(path, base.sha256)
         if entry.trigger:
             card |= {"token": entry.trigger, "phrase": entry.trigger}
-        read = read_adapter(path, base.skeleton, card.get("token"), method_of(card))
+        read = read_adapter(path, base.skeleton, token_of(card), method_of(card))
         check_weights(path, read.files, info)
         where = f"{path / CARD}"
         if info.method != read.method:
@@ -71,11 +77,14 @@ def find(entry: Brought, path: Path, base: Base, triggered: bool, measure: bool 
         read = read_adapter(path, base.skeleton, entry.trigger)
         card = foreign_card(entry.short_name, entry.category, entry.trigger, read, base.sha256)
         info = AdapterInfo(**{field.name: card[field.name] for field in fields(AdapterInfo)})
+        notes = (*glance(path).warnings, *read.adapter.notes)
     if triggered and card.get("phrase") is None:
         problem = "has no trigger that `protocol: triggered` could put into a prompt"
         raise InputError(f"adapter {info.name}", problem, "give its entry a `trigger:`")
     adapter = read.adapter
     found = Found(info, card, with_config(read.files), adapter.triggers, frozenset(adapter.updates), adapter.size)
+    from_base = frozenset(name for name, update in adapter.updates.items() if update.from_base)
+    found = replace(found, from_base=from_base, notes=notes)
     return replace(found, survives=_survives(adapter.updates, base)) if measure else found
 
 

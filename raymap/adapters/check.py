@@ -25,7 +25,7 @@ class Finding:
     architecture of that is here. `norm` is the Frobenius norm of all ΔW over that of the weights they change; None
     without updates, or without the base's weights. `weights` counts the updated weights, `vectors` those of learned
     tokens, `size` the numbers that the adapter holds. `survives` is the share of ΔW that is left where weights are
-    stored in fewer bits, by format.
+    stored in fewer bits, by format. `notes` say how its files were read, `warnings` what to be wary of.
     """
 
     seen: Glance
@@ -42,6 +42,7 @@ class Finding:
     blocks: tuple[Block, ...] = ()
     survives: Mapping[str, float] = field(default_factory=dict)
     triggers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -66,7 +67,7 @@ def examine(
     except InputError as error:
         return Finding(seen, problem=str(error).removeprefix(f"{path}: "), warnings=seen.warnings)
     updates = read.adapter.updates
-    blocks = blocks_of(updates, weights)
+    blocks = blocks_of(updates, weights, skeleton.family.stages)
     survives = {} if weights is None else surviving(updates, weights(sampled(updates)))
     low_rank = [update for update in updates.values() if isinstance(update, LowRank)]
     found = Finding(
@@ -81,9 +82,10 @@ def examine(
         blocks=blocks,
         survives=survives,
         triggers=tuple(token.trigger for token in read.adapter.tokens),
+        notes=read.adapter.notes,
     )
-    said = (*seen.warnings, *read.adapter.notes, *_warnings(read, found, skeleton, prompts), *_weakened(survives))
-    return replace(found, warnings=said)
+    warnings = (*seen.warnings, *_warnings(read, found, skeleton, prompts), *_weakened(survives))
+    return replace(found, warnings=warnings)
 
 
 def _relative(blocks: Sequence[Block]) -> float | None:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from raymap.adapters.keys import is_lora_like
 from raymap.adapters.update import Adapter, Replacement, Update
-from raymap.base.checkpoint import Checkpoint, bare, count, denoiser_in, lacking, schedule_of
+from raymap.base.checkpoint import NOT_LEARNED, Checkpoint, bare, count, denoiser_in, lacking, schedule_of
 from raymap.base.families.registry import family_at
 from raymap.base.file_kinds import kind_in
 from raymap.base.folder import decisive
@@ -43,8 +44,9 @@ def is_model(path: Path) -> bool:
         return (path / INDEX).is_file()
     if path.suffix not in (".safetensors", ".sft"):
         return False
-    kind = kind_in(read_header(path))
-    return kind is not None and kind.is_base
+    header = read_header(path)
+    kind = kind_in(header)
+    return kind is not None and kind.is_base and not is_lora_like(header.shapes)
 
 
 def read_model(path: Path, skeleton: Skeleton) -> Adapter:
@@ -77,6 +79,9 @@ def _folder(path: Path, skeleton: Skeleton) -> tuple[list[str], Weights]:
             raise InputError(str(path), problem, "give one as diffusers saves it")
         own = {f"{component}.{name}": shape for name, shape in shapes_of(path, component).items()}
         base = {name: shape for name, shape in skeleton.shapes.items() if name.startswith(f"{component}.")}
+        for shapes in (own, base):
+            for name in NOT_LEARNED:
+                shapes.pop(f"{component}.{name}", None)
         if odd := sorted(name for name in own.keys() | base.keys() if own.get(name) != base.get(name)):
             problem = f"{odd[0]} has shape {own.get(odd[0], 'none')}, and the base's has {base.get(odd[0], 'none')}"
             raise MisfitError(str(path), problem)

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from raymap.adapters.image import PNG, embedding_in
 from raymap.base.header import Header, is_safetensors, other_kind, refused
 from raymap.errors import InputError
 
@@ -35,8 +36,11 @@ class Container:
         return Header(dict(_shapes(self.entries)), self.metadata)
 
 
-def open_file(path: Path) -> Container:
+def open_file(path: Path, mapped: bool = False) -> Container:
     """Read a file. Its first bytes decide its format, since diffusers writes safetensors into `.bin` files too.
+
+    Args:
+        mapped: numbers stay on the disk until they are asked for, where the format allows it.
 
     Raises:
         InputError: a file that is missing, empty, truncated or of another format, or a pickle that would run code.
@@ -52,10 +56,16 @@ def open_file(path: Path) -> Container:
         return _safetensors(path)
     if start.startswith(b"PK") and not _is_pickle(path):
         raise InputError(str(path), "is a ZIP archive", "unpack it")
+    if start.startswith(PNG) and (embedding := embedding_in(path)):
+        return Container(path, _plain(embedding), {})
     pickled = start.startswith((b"PK", b"\x80"))
     if not pickled and (kind := other_kind(start)):
         raise InputError(str(path), *kind)
-    return _safetensors(path) if path.suffix == ".safetensors" and not pickled else _pickle(path)
+    return (
+        _safetensors(path)
+        if path.suffix == ".safetensors" and not pickled
+        else _pickle(path, mapped and start.startswith(b"PK"))
+    )
 
 
 def _is_pickle(path: Path) -> bool:
@@ -76,11 +86,11 @@ def _safetensors(path: Path) -> Container:
         raise refused(str(path), error) from error
 
 
-def _pickle(path: Path) -> Container:
+def _pickle(path: Path, mapped: bool) -> Container:
     try:
         # A1111's embeddings may be in one of these, which is as plain as the dictionary that others are in.
         with torch.serialization.safe_globals([nn.ParameterDict]):
-            entries = torch.load(path, map_location="cpu", weights_only=True)
+            entries = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         entries = _plain(entries)
     except Exception as error:  # a broken pickle can raise anything, and then the file is not used
         logging.getLogger(__name__).debug("%s", error)

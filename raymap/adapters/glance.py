@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from raymap.adapters.card import adapter_files, with_config
+from raymap.adapters.card import adapter_files, components_in, with_config
 from raymap.adapters.keys import unread_kind
-from raymap.adapters.origin import said_by_header, told_by_layers
+from raymap.adapters.origin import BASES, kind_of, said_by_header, told_by_layers
 from raymap.adapters.said import BASE, CONSENT, LICENCE, TITLE, first, settings, tags, trigger_words
+from raymap.base.families.registry import family_at
 from raymap.base.file_kinds import INVERSION, Kind, kind_in
 from raymap.base.header import Header, read_header
+from raymap.base.model import Base
 from raymap.base.shapes import INDEX
 from raymap.errors import InputError
 
@@ -64,7 +66,8 @@ class Glance:
     @property
     def may_be_read(self) -> bool:
         """Whether its numbers may tell more: its header could be read, and is not that of another kind of file."""
-        return self.tensors > 0 and (self.kind is None or self.kind.is_adapter or self.kind.is_base)
+        kind = self.kind
+        return self.tensors > 0 and (kind is None or (kind.is_read and (kind.is_adapter or kind.is_base)))
 
     def held_against(self, kind: str) -> Glance:
         """Return it with the problem that it was made for another kind of base than this one, if that is so."""
@@ -73,10 +76,14 @@ class Glance:
         return replace(self, problem=f"is for {self.made_for}, and the base is {kind}")
 
 
+PEFT = ("adapter_model", "pytorch_lora_weights")
+"""How trainers call the file in each folder of an adapter that has one for every component."""
+
+
 def glance(path: Path) -> Glance:
     """Return what the headers of an adapter's files tell; of a folder's files together."""
     if (path / INDEX).is_file():
-        return Glance(path, WHOLE, bytes=_size(with_config(adapter_files(path))))
+        return Glance(path, WHOLE, bytes=_size(adapter_files(path)), layer_base=_kind_of(path))
     try:
         files = adapter_files(path)
         headers = [header_of(file) for file in files]
@@ -88,7 +95,9 @@ def glance(path: Path) -> Glance:
     metadata = {key: value for header in headers for key, value in header.metadata.items()}
     problem = None
     if kind is not None and not kind.is_adapter and not kind.is_base:
-        problem = f"is {kind.name}, not an adapter; give an adapter of the base's weights"
+        problem = f"is {kind.name}, not an adapter of a base's weights"
+    elif kind is not None and not kind.is_read:
+        problem = f"is {kind.name}, which raymap does not read"
     elif unread := next((found for header in headers if (found := unread_kind(header.patterns))), None):
         problem = f"is {unread[1]}, which raymap does not read"
     elif kind == INVERSION and (out := [name for name in headers[0].shapes if name.endswith("_out")]):
@@ -115,17 +124,26 @@ def glance(path: Path) -> Glance:
     )
 
 
+def _kind_of(folder: Path) -> str | None:
+    """Return the kind of a base's folder; None where nothing tells."""
+    try:
+        family = family_at(folder).title
+        return family if family in BASES else kind_of(Base.at(folder).skeleton)
+    except (InputError, OSError, ValueError, KeyError, AttributeError):  # parts of it are missing
+        return None
+
+
 def header_of(path: Path) -> Header:
     """Return names and shapes of a file's tensors; those of a pickle are read with it.
 
     Raises:
         InputError: as `read_header`, or as `raymap.adapters.container.open_file`.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".sft"):
         return read_header(path)
     from raymap.adapters.container import open_file  # loads torch, which headers do not need
 
-    return open_file(path).header
+    return open_file(path, mapped=True).header
 
 
 def adapters_in(path: Path) -> list[Path]:
@@ -133,7 +151,8 @@ def adapters_in(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     names = [entry.name for entry in path.iterdir()]
-    if any(name in MARKS or name.startswith(BEGINNINGS) for name in names):
+    divided = [folder for folder in components_in(path) if any(file.stem in PEFT for file in folder.iterdir())]
+    if divided or any(name in MARKS or name.startswith(BEGINNINGS) for name in names):
         return [path]
     try:
         files = list(adapter_files(path))

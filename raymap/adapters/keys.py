@@ -7,17 +7,17 @@ from collections.abc import Iterable
 
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-DOWN = r"lora_down\.weight|lora_A(\.default)?\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight|down\.weight"
-UP = r"lora_up\.weight|lora_B(\.default)?\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight|up\.weight"
+DOWN = r"lora_down\.weight|lora_A(\.[\w-]+)?\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight|down\.weight"
+UP = r"lora_up\.weight|lora_B(\.[\w-]+)?\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight|up\.weight"
 PARTS = {
     DOWN: "down",
     UP: "up",
     r"lora_mid\.weight": "mid",
-    r"lora_B(\.default)?\.bias": "up_bias",
+    r"lora_B(\.[\w-]+)?\.bias": "up_bias",
     r"alpha": "alpha",
     r"scalar": "scalar",
     r"dora_scale": "magnitude",
-    r"lora_magnitude_vector(\.default)?(\.weight)?": "magnitude_rows",
+    r"lora_magnitude_vector(\.(?!weight)[\w-]+)?(\.weight)?": "magnitude_rows",
     **{rf"{name}(\.default)?": name for name in HADAMARD},
     **{rf"{name}(\.default)?": name for name in KRONECKER},
     **{rf"{name}\.weight": name for name in ("a1", "a2", "b1", "b2", "bm")},
@@ -26,11 +26,12 @@ PARTS = {
     r"on_input": "on_input",
     r"ia3_l(\.default)?": "ia3_l",
     r"oft_[rR](\.default)?(\.weight)?": "oft_r",
+    r"boft_R(\.default)?": "boft_r",
+    r"boft_s(\.default)?": "boft_s",
 }  # fmt: skip
 """How the keys of a module end, and what that part of its update is called here."""
 UNREAD = {
     r"\.oft_blocks$|\.oft_diag$|\.rescale$": "an OFT of kohya's or LyCORIS's kind",
-    r"\.boft_[Rs]\b": "a BOFT",
     r"\.lora_embedding_[AB]\b": "a LoRA of token embeddings",
     r"\.vera_lambda_[bd]\b|\bvera_[AB]\b": "a VeRA",
     r"\.hra_u\b": "an HRA",

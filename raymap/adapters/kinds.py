@@ -23,10 +23,11 @@ from raymap.adapters.update import Additive, LowRank, Update
 
 Extent = tuple[int, ...]
 
-LORA, LOHA, LOKR, GLORA, FULL, IA3, OFT = "lora", "loha", "lokr", "glora", "full", "ia3", "oft"
+LORA, LOHA, LOKR, GLORA, FULL, IA3, OFT, BOFT = "lora", "loha", "lokr", "glora", "full", "ia3", "oft", "boft"
 TITLES = {
     LORA: "a LoRA", LOHA: "a LoHa", LOKR: "a LoKr", GLORA: "a GLoRA", FULL: "a whole difference", IA3: "an IA3",
     OFT: "an OFT",
+    BOFT: "a BOFT",
 }  # fmt: skip
 NEEDED: Mapping[str, tuple[frozenset[str], ...]] = {
     LORA: (frozenset({"down", "up"}),),
@@ -40,6 +41,7 @@ NEEDED: Mapping[str, tuple[frozenset[str], ...]] = {
     FULL: (frozenset({"diff"}), frozenset({"diff_b"}), frozenset({"diff", "diff_b"})),
     IA3: (frozenset({"weight", "on_input"}), frozenset({"ia3_l"})),
     OFT: (frozenset({"oft_r"}),),
+    BOFT: (frozenset({"boft_r", "boft_s"}),),
 }
 """The parts that make up a module of each kind; one of the sets has to be there whole."""
 BESIDE: Mapping[str, frozenset[str]] = {
@@ -149,6 +151,8 @@ def updates_of(
         return Rescaled(ratio, by_column), Rescaled(ratio) if with_bias else None
     if kind == OFT:
         return _rotated(parts["oft_r"], scaling.terms), None
+    if kind == BOFT:
+        return _butterfly(parts["boft_r"], parts["boft_s"]), None
     if kind == FULL:
         weight = Difference(parts["diff"]) if "diff" in parts else None
         bias = Difference(parts["diff_b"]) if "diff_b" in parts else None
@@ -264,6 +268,14 @@ def _ia3(parts: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, bool]:
 def _rotated(triangles: torch.Tensor, terms: int | None) -> Rotated:
     _need(triangles.dim() == 2, {"oft_r": triangles})
     return Rotated(triangles, side_of(triangles.shape[1]), terms)
+
+
+def _butterfly(blocks: torch.Tensor, scale: torch.Tensor) -> Rotated:
+    """Return a BOFT of one butterfly factor, the only number that peft trains without a CUDA extension of its own."""
+    _need(blocks.dim() == 4 and len(blocks) == 1 and blocks.shape[2] == blocks.shape[3] > 1, {"boft_R": blocks})
+    skew = 0.5 * (blocks[0] - blocks[0].transpose(1, 2))
+    above = torch.triu_indices(skew.shape[1], skew.shape[1], 1)
+    return Rotated(skew[:, above[0], above[1]], skew.shape[1], None, scale.flatten())
 
 
 def _decomposed(update: Additive, parts: Mapping[str, torch.Tensor], shape: Extent) -> Decomposed:

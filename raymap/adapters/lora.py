@@ -66,6 +66,8 @@ def read(file: Container, skeleton: Skeleton, trigger: str | None) -> Adapter | 
     for name, own in modules.items():
         _put(updates, _updates(own, kinds.get(name), name, places[name], skeleton, settings, where), own.key, where)
         _put(updates, _saved(saved.get(name, {}), places[name], skeleton, own.key, where), own.key, where)
+    if OFT in kinds.values() and not settings:
+        notes += ("no configuration says how its OFT was trained; peft's usual series of 5 terms is taken",)
     return Adapter(updates, kind=_named(kinds, updates), notes=notes)
 
 

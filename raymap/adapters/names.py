@@ -73,9 +73,9 @@ def _tabled(table: Table, own: set[str]) -> dict[str, tuple[Piece, ...]]:
             if all(piece.module in own for piece in pieces):
                 found[theirs.replace("#", number)] = pieces
     # The last block of Stable Diffusion 3 ends its text with a norm whose scale and shift diffusers swaps.
-    for theirs, (piece, *others) in list(found.items()):
-        if piece.module.endswith("norm1_context.linear") and _is_last(piece.module, own):
-            found[theirs] = (Piece(piece.module, swapped=True), *others)
+    for theirs, pieces in list(found.items()):
+        if theirs.endswith("context_block.adaLN_modulation.1") and _is_last(pieces[0].module, own):
+            found[theirs] = (Piece(pieces[0].module, swapped=True),)
     return found
 
 

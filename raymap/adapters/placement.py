@@ -43,6 +43,10 @@ ENCODERS = (
 """What stands before the names of a text encoder's modules, and which of the base's encoders it is."""
 
 
+LANGUAGE = r"text_encoders\.\w+\.(transformer\.)?"
+"""What ComfyUI puts before the names of other text encoders' modules, `text_encoders.qwen3_4b.` for example."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A module of the base and which rows of a file's module it gets; None: all of them as they are."""
@@ -73,7 +77,8 @@ class Map:
                 prefix = skeleton.prefixes.get(component) or "text_model."
                 names |= {_turned(name, prefix): pieces for name, pieces in names.items()}
             else:
-                names = first_names(skeleton.family.class_name, own) | names
+                first = first_names(skeleton.family.class_name, own)
+                names = {name: pieces for name, pieces in (first | names).items() if first.get(name) != ()}
             self._names[component] = names
             self._flat[component] = {name.replace(".", "_"): name for name in names}
 
@@ -115,9 +120,10 @@ class Map:
             for component in (hint,) if hint else (*denoisers, *encoders):
                 yield component, name
             wrapper = next((known for known in WRAPPERS if name.startswith(known)), None)
-            if wrapper is None:
+            language = re.match(LANGUAGE, name) if wrapper is None else None
+            if wrapper is None and language is None:
                 return
-            name = name.removeprefix(wrapper)
+            name = name[language.end() :] if language else name.removeprefix(wrapper or "")
 
     def _cut(self, component: str, pieces: tuple[Piece, ...], extent: Extent) -> tuple[Place, ...] | None:
         """Return the places of pieces that get a module's rows one after another; None where its sizes differ."""

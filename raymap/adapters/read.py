@@ -141,7 +141,7 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
         except OSError as error:
             problem = f"cannot be read on node {socket.gethostname()} ({error.strerror})"
             raise InputError(str(folder / CARD), problem, "give an --output that every node can reach") from error
-        read = read_adapter(copy, skeleton, card.get("token"), method_of(card))
+        read = read_adapter(copy, skeleton, token_of(card), method_of(card))
         if adapter_digest(read.files) != card["sha256"]:
             raise InputError(str(folder), f"is not what {CARD} describes", "train or fetch it again")
         return read.adapter
@@ -150,6 +150,12 @@ def load_adapter(folder: Path, skeleton: Skeleton) -> Adapter:
 def method_of(card: Mapping[str, Any]) -> str:
     """Return the method that an adapter's card names as the one of its files; a null adapter's is what trained it."""
     return str(card.get("trained_by") or card["method"])
+
+
+def token_of(card: Mapping[str, Any]) -> str | None:
+    """Return what an adapter's card calls its only learned token, where it names one: of Textual Inversion, always."""
+    inverted = method_of(card) == TEXTUAL_INVERSION.name
+    return card.get("token") or (card.get("phrase") if inverted else None)
 
 
 def foreign_card(name: str, category: str | None, token: str | None, read: Read, base_sha256: str) -> dict[str, Any]:
@@ -215,24 +221,36 @@ def _parse(file: Container, skeleton: Skeleton, trigger: str | None, expected: s
     keys = list(file.entries)
     if not keys:
         raise InputError(str(file.path), "holds no tensors", "fetch it again")
-    # Textual Inversion comes last of raymap's own: its files are bare vectors, which many layouts look like. Methods of
-    # installed packages are loaded only for what none of raymap's own reads.
-    names = [*reversed(METHODS), *(name for name in method_names() if name not in METHODS)]
-    names.sort(key=lambda name: name != expected)
-    for name in names:
+    for name in _names(expected):
         part = _reader(name)(file, skeleton, trigger)
         if part is not None:
             return name, part
     raise _unknown(file)
 
 
+def _names(expected: str | None) -> Iterator[str]:
+    """Yield the methods whose readers are asked, one after another: the expected one, raymap's own, then all others.
+
+    Methods of installed packages are looked for only where none of raymap's own reads a file.
+    """
+    own = [name for name in reversed(METHODS) if name != expected]
+    yield from ([expected] if expected else [])
+    yield from own
+    yield from (name for name in method_names() if name not in own and name != expected)
+
+
 def _unknown(file: Container) -> InputError:
     """Return the error for a file that no reader takes, with what it is where its tensors tell."""
     kind, shapes = kind_in(file.header, file.path), file.header.shapes
     first, shape = next(iter(shapes.items()), (next(iter(file.entries)), ()))
+    if kind is not None and kind.is_base:
+        return InputError(str(file.path), f"is {kind.name}, and no safetensors file", "convert it to safetensors")
     if kind is not None and not kind.is_adapter:
-        remedy = "give it as --base or --weights" if kind.is_base else "give an adapter of the base's weights"
-        return InputError(str(file.path), f"is {kind.name}, not an adapter", remedy)
+        problem = f"is {kind.name}, not an adapter of a base's weights"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
+    if kind is not None and not kind.is_read:
+        problem = f"is {kind.name}, which raymap does not read"
+        return InputError(str(file.path), problem, "give a file of a kind that docs/adapters.md lists")
     if kind is None and shapes and all(len(own) in (1, 2) and "." not in name for name, own in shapes.items()):
         problem = f"holds {first!r}, {shape}, and nothing in it says that this is a learned token"
         return InputError(

@@ -11,7 +11,7 @@ from torch import nn
 
 from raymap.adapters.beside import SidePath, has_side_path, is_written
 from raymap.adapters.table import TokenTable
-from raymap.adapters.update import Adapter, Additive, Replacement, Token, Update
+from raymap.adapters.update import Adapter, Token, Update
 from raymap.base.parts import parts_in
 
 MERGED_BYTES = 4 * 2**30
@@ -93,8 +93,9 @@ class AdapterStore:
                 own = self._live[key].detach()
                 self._pristine[key] = own if self._exchanges else own.clone()
         for key in adapter.updates.keys() & self._beside.keys():
-            if not isinstance(adapter.updates[key], Additive | Replacement):
-                raise ValueError(f"{key} is not written on this device, and its update has to be computed from it")
+            plain = self._live[key].is_floating_point() and type(self._live[key]) is nn.Parameter
+            if adapter.updates[key].from_base and not plain:
+                raise ValueError(f"{key} is quantised, and its update has to be computed from it")
         for encoder in adapter.rows:
             self._tables[encoder].keep()
         grown = [

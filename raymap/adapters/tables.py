@@ -1,7 +1,8 @@
 """What the first publications of transformers call their modules, and which modules of diffusers share each one's rows.
 
-`#` stands for a number; a name behind `~` has its two halves the other way round. A table holds for every size of a
-model: entries whose modules a base lacks are left out.
+`#` stands for a number; a name behind `~` has its two halves the other way round; a name without modules means another
+one here than there, so that it is not placed. A table holds for every size of a model: entries whose modules a base
+lacks are left out.
 """
 
 from __future__ import annotations
@@ -203,6 +204,115 @@ WAN = {
     "head.head": ("proj_out",),
 }  # fmt: skip
 """Wan (https://github.com/Wan-Video/Wan2.1)."""
+_CROSSED = {
+    "attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "attn.proj": ("attn1.to_out.0",),
+    "cross_attn.q_linear": ("attn2.to_q",),
+    "cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v"),
+    "cross_attn.proj": ("attn2.to_out.0",),
+}
+PIXART = {
+    **_within(
+        "blocks.#",
+        "transformer_blocks.#",
+        {**_CROSSED, "mlp.fc1": ("ff.net.0.proj",), "mlp.fc2": ("ff.net.2",)},
+    ),
+    "x_embedder.proj": ("pos_embed.proj",),
+    "y_embedder.y_proj.fc1": ("caption_projection.linear_1",),
+    "y_embedder.y_proj.fc2": ("caption_projection.linear_2",),
+    "t_embedder.mlp.0": ("adaln_single.emb.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("adaln_single.emb.timestep_embedder.linear_2",),
+    "csize_embedder.mlp.0": ("adaln_single.emb.resolution_embedder.linear_1",),
+    "csize_embedder.mlp.2": ("adaln_single.emb.resolution_embedder.linear_2",),
+    "ar_embedder.mlp.0": ("adaln_single.emb.aspect_ratio_embedder.linear_1",),
+    "ar_embedder.mlp.2": ("adaln_single.emb.aspect_ratio_embedder.linear_2",),
+    "t_block.1": ("adaln_single.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+"""PixArt-α and PixArt-Σ (https://github.com/PixArt-alpha/PixArt-sigma)."""
+SANA = {
+    **_within(
+        "blocks.#",
+        "transformer_blocks.#",
+        {
+            **_CROSSED,
+            "mlp.inverted_conv.conv": ("ff.conv_inverted",),
+            "mlp.depth_conv.conv": ("ff.conv_depth",),
+            "mlp.point_conv.conv": ("ff.conv_point",),
+        },
+    ),
+    "x_embedder.proj": ("patch_embed.proj",),
+    "y_embedder.y_proj.fc1": ("caption_projection.linear_1",),
+    "y_embedder.y_proj.fc2": ("caption_projection.linear_2",),
+    "t_embedder.mlp.0": ("time_embed.emb.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("time_embed.emb.timestep_embedder.linear_2",),
+    "t_block.1": ("time_embed.linear",),
+    "final_layer.linear": ("proj_out",),
+}
+"""Sana (https://github.com/NVlabs/Sana)."""
+_GATED = {"c_fc1": "linear_1", "c_fc2": "linear_2", "c_proj": "out_projection"}
+AURA_FLOW = {
+    **_within(
+        "double_layers.#",
+        "joint_transformer_blocks.#",
+        {
+            **{f"mlpX.{theirs}": (f"ff.{own}",) for theirs, own in _GATED.items()},
+            **{f"mlpC.{theirs}": (f"ff_context.{own}",) for theirs, own in _GATED.items()},
+            "modX.1": ("norm1.linear",),
+            "modC.1": ("norm1_context.linear",),
+            **{f"attn.w2{one}": (f"attn.to_{one}",) for one in "qkv"},
+            **{f"attn.w1{one}": (f"attn.add_{one}_proj",) for one in "qkv"},
+            "attn.w2o": ("attn.to_out.0",),
+            "attn.w1o": ("attn.to_add_out",),
+        },
+    ),
+    **_within(
+        "single_layers.#",
+        "single_transformer_blocks.#",
+        {
+            **{f"mlp.{theirs}": (f"ff.{own}",) for theirs, own in _GATED.items()},
+            **{f"attn.w1{one}": (f"attn.to_{one}",) for one in "qkv"},
+            "attn.w1o": ("attn.to_out.0",),
+            "modCX.1": ("norm1.linear",),
+        },
+    ),
+    "init_x_linear": ("pos_embed.proj",),
+    "cond_seq_linear": ("context_embedder",),
+    "t_embedder.mlp.0": ("time_step_proj.linear_1",),
+    "t_embedder.mlp.2": ("time_step_proj.linear_2",),
+    "final_linear": ("proj_out",),
+    "modF.1": ("~norm_out.linear",),
+}
+"""AuraFlow and Pony V7 (https://github.com/cloneofsimo/minRF)."""
+HUNYUAN_DIT = {
+    **_within(
+        "blocks.#",
+        "blocks.#",
+        {
+            "attn1.Wqkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+            "attn1.out_proj": ("attn1.to_out.0",),
+            "attn2.q_proj": ("attn2.to_q",),
+            "attn2.kv_proj": ("attn2.to_k", "attn2.to_v"),
+            "attn2.out_proj": ("attn2.to_out.0",),
+            **{f"{attn}.{one}_norm": (f"{attn}.norm_{one}",) for attn in ("attn1", "attn2") for one in "qk"},
+            "mlp.fc1": ("ff.net.0.proj",),
+            "mlp.fc2": ("ff.net.2",),
+            "default_modulation.1": ("norm1.linear",),
+            "norm2": (),
+            "norm3": (),
+        },
+    ),
+    "x_embedder.proj": ("pos_embed.proj",),
+    "t_embedder.mlp.0": ("time_extra_emb.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("time_extra_emb.timestep_embedder.linear_2",),
+    "extra_embedder.0": ("time_extra_emb.extra_embedder.linear_1",),
+    "extra_embedder.2": ("time_extra_emb.extra_embedder.linear_2",),
+    "mlp_t5.0": ("text_embedder.linear_1",),
+    "mlp_t5.2": ("text_embedder.linear_2",),
+    "final_layer.linear": ("proj_out",),
+    "final_layer.adaLN_modulation.1": ("~norm_out.linear",),
+}
+"""HunyuanDiT (https://github.com/Tencent/HunyuanDiT), whose second and third norms are called each other's names."""
 TABLES: Mapping[str, Table] = {
     "StableDiffusion3Pipeline": SD_3,
     "FluxPipeline": FLUX,
@@ -212,5 +322,10 @@ TABLES: Mapping[str, Table] = {
     "ZImagePipeline": Z_IMAGE,
     "Lumina2Pipeline": LUMINA_2,
     "WanPipeline": WAN,
+    "PixArtAlphaPipeline": PIXART,
+    "PixArtSigmaPipeline": PIXART,
+    "SanaPipeline": SANA,
+    "AuraFlowPipeline": AURA_FLOW,
+    "HunyuanDiTPipeline": HUNYUAN_DIT,
 }
 """By the class of the family's pipeline; the communities of other families use diffusers' names."""

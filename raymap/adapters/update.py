@@ -45,6 +45,11 @@ class Held:
 class Update(Held, ABC):
     """What an adapter does to one weight W: it yields ΔW, in the shape of W, from the tensors that its file holds."""
 
+    @property
+    def from_base(self) -> bool:
+        """Whether ΔW·x has to be computed from the base's own weight."""
+        return True
+
     @abstractmethod
     def delta(self, base: torch.Tensor) -> torch.Tensor:
         """Return ΔW in the base weight's shape, float32."""
@@ -72,6 +77,10 @@ class Update(Held, ABC):
 
 class Additive(Update):
     """An update whose ΔW is the same whatever the weight is."""
+
+    @property
+    def from_base(self) -> bool:
+        return False
 
     @abstractmethod
     def matrix(self) -> torch.Tensor:
@@ -136,6 +145,10 @@ class Replacement(Update):
     """
 
     weight: torch.Tensor
+
+    @property
+    def from_base(self) -> bool:
+        return False
 
     def delta(self, base: torch.Tensor) -> torch.Tensor:
         return self.weight.float() - base.float()

@@ -199,7 +199,7 @@ def _kind(header: Header) -> tuple[str, str] | None:
     kind = kind_in(header)
     if kind is None or kind.is_base:
         return None
-    if kind.is_adapter:
+    if kind.is_adapter and kind.is_read:
         return f"is {kind.name}", "give it as an adapter"
     remedy = "give the file in 16 bits" if "quantised" in kind.name else "give the checkpoint that it belongs to"
     return f"is {kind.name}", remedy

@@ -11,11 +11,13 @@ from raymap.base.header import Header
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of file: its name with an article, and whether such files are adapters, or weights of a base."""
+    """One kind of file: its name with an article, whether such files are adapters, or weights of a base, and whether
+    raymap reads them."""
 
     name: str
     is_adapter: bool = False
     is_base: bool = False
+    is_read: bool = True
 
     @property
     def title(self) -> str:
@@ -25,9 +27,15 @@ class Kind:
 
 INVERSION = Kind("a Textual Inversion", True)
 OTHERS = (
-    (r"(lora|loha|lokr|hada).*motion_modules|motion_modules.*lora", Kind("a LoRA of a motion module (AnimateDiff)")),
+    (
+        r"(lora|loha|lokr|hada).*motion_modules|motion_modules.*lora",
+        Kind("a LoRA of a motion module (AnimateDiff)", True, is_read=False),
+    ),
     (r"(^|\.)motion_modules\.", Kind("a motion module (AnimateDiff)")),
-    (r"^(lora_controlnet|control_lora|lllite_)|(^|\.)controlnet_cond_embedding.*lora", Kind("a ControlNet-LoRA")),
+    (
+        r"^(lora_controlnet|control_lora|lllite_)|(^|\.)controlnet_cond_embedding.*lora",
+        Kind("a ControlNet-LoRA", True, is_read=False),
+    ),
     (r"control_model\.|controlnet|(^|\.)(input_hint_block|zero_convs)\.", Kind("a ControlNet")),
     (r"^(ip_adapter|image_proj)\.|ip_adapter_(double|proj)|\.to_[kv]_ip\.", Kind("an IP-Adapter")),
     (r"^(adapter\.)?body\.\d+\.(block1|in_conv|resnets)", Kind("a T2I-Adapter")),
@@ -51,12 +59,12 @@ ADAPTERS = (
     (r"\.boft_(R|s)\b", Kind("a BOFT", True)),
     (r"\.ia3_l\b|\.on_input$", Kind("an IA3", True)),
     (r"\.(dora_scale|lora_magnitude_vector)\b", Kind("a DoRA", True)),
-    (r"\.vera_lambda", Kind("a VeRA")),
+    (r"\.vera_lambda", Kind("a VeRA", True, is_read=False)),
     (r"\.lora_mid\b", Kind("a LoCon with a Tucker core", True)),
-    (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\.(down|up)\b", Kind("a LoRA", True)),
+    (r"\.lora_(A|B|a|b|down|up)\b|\.lora(_linear_layer)?\.(down|up)\b|_lora\d?\.(down|up)\b", Kind("a LoRA", True)),
     (r"(^|\.)bundle_emb\.|string_to_param|^e[mn][bp]_params", INVERSION),
     (r"\.(diff|diff_b|w_norm|b_norm|set_weight)$", Kind("a full difference", True)),
-    (r"^(lycoris|lora_unet|lora_te\d?|lora_transformer)_", Kind("a LyCORIS of an unknown kind")),
+    (r"^(lycoris|lora_unet|lora_te\d?|lora_transformer)_", Kind("a LyCORIS of an unknown kind", True, is_read=False)),
 )
 """Kinds of adapters, likewise. The first that fits names the file: a DoRA is also a LoRA, for example."""
 

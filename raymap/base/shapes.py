@@ -16,6 +16,18 @@ INDEX = "model_index.json"
 """Names a base's pipeline and the class of each of its components."""
 PREFIXES = {"CLIPTextModel": "text_model."}
 """What names in the files of a class may start with, and names in the loaded component do not."""
+RENAMED = {
+    "Qwen2_5_VLForConditionalGeneration": (
+        (r"model\.(?!language_model\.|visual\.)", "model.language_model."),
+        (r"visual\.", "model.visual."),
+    ),
+    "Mistral3ForConditionalGeneration": (
+        (r"language_model\.model\.", "model.language_model."),
+        (r"language_model\.lm_head\.", "lm_head."),
+        (r"(vision_tower|multi_modal_projector)\.", r"model.\1."),
+    ),
+}
+"""How names in the files of other classes begin, and what transformers calls them once they are loaded."""
 FILES = ("diffusion_pytorch_model*.safetensors", "model*.safetensors")
 """A component's weight files as diffusers and transformers name them: one, several shards, or variants of one shape."""
 TABLE = "shapes.json"
@@ -47,8 +59,16 @@ def shapes_of(folder: Path, component: str) -> Shapes:
     shapes: Shapes = {}
     for path in files:
         shapes |= read_header(path).shapes
-    prefix = PREFIXES.get(class_of(folder, component), "")
-    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+    kind = class_of(folder, component)
+    return {loaded(kind, name): shape for name, shape in shapes.items() if not name.endswith(".position_ids")}
+
+
+def loaded(kind: str, name: str) -> str:
+    """Return what a parameter is called in a loaded component of a class, by its name in a file."""
+    for beginning, own in RENAMED.get(kind, ()):
+        if re.match(beginning, name):
+            return re.sub(f"^{beginning}", own, name)
+    return name.removeprefix(PREFIXES.get(kind, ""))
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from raymap.base.shapes import FILES, PREFIXES, class_of
+from raymap.base.shapes import FILES, class_of, loaded
 
 
 def stored_weights(folder: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
@@ -18,12 +18,10 @@ def stored_weights(folder: Path, names: Collection[str]) -> dict[str, torch.Tens
     """
     found: dict[str, torch.Tensor] = {}
     for component in sorted({name.partition(".")[0] for name in names}):
-        prefix = PREFIXES.get(class_of(folder, component), "")
+        kind = class_of(folder, component)
         own = [name.partition(".")[2] for name in names if name.startswith(f"{component}.")]
         for path in sorted({path for pattern in FILES for path in (folder / component).glob(pattern)}):
             with safe_open(path, framework="pt") as file:
-                held = set(file.keys())
-                for name in own:
-                    for key in {name, prefix + name} & held:
-                        found[f"{component}.{name}"] = file.get_tensor(key)
+                held = {loaded(kind, key): key for key in file.keys()}  # noqa: SIM118
+                found |= {f"{component}.{name}": file.get_tensor(held[name]) for name in own if name in held}
     return found

@@ -88,17 +88,26 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([*cells, row[-1].rjust(widths[-1])])
 
 
-def records(found: Sequence[Any]) -> str:
-    """Return findings, or what headers tell, as a JSON text."""
-    return json.dumps({"adapters": [_plain(one) for one in found]}, indent=2, ensure_ascii=False)
+def records(found: Sequence[Finding | Glance]) -> str:
+    """Return findings, or what headers tell, as a JSON text: `adapters`, an object for each."""
+    return json.dumps({"adapters": [_record(one) for one in found]}, indent=2, ensure_ascii=False)
+
+
+def _record(one: Any) -> dict[str, Any]:
+    """Return a finding with what its header tells beside the rest; of a refused one, that is what is left."""
+    seen = getattr(one, "seen", one)
+    record = {name: getattr(seen, name) for name in asdict(seen)}
+    record |= {"kind": seen.kind.title if seen.kind else None, "made_for": seen.made_for, "warnings": seen.warnings}
+    own = {} if one is seen else {name: getattr(one, name) for name in asdict(one) if name != "seen"}
+    record |= own | {"ranks": own.get("ranks") or seen.ranks}
+    return {name: _plain(value) for name, value in record.items()}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a finding as JSON has it; a number that is not finite is null."""
+    """Return a value as JSON has it; a number that is not finite is null."""
     if is_dataclass(value) and not isinstance(value, type):
-        own = {name: getattr(value, name) for name in asdict(value)}
         shares = {"share": value.share} if hasattr(value, "share") else {}
-        return {name: _plain(entry) for name, entry in (own | shares).items()}
+        return {name: _plain(entry) for name, entry in (asdict(value) | shares).items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -123,7 +132,7 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
         yield "made for", f"{seen.made_for or 'an unknown base'}{said}"
     if f.problem:
         yield "refused", f"[red]{shown(f.problem, LONG)}[/red]"
-    else:
+    elif f.base:
         yield "fits", _fits(f)
     if f.norm is not None:
         survives = ", ".join(f"{kind} {share:.0%}" for kind, share in f.survives.items())
@@ -143,6 +152,8 @@ def _lines(f: Finding) -> Iterator[tuple[str, str]]:
         yield "licence", shown(seen.licence)
     if seen.consent:
         yield "consent", shown(seen.consent)
+    for note in f.notes:
+        yield "note", shown(note, LONG)
     for warning in f.warnings:
         yield "warning", f"[yellow]{shown(warning, LONG)}[/yellow]"
 

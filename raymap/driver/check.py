@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from raymap.adapters.check import Finding
+
+
+COMPARE = "what a whole model changes is told by its base's weights: give the base that it was trained from as --base"
 
 
 def look(adapters: Sequence[Path], base: str | None, weights: str | None = None) -> list[Glance]:
@@ -60,32 +63,38 @@ def check_files(
     Raises:
         InputError: the base or the suite cannot be used.
     """
+    prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
+    given = None if base is None else [_Held(_opened(base, weights))]
+
+    @cache
+    def stand_in(name: str) -> _Held:
+        outline = known_outline(name)
+        return _Held(_opened(name, None) if outline is None else Base.at(outline, name))
+
+    def against(seen: Glance) -> list[_Held]:
+        return given or [stand_in(name) for name in bases_for(seen.made_for) or bases_for(EMBEDDED)]
+
+    found = [(path, glance(path)) for path in adapters]
+    return [_finding(path, seen, against(seen), prompts, trigger) for path, seen in found]
+
+
+def _finding(
+    path: Path, seen: Glance, against: Sequence[_Held], prompts: Sequence[str], trigger: str | None
+) -> Finding:
+    """Return the finding against the first of some bases that an adapter fits; where it fits none, the first one."""
     from raymap.adapters.check import Finding, examine  # loads torch, which `look` does without
 
-    prompts = [prompt.text for prompt in read_suite(suite, "--suite", Path())]
-    given = None if base is None else _Held(_opened(base, weights))
-    known: dict[str, _Held] = {}
-    findings = []
-    for path in adapters:
-        seen = glance(path)
-        if seen.problem and not seen.may_be_read:
-            findings.append(Finding(seen, problem=seen.problem, warnings=seen.warnings))
-            continue
-        if given is not None:
-            against = [given]
-        else:
-            names = bases_for(seen.made_for) or bases_for(EMBEDDED)
-            against = [known.setdefault(name, _Held(_stand_in(name))) for name in names]
-        found = [
-            replace(
-                examine(path, seen, one.base.skeleton, one.weights, prompts, trigger),
-                base=one.base.name,
-                outline=one.base.is_outline,
-            )
-            for one in against
-        ]
-        findings.append(next((finding for finding in found if not finding.problem), found[0]))
-    return findings
+    if seen.problem and not seen.may_be_read:
+        return Finding(seen, problem=seen.problem, warnings=seen.warnings)
+    if seen.kind and seen.kind.is_base and against[0].weights is None:
+        return Finding(seen, notes=(COMPARE,), warnings=seen.warnings)
+    found = []
+    for one in against:
+        finding = examine(path, seen, one.base.skeleton, one.weights, prompts, trigger)
+        found.append(replace(finding, base=one.base.name, outline=one.base.is_outline))
+        if not finding.problem:
+            return found[-1]
+    return found[0]
 
 
 @dataclass(frozen=True)
@@ -127,9 +136,3 @@ def _opened(base: str, weights: str | None) -> Base:
     if base in PIPELINES:
         offline()
     return open_base(base, weights, outline=True)
-
-
-def _stand_in(name: str) -> Base:
-    """Return the base that stands for a kind: an embedded one, or the packaged outline of a well-known one."""
-    outline = known_outline(name)
-    return _opened(name, None) if outline is None else Base.at(outline, name)

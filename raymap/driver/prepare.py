@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,10 +125,12 @@ class Prepared:
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of how the study will be carried out, one sentence each."""
         family = self.base.family
+        remarks = tuple(f"adapter {found.info.name}: {note}" for found in self.brought for note in found.notes)
         if family.known:
-            return ()
+            return remarks
         what = f"raymap has no description of its pipeline, {family.class_name}"
-        return (f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured",)
+        own = f"base {self.base.name}: {what}; it draws one prompt at a time, and attention cannot be measured"
+        return own, *remarks
 
     @property
     def size(self) -> tuple[int, int]:
@@ -156,6 +159,14 @@ class Prepared:
                 same = not any(may_stand_in(trigger, prompt.text) for trigger in own or ())
                 proved[method == CONTROL] += same * len(self.study.seeds)
         return proved
+
+
+def _check_readable(study: Study, base: Base, brought: Sequence[Found]) -> None:
+    """Check that no adapter's update has to be computed from weights that are quantised."""
+    for found in brought if study.memory.quantize != "none" else ():
+        if any(base.family.in_denoiser(name) for name in found.from_base):
+            problem = f"is a {found.info.method}, whose update is computed from the base's own weights"
+            raise InputError(f"adapter {found.info.name}", problem, "leave out `memory.quantize`")
 
 
 def prepare(study: Study, dry: bool = False) -> Prepared:
@@ -192,6 +203,7 @@ def prepare(study: Study, dry: bool = False) -> Prepared:
         find(entry, place, base, study.protocol == "triggered", measure=study.dtype == "auto")
         for entry, place in zip(study.adapters, places, strict=True)
     )
+    _check_readable(study, base, brought)
     check_names([*(order.name for order in wanted), *(found.info.name for found in brought)])
     study, choice = chosen(study, Resident(base, wanted, brought))
     prepared = Prepared(study, base, wanted, brought, absent, choice)

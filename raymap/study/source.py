@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 """How the names of adapter files end; of files that differ in this alone, the first is taken."""
 HUB = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?")
 SECRET = re.compile(r"token|key|secret|password|signature|credential", re.IGNORECASE)

@@ -242,6 +242,53 @@ def wan(skeleton: Skeleton) -> Modules:
     return found
 
 
+def crossed(skeleton: Skeleton) -> Modules:
+    """Return the names of PixArt's and Sana's modules, whose text has an attention of its own."""
+    shapes = bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {}
+    for i in sorted({int(name.split(".")[1]) for name in shapes if name.startswith("transformer_blocks.")}):
+        at, own = f"blocks.{i}", f"transformer_blocks.{i}"
+        d = shapes[f"{own}.attn1.to_q"][0]
+        found |= {f"{at}.attn.qkv": (3 * d, d), f"{at}.attn.proj": (d, d), f"{at}.cross_attn.q_linear": (d, d),
+                  f"{at}.cross_attn.kv_linear": (2 * d, d), f"{at}.cross_attn.proj": (d, d)}  # fmt: skip
+        if f"{own}.ff.net.2" in shapes:
+            found |= {f"{at}.mlp.fc1": (4 * d, d), f"{at}.mlp.fc2": (d, 4 * d)}
+        else:
+            kernels = ("inverted", "depth", "point")
+            found |= {f"{at}.mlp.{one}_conv.conv": shapes[f"{own}.ff.conv_{one}"] for one in kernels}
+    return found
+
+
+def aura_flow(skeleton: Skeleton) -> Modules:
+    d, wide = 3072, 8192
+    shapes = bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {"cond_seq_linear": (d, 2048), "modF.1": (2 * d, d), "final_linear": (16, d)}
+    for stack, own in (("double_layers", "joint_transformer_blocks"), ("single_layers", "single_transformer_blocks")):
+        for i in sorted({int(name.split(".")[1]) for name in shapes if name.startswith(f"{own}.")}):
+            at, double = f"{stack}.{i}", stack == "double_layers"
+            found |= {f"{at}.attn.w{n}{one}": (d, d) for one in "qkvo" for n in ((1, 2) if double else (1,))}
+            for mlp in ("mlpX", "mlpC") if double else ("mlp",):
+                found |= {
+                    f"{at}.{mlp}.c_fc1": (wide, d),
+                    f"{at}.{mlp}.c_fc2": (wide, d),
+                    f"{at}.{mlp}.c_proj": (d, wide),
+                }
+            found |= {f"{at}.{mod}.1": (6 * d, d) for mod in (("modX", "modC") if double else ("modCX",))}
+    return found
+
+
+def hunyuan_dit(skeleton: Skeleton) -> Modules:
+    d, shapes = 1408, bare(skeleton)
+    found: dict[str, tuple[int, ...]] = {}
+    for i in range(40):
+        at = f"blocks.{i}"
+        found |= {f"{at}.attn1.Wqkv": (3 * d, d), f"{at}.attn1.out_proj": (d, d), f"{at}.attn2.q_proj": (d, d),
+                  f"{at}.attn2.kv_proj": (2 * d, 1024), f"{at}.attn2.out_proj": (d, d),
+                  f"{at}.mlp.fc1": shapes[f"{at}.ff.net.0.proj"], f"{at}.mlp.fc2": shapes[f"{at}.ff.net.2"],
+                  f"{at}.default_modulation.1": shapes[f"{at}.norm1.linear"]}  # fmt: skip
+    return found
+
+
 def z_image(skeleton: Skeleton) -> Modules:
     d = 3840
     found: dict[str, tuple[int, ...]] = {}
@@ -269,15 +316,17 @@ def underscores(prefix: str, names: Names) -> Names:
 
 @dataclass(frozen=True)
 class Layout:
-    """One community's files for one model: what they are called, how their halves end, and their modules."""
+    """One community's files for one model: what they are called, their modules, whose names these are, how keys end."""
 
     model: str
     title: str
     modules: Callable[[Skeleton], Modules]
+    group: str
     halves: tuple[str, str] = ("lora_A", "lora_B")
     alpha: bool = False
 
 
+OWN, FIRSTS, TEXT, FEW = "diffusers' names", "names of the first publication", "text encoders", "some layers"
 KOHYA: tuple[tuple[str, str], bool] = ("lora_down", "lora_up"), True
 """How the keys of kohya's and LyCORIS's files end, and that they have an alpha."""
 
@@ -286,9 +335,9 @@ def diffusers_named(model: str) -> tuple[Layout, ...]:
     """Return the layouts that every model has, by diffusers' own names of its modules."""
     part = "unet" if model.startswith(("sd1", "sd2", "sdxl")) else "transformer"
     return (
-        *(Layout(model, f"`{prefix}`", dots(prefix, bare)) for prefix in (f"{part}.", "", *WRAPPERS)),
-        Layout(model, f"`{part}.` with alpha", own, *KOHYA),
-        *(Layout(model, f"`{prefix}`", underscores(prefix, bare), *KOHYA) for prefix in FLAT),
+        *(Layout(model, f"`{prefix}`", dots(prefix, bare), OWN) for prefix in (f"{part}.", "", *WRAPPERS)),
+        Layout(model, f"`{part}.` with alpha", own, OWN, *KOHYA),
+        *(Layout(model, f"`{prefix}`", underscores(prefix, bare), OWN, *KOHYA) for prefix in FLAT),
     )
 
 
@@ -303,6 +352,10 @@ FIRST: dict[str, tuple[str, Names]] = {
     "z-image": ("layers.….qkv", z_image),
     "lumina2": ("layers.….qkv", lumina),
     "wan2.1-1.3b": ("blocks.….self_attn", wan),
+    "pixart-sigma": ("blocks.….qkv", crossed),
+    "sana": ("blocks.….qkv", crossed),
+    "aura-flow": ("double_layers", aura_flow),
+    "hunyuan-dit": ("blocks.….Wqkv", hunyuan_dit),
 }
 """The names of the first publications, which kohya's, musubi's and ComfyUI's files have."""
 
@@ -310,13 +363,13 @@ FIRST: dict[str, tuple[str, Names]] = {
 def layouts() -> tuple[Layout, ...]:
     """Return all layouts of all models."""
     found = [layout for model in (*OUTLINED, *BUILT) for layout in diffusers_named(model)]
-    found += [Layout(model, "`lora_te…_`", texts, *KOHYA) for model in OUTLINED]
+    found += [Layout(model, "`lora_te…_`", texts, TEXT, *KOHYA) for model in OUTLINED]
     for model, (block, names) in FIRST.items():
         for prefix in ("", "model.diffusion_model.", *WRAPPERS):
-            found.append(Layout(model, f"`{prefix}{block}…`", dots(prefix, names)))
+            found.append(Layout(model, f"`{prefix}{block}…`", dots(prefix, names), FIRSTS))
         found += [
-            Layout(model, f"`lora_unet_{block}_…`", underscores("lora_unet_", names), *KOHYA),
-            Layout(model, f"`lycoris_{block}_…`", underscores("lycoris_", names), *KOHYA),
-            Layout(model, f"a few layers of `diffusion_model.{block}…`", dots("diffusion_model.", names, ".1.")),
+            Layout(model, f"`lora_unet_{block}_…`", underscores("lora_unet_", names), FIRSTS, *KOHYA),
+            Layout(model, f"`lycoris_{block}_…`", underscores("lycoris_", names), FIRSTS, *KOHYA),
+            Layout(model, f"a few layers of `diffusion_model.{block}…`", dots("diffusion_model.", names, ".1."), FEW),
         ]
-    return *found, Layout("flux1-dev", "`double_blocks.….processor` of XLabs", xlabs, ("down", "up"))
+    return *found, Layout("flux1-dev", "`double_blocks.….processor` of XLabs", xlabs, FEW, ("down", "up"))

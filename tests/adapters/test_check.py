@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +167,12 @@ def test_a_folder_of_many_adapters_is_listed_by_headers(
     assert "2 of them cannot be used" in ended.out
     assert "‖ΔW‖/‖W‖" not in ended.out
     assert "‖ΔW‖/‖W‖" in command("check", "loras", "--full").out
-    assert len(json.loads(command("check", "loras", "--json").out)["adapters"]) == 5
+    listed = json.loads(command("check", "loras", "--json").out)["adapters"]
+    whole = json.loads(command("check", "loras", "--json", "--full").out)["adapters"]
+    for key in ("path", "kind", "made_for", "tags"):
+        assert [record[key] for record in listed] == [record[key] for record in whole]
+    assert {record["kind"] for record in listed} == {"LoRA", "Textual Inversion", "hypernetwork", None}
+    assert [record["problem"] is None for record in whole] == [record["problem"] is None for record in listed]
 
 
 def test_a_folder_of_one_adapter_is_one(skeleton: Skeleton, tmp_path: Path) -> None:
@@ -195,6 +201,53 @@ def test_a_glance_sees_the_kind_and_the_rank_of_every_layout(layout: str, skelet
     assert (seen.kind.name, seen.problem) == ("a LoRA", None)
     assert seen.tensors == len(read_header(seen.path).shapes)
     assert seen.bytes == seen.path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("lycoris_mid_block_resnets_0_conv1.new_w1", "is a LyCORIS of an unknown kind, which raymap does not read"),
+        ("lora_controlnet_down_blocks_0.lora_down.weight", "is a ControlNet-LoRA, which raymap does not read"),
+        (
+            "down_blocks.0.motion_modules.0.proj.lora_A.weight",
+            "is a LoRA of a motion module (AnimateDiff), which raymap",
+        ),
+        ("ip_adapter.1.to_k_ip.weight", "is an IP-Adapter, not an adapter of a base's weights"),
+        ("decoder.conv_in.weight", "is an autoencoder (VAE) alone, not an adapter of a base's weights"),
+    ],
+)
+def test_what_is_not_read_is_named(key: str, words: str, tmp_path: Path, command: Command) -> None:
+    save_file({key: torch.zeros(4, 4)}, path := tmp_path / "file.safetensors")
+    for arguments in ((path,), (path, "--headers"), (path, "--base", "embedded")):
+        ended = command("check", *arguments)
+        assert ended.code == 2
+        assert words in ended.out
+
+
+def test_a_checkpoint_in_a_pickle_is_refused_by_what_it_is(tmp_path: Path, command: Command) -> None:
+    layer = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    torch.save({"state_dict": {layer: torch.zeros(64, 96)}}, path := tmp_path / "old.ckpt")
+    ended = command("check", path)
+    assert ended.code == 2
+    assert "is a denoiser alone, and no safetensors file; convert it to safetensors" in ended.out
+
+
+def test_a_whole_model_is_compared_with_its_base_alone(tmp_path: Path, command: Command) -> None:
+    shutil.copytree(PIPELINE, folder := tmp_path / "model")
+    weights = load_file(path := folder / "unet" / "diffusion_pytorch_model.safetensors")
+    name = f"{TO_Q}.weight"
+    save_file(weights | {name: weights[name] * 1.5}, path)
+    ended = command("check", folder)
+    assert ended.code == 0, ended.out
+    assert "  made for  raymap's embedded base\n" in ended.out
+    assert "‖ΔW‖/‖W‖ = 0.5" in ended.out
+    assert "1 differ from the base's" in ended.out
+    layer = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({layer: torch.zeros(320, 768)}, other := tmp_path / "sd15.safetensors")
+    ended = command("check", other)
+    assert ended.code == 0, ended.out
+    assert "  made for  Stable Diffusion 1\n" in ended.out
+    assert "give the base that it was trained from as --base" in ended.out
 
 
 def to_k(skeleton: Skeleton) -> Tensors:

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from raymap.adapters.read import read_adapter
 from raymap.adapters.update import LowRank
@@ -24,6 +24,7 @@ from raymap.study.file import load_study
 from tests.adapters.layouts import (
     LAYOUTS,
     RANK,
+    TEXT,
     TO_Q,
     VECTORS,
     expected,
@@ -177,3 +178,29 @@ def test_an_adapter_without_a_trigger_is_refused_where_the_protocol_needs_one(
                 prepare(study)
         else:
             assert prepare(study).brought[0].card["phrase"] == "sks cup"
+
+
+def test_a_half_may_be_named_after_its_adapter_and_a_text_encoder_after_comfyuis(
+    skeleton: Skeleton, tmp_path: Path
+) -> None:
+    down, up = halves(TO_Q, skeleton)
+    text_down, text_up = halves(TEXT, skeleton)
+    tensors = {
+        f"unet.{TO_Q}.lora_A.default_0.weight": down, f"unet.{TO_Q}.lora_B.default_0.weight": up,
+        f"text_encoders.clip_l.transformer.text_model.{TEXT}.lora_A.weight": text_down,
+        f"text_encoders.clip_l.transformer.text_model.{TEXT}.lora_B.weight": text_up,
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "lora.safetensors")
+    updates = read_adapter(tmp_path / "lora.safetensors", skeleton).adapter.updates
+    assert updates.keys() == {f"unet.{TO_Q}.weight", f"text_encoder.{TEXT}.weight"}
+
+
+def test_a_scale_that_lost_its_module_is_refused_where_a_module_lacks_one(skeleton: Skeleton, tmp_path: Path) -> None:
+    path = written("kohya", skeleton, tmp_path / "lora.safetensors", alpha=6.0)
+    tensors = load_file(path)
+    save_file({**tensors, "lora_unet_any.alpha": torch.tensor(1.0)}, path)
+    assert "lora_unet_any.alpha" in read_adapter(path, skeleton).adapter.notes[0]
+    lost = {key.replace("to_q.alpha", "to_z.alpha"): value for key, value in tensors.items()}
+    save_file(lost, path)
+    with pytest.raises(InputError, match=r"to_z\.alpha belongs to no module"):
+        read_adapter(path, skeleton)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from raymap.adapters.read import read_adapter
@@ -151,3 +155,18 @@ def test_a_small_update_of_weights_is_no_token(key: str, skeleton: Skeleton, tmp
         return
     assert adapter.updates
     assert not adapter.tokens
+
+
+def test_a_token_within_an_image_is_read_as_from_a_file(skeleton: Skeleton, tmp_path: Path) -> None:
+    """A1111 writes JSON in base 64 into the text of a PNG."""
+    content = {"string_to_param": {"*": {"TORCHTENSOR": VECTORS.tolist()}}, "name": "EasyCat", "step": 500}
+    text = PngInfo()
+    text.add_text("sd-ti-embedding", base64.b64encode(json.dumps(content).encode()).decode())
+    image = Image.new("RGB", (8, 8))
+    image.save(path := tmp_path / "EasyCat.png", pnginfo=text)
+    (token,) = read_adapter(path, skeleton).adapter.tokens
+    assert token.trigger == "EasyCat"
+    assert torch.equal(token.vectors["text_encoder"], VECTORS)
+    image.save(path)
+    with pytest.raises(InputError, match="is an image"):
+        read_adapter(path, skeleton)

@@ -106,3 +106,26 @@ def test_a_study_may_say_more_than_an_adapters_card(skeleton: Skeleton, tmp_path
     _, third = prepared(tmp_path, {"path": "second"})
     assert (third.info, third.triggers) == (again.info, ("<sun>",))
     assert read_adapter(tmp_path / "second", skeleton, "<sun>").adapter.triggers == ("<sun>",)
+
+
+def test_what_its_user_should_know_of_an_adapter_is_said_before_a_run(skeleton: Skeleton, tmp_path: Path) -> None:
+    torch.save({"string_to_param": {"*": torch.ones(1, 96)}, "name": "inside"}, tmp_path / "v0cup.pt")
+    study, found = prepared(tmp_path, {"path": "v0cup.pt"})
+    (remark,) = study.remarks
+    assert remark.startswith("adapter v0cup: its trigger is the file's name, as in A1111")
+    bring(found, tmp_path / "brought", study.base.sha256)
+    again, _ = prepared(tmp_path, {"path": "brought"})
+    assert not again.remarks
+
+
+def test_a_run_folder_keeps_the_trigger_that_its_card_names(skeleton: Skeleton, tmp_path: Path) -> None:
+    """That of older versions too, which called A1111's tokens by the name inside, and took any vector for a token."""
+    torch.save({"string_to_param": {"*": torch.ones(1, 96)}, "name": "v0inside"}, tmp_path / "v0cup.pt")
+    save_file({"v0style": torch.ones(1, 96)}, tmp_path / "style.safetensors")
+    for entry in ({"path": "v0cup.pt"}, {"path": "style.safetensors", "trigger": "v0style"}):
+        study, found = prepared(tmp_path, entry)
+        target = tmp_path / found.info.name
+        bring(found, target, study.base.sha256)
+        card = json.loads((target / CARD).read_text())
+        (target / CARD).write_text(json.dumps(card | {"token": None, "phrase": "v0inside"}))
+        assert load_adapter(target, skeleton).triggers == ("v0inside",)

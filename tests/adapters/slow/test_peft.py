@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, get_peft_model
+from peft import BOFTConfig, IA3Config, LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, get_peft_model
 from torch import nn
 
+from raymap.adapters.glance import adapters_in
 from raymap.adapters.read import read_adapter
 from raymap.base.model import Base
 from raymap.base.pipeline import denoiser_of, load
@@ -32,6 +33,7 @@ KINDS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
     "LoKr, whole factors": ("lokr", lambda layers: LoKrConfig(r=64, alpha=7, target_modules=layers)),
     "IA3": ("ia3", lambda layers: IA3Config(target_modules=layers, feedforward_modules=["to_out.0"])),
     "OFT": ("oft", lambda layers: OFTConfig(oft_block_size=4, target_modules=layers)),
+    "BOFT": ("boft", lambda layers: BOFTConfig(boft_block_size=4, target_modules=layers)),
     "OFT by the inverse": (
         "oft",
         lambda layers: OFTConfig(oft_block_size=4, use_cayley_neumann=False, block_share=True, target_modules=layers),
@@ -78,4 +80,25 @@ def test_what_peft_wrote_changes_the_base_as_pefts_merge_does(
     assert {name.removeprefix(f"{part}.") for name in read.adapter.updates} == wanted.keys()
     for name, delta in wanted.items():
         found = read.adapter.updates[f"{part}.{name}"].delta(own[name].float())
-        assert (found - delta).norm() <= 1e-6 * delta.norm() + 1e-7 * own[name].norm() * (method in ("dora", "oft"))
+        assert (found - delta).norm() <= 1e-6 * delta.norm() + 1e-7 * own[name].norm() * (
+            method in ("dora", "oft", "boft")
+        )
+
+
+def test_folders_of_a_denoiser_and_of_a_text_encoder_are_one_adapter(base: Base, tmp_path: Path) -> None:
+    """As peft's example of DreamBooth saves them: the names in both files lack the component."""
+    config = LoraConfig(r=3, lora_alpha=7, target_modules=["q_proj", "to_q"])
+    pipeline = load(base.folder)
+    wanted: dict[str, torch.Tensor] = {}
+    for part in (base.skeleton.denoiser, base.skeleton.encoder):
+        own = {name: p.detach().clone() for name, p in getattr(pipeline, part).named_parameters()}
+        if not any("q_proj.weight" in name or "to_q.weight" in name for name in own):
+            pytest.skip("its text encoder has other layers")
+        deltas = merged_with(getattr(pipeline, part).double(), config, tmp_path / part)
+        wanted |= {f"{part}.{name}": delta for name, delta in deltas.items()}
+    read = read_adapter(tmp_path, base.skeleton)
+    assert read.adapter.updates.keys() == wanted.keys()
+    assert adapters_in(tmp_path) == [tmp_path]
+    for name, delta in wanted.items():
+        found = read.adapter.updates[name].delta(torch.zeros(delta.shape))
+        assert (found - delta).norm() <= 1e-6 * delta.norm()

@@ -7,13 +7,16 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import FluxPipeline
 from diffusers.loaders.single_file_utils import (
+    convert_auraflow_transformer_checkpoint_to_diffusers,
     convert_ldm_unet_checkpoint,
     convert_lumina2_to_diffusers,
+    convert_sana_transformer_to_diffusers,
     convert_sd3_transformer_checkpoint_to_diffusers,
 )
 from safetensors.torch import save_file
@@ -24,7 +27,8 @@ from raymap.adapters.read import read_adapter
 from raymap.base.folder import OUTLINES
 from raymap.base.shapes import config_of
 from raymap.errors import InputError
-from tests.adapters.published import Layout, Modules, flux, layouts, lumina, sd3, skeleton_of, unet
+from tests.adapters.published import Layout, Modules, aura_flow, crossed, flux, layouts, lumina, sd3, skeleton_of, unet
+from tools.layouts_page import END, PAGE, START, table
 
 LAYOUTS = {f"{layout.model} {layout.title}": layout for layout in layouts()}
 FEW = 12
@@ -95,14 +99,14 @@ def numbered(modules: Modules) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def sundry(modules: Modules) -> dict[str, torch.Tensor]:
-    """Return tensors that diffusers' converters ask for, and that no adapter changes."""
-    found: dict[str, torch.Tensor] = {"pos_embed": torch.zeros(1)}
-    for name in modules:
-        attention, _, last = name.rpartition(".")
-        if last == "qkv" and "joint_blocks" in name:
-            found |= {f"{attention}.{own}": torch.zeros(3) for own in ("qkv.bias", "ln_q.weight", "ln_k.weight")}
-    return found
+class Checkpoint(dict[str, torch.Tensor]):
+    """A checkpoint with every tensor for which it is asked; converters ask for those too that no adapter changes."""
+
+    def __missing__(self, key: str) -> torch.Tensor:
+        return torch.zeros(6)
+
+    def pop(self, key: str, default: Any = None) -> torch.Tensor:
+        return super().pop(key, torch.zeros(6))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,8 @@ def sundry(modules: Modules) -> dict[str, torch.Tensor]:
         ("sd3-medium", convert_sd3_transformer_checkpoint_to_diffusers, sd3),
         ("sd35-medium", convert_sd3_transformer_checkpoint_to_diffusers, sd3),
         ("lumina2", convert_lumina2_to_diffusers, lumina),
+        ("aura-flow", convert_auraflow_transformer_checkpoint_to_diffusers, aura_flow),
+        ("sana", convert_sana_transformer_to_diffusers, crossed),
     ],
 )
 def test_rows_lie_where_diffusers_puts_those_of_whole_checkpoints(model: str, converter: object, names: object) -> None:
@@ -125,12 +131,10 @@ def test_rows_lie_where_diffusers_puts_those_of_whole_checkpoints(model: str, co
     found, _ = place(modules, skeleton)
     unets = converter is convert_ldm_unet_checkpoint
     config = config_of(OUTLINES / model, skeleton.denoiser) if unets else None
-    complete = {f"{name}.bias": torch.zeros(shape[0]) for name, shape in thin.items() if unets or "qkv" not in name}
-    complete |= {name: value.clone() for name, value in tensors.items()} | (
-        sundry(modules) if model.startswith("sd3") else {}
-    )
     prefix = "model.diffusion_model." if unets else ""
-    converted = converter({f"{prefix}{name}": value for name, value in complete.items()}, config=config)  # type: ignore[operator]
+    biases = {f"{name}.bias": torch.zeros(shape[0]) for name, shape in thin.items() if unets}
+    complete = Checkpoint({f"{prefix}{name}": value.clone() for name, value in (tensors | biases).items()})
+    converted = converter(complete, config=config)  # type: ignore[operator]
     for module, places in found.items():
         for at in places:
             wanted = converted[f"{at.module.partition('.')[2]}.weight"]
@@ -208,3 +212,7 @@ def test_of_a_kind_that_raymap_does_not_describe_diffusers_converter_is_asked() 
         assert {at.module for at in found[module]} == {at.module for at in places}
     odd = {"diffusion_model.double_blockz.3.img_attn.qkv": (9216, 3072)}
     assert place(odd, replace(known, family=family))[1] == list(odd)
+
+
+def test_the_page_of_adapters_counts_what_is_placed() -> None:
+    assert START + table() + END in PAGE.read_text(encoding="utf-8"), "run python -m tools.layouts_page"
