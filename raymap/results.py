@@ -13,11 +13,14 @@ import numpy as np
 import polars as pl
 from rich.table import Table
 
+from raymap.analysis.changes import change_tests
+from raymap.analysis.decide.answers import Verdict
+from raymap.analysis.decide.verdict import answered, read_verdict
 from raymap.analysis.estimates import Percentile
 from raymap.analysis.judged import read_judged_map
 from raymap.analysis.map import measured, with_entanglement
 from raymap.analysis.measures import IN_MAP, Measure
-from raymap.analysis.read import KEY, read_map, read_noise, read_scores, read_statistics, read_study
+from raymap.analysis.read import KEY, read_map, read_noise, read_scores, read_statistics, read_study, stream_scores
 from raymap.analysis.shifts import TESTS
 from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import AttentionSummary, InterventionsSummary
@@ -91,6 +94,17 @@ class Run:
         return pl.read_ipc(read_file(self.folder / "shifts.arrow"))
 
     @cached_property
+    def changes(self) -> pl.DataFrame:
+        """Each cell's change against the prompt's own margin, controls left out (schema CHANGES)."""
+        stored = read_if_there(self.folder / "changes.arrow")
+        return change_tests(stream_scores(self.folder), self.noise) if stored is None else pl.read_ipc(stored)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict, as verdict.json holds it."""
+        return read_verdict(self.folder)
+
+    @cached_property
     def judged(self) -> pl.DataFrame:
         """What further judges found, one row per prompt, adapter and judge (schema JUDGED_MAP); empty without any."""
         return read_judged_map(self.folder)
@@ -141,12 +155,16 @@ class Run:
     def cells(self) -> pl.DataFrame:
         """The map with E and the q-values of each cell, sorted by prompt and adapter.
 
-        Columns: those of `map`, then `entanglement` (the summand of E), `q_sem`, `q_per` and `q_signed`, which are null
-        for controls.
+        Columns: those of `map`, then `entanglement` (the summand of E), `q_sem`, `q_per`, `q_signed`, and the cell's
+        `answer` (*shifted*, *unchanged* or *cannot tell*) with the ways in which it shifted: `fell`, `rose`, `image`.
+        They are null for controls.
         """
         summands = with_entanglement(measured(self.map)).select(*KEY, "entanglement")
         tests = self.shifts.select(*KEY, *(f"q_{name}" for name in TESTS))
-        return self.map.join(summands, on=KEY, how="left").join(tests, on=KEY, how="left").sort(*KEY)
+        answers = answered(self.map, self.changes, self.shifts, bool(self.verdict["refused"]))
+        answers = answers.select(*KEY, "answer", "fell", "rose", "image")
+        cells = self.map.join(summands, on=KEY, how="left").join(tests, on=KEY, how="left")
+        return cells.join(answers, on=KEY, how="left").sort(*KEY)
 
     @property
     def others(self) -> pl.DataFrame:

@@ -23,7 +23,10 @@ class Cube:
     methods: tuple[str, ...]
 
     def over_methods(self) -> np.ndarray:
-        """Return means over each subject's methods, (P, S); NaN where any method of the subject lacks the cell."""
+        """Return means over each subject's methods, (P, S); NaN where any method of the subject lacks the cell.
+
+        For means over the methods that draw, the cube is made from the cells that `moving` returns.
+        """
         has = ~np.isnan(self.values).all(axis=0)  # (S, M)
         total = np.where(has, self.values, 0.0).sum(axis=2)
         n = has.sum(axis=1)
@@ -47,6 +50,18 @@ class Cube:
     def non_target(self, *subject_categories: str) -> set[str]:
         """Return the prompt categories that are not a target of any of these subject categories."""
         return set(self.prompt_categories.tolist()) - {OWN_CATEGORY.get(c, "") for c in subject_categories}
+
+
+def moving(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells without adapters that shift nothing, unless all adapters of their subject shift nothing.
+
+    A mean over a subject's methods is thus one over the methods that draw: a proved zero is not a measurement.
+
+    Args:
+        cells: rows of schema MAP without controls.
+    """
+    still = (pl.col("e_sem").max() == 0).fill_null(False).over("adapter")
+    return cells.filter(~still | still.all().over("subject", "subject_category"))
 
 
 def cubes_of(cells: pl.DataFrame, *measures: str) -> list[Cube]:

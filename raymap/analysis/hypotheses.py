@@ -2,8 +2,9 @@
 
 *Pooled* is the paper's test (sections 5.1 to 5.3): a Mann-Whitney U for which every cell of the map, under every
 method, is an independent observation. Cells that share a prompt or a subject are not independent, so its p-values are
-far too small (benchmarks/calibration.py). *Crossed* averages each subject's methods and takes both prompts and subjects
-as samples (raymap.analysis.numerics.crossed). *Permutation* holds the prompts fixed and exchanges the subjects.
+far too small (benchmarks/calibration.py). *Crossed* averages each subject's methods that draw and takes both prompts
+and subjects as samples (raymap.analysis.numerics.crossed). *Permutation* holds the prompts fixed and exchanges the
+subjects.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from raymap.analysis.cube import Cube, cubes_of
+from raymap.analysis.cube import Cube, cubes_of, moving
 from raymap.analysis.numerics.crossed import Alternative, Estimate, Group, contrast, permuted
 from raymap.analysis.statistics import HypothesisRow, PooledTest
 
@@ -72,16 +73,17 @@ def hypotheses(study: pl.DataFrame) -> list[HypothesisRow]:
     if study.is_empty():
         return []
     (cube,) = cubes_of(study, "e_sem")
+    means = cubes_of(moving(study), "e_sem")[0].over_methods()
     claims = [
-        _within("H1", cube, "face", "people", "face adapters shift people prompts more than others"),
-        _between("H2", cube, "style", "face", None),
-        _between("H3 object above face", cube, "object", "face", None),
-        _between("H3 style above object", cube, "style", "object", None),
+        _within("H1", cube, means, "face", "people", "face adapters shift people prompts more than others"),
+        _between("H2", cube, means, "style", "face", None),
+        _between("H3 object above face", cube, means, "object", "face", None),
+        _between("H3 style above object", cube, means, "style", "object", None),
     ]
     for entry, p in zip(claims, holm([entry["p"] for entry in claims]), strict=True):
         entry["p_holm"] = p
     explored = [
-        _between(f"H2 {category}", cube, "style", "face", {category})
+        _between(f"H2 {category}", cube, means, "style", "face", {category})
         for category in sorted(set(cube.prompt_categories.tolist()))
     ]
     known = [entry["p"] for entry in explored if entry["p"] is not None]
@@ -91,23 +93,24 @@ def hypotheses(study: pl.DataFrame) -> list[HypothesisRow]:
     return [*claims, *explored]
 
 
-def _within(name: str, cube: Cube, subjects: str, prompts: str, claim: str) -> HypothesisRow:
+def _within(name: str, cube: Cube, means: np.ndarray, subjects: str, prompts: str, claim: str) -> HypothesisRow:
     """Compare two groups of prompts under the adapters of one subject category."""
     others = set(cube.prompt_categories.tolist()) - {prompts}
     own, rest, columns = cube.rows({prompts}), cube.rows(others, -1.0), cube.columns(subjects)
-    estimate = contrast(cube.over_methods(), (own, rest), (columns,), "greater")
+    estimate = contrast(means, (own, rest), (columns,), "greater")
     cells = cube.values[:, columns.members]
     return _entry(name, claim, estimate, pooled(cells[own.members], cells[rest.members], "greater"), None)
 
 
-def _between(name: str, cube: Cube, high: str, low: str, categories: set[str] | None) -> HypothesisRow:
+def _between(
+    name: str, cube: Cube, means: np.ndarray, high: str, low: str, categories: set[str] | None
+) -> HypothesisRow:
     """Compare the adapters of two subject categories over given prompts, or over those that are no target of either.
 
     A claim about categories of subjects has no p if one of them has a single subject, whose spread is not known.
     """
     rows = cube.rows(categories or cube.non_target(high, low))
     first, second = cube.columns(high), cube.columns(low, -1.0)
-    means = cube.over_methods()
     estimate = contrast(means, (rows,), (first, second), "greater")
     one, other = (_subject_means(means, rows, group) for group in (first, second))
     scopes = [categories or cube.non_target(category) for category in (high, low)]

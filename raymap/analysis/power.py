@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from scipy import special, stats
 
-from raymap.analysis.cube import Cube, cubes_of
+from raymap.analysis.cube import Cube, cubes_of, moving
 from raymap.analysis.map import finite
 from raymap.analysis.numerics.crossed import combined
 from raymap.analysis.statistics import ComponentSummary, Power, PowerClaim
@@ -161,15 +161,19 @@ def power(study: pl.DataFrame, scores: pl.DataFrame, tau: float | None) -> Power
     """
     # Cells of adapters are no averages over methods; adapters that shift nothing by proof have no variance.
     moved = study.filter((pl.col("e_sem").max() > 0).over("adapter"))
+    averaged = moving(study)
     cubes = {
-        "subject": cubes_of(study, "e_sem")[0],
+        "subject": cubes_of(averaged, "e_sem")[0],
         "adapter": cubes_of(moved.with_columns(subject=pl.col("adapter"), method=pl.lit("any")), "e_sem")[0],
     }
     used = study.filter(pl.col("n_seeds") > 0)["n_seeds"].to_numpy()
     # The variances of the cells' means average to that of a cell with the harmonic mean of their seeds.
     seeds = float(len(used) / (1 / used).sum()) if len(used) else 0.0
     rows = finite(scores.filter(pl.col("method") != CONTROL))
-    rows_of = {"subject": rows, "adapter": rows.filter(pl.col("adapter").is_in(moved["adapter"].unique().implode()))}
+    rows_of = {
+        unit: rows.filter(pl.col("adapter").is_in(frame["adapter"].unique().implode()))
+        for unit, frame in (("subject", averaged), ("adapter", moved))
+    }
     held: dict[str, Components | None] = {}
     described = {}
     for unit, cube in cubes.items():

@@ -1,4 +1,4 @@
-"""Reduces a run folder's scores to map.arrow, shifts.arrow and statistics.json."""
+"""Reduces a run folder's scores to map.arrow, shifts.arrow, changes.arrow, statistics.json and verdict.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import polars as pl
 import pyarrow as pa
 
 from raymap.analysis.agreement import agreement, distances
+from raymap.analysis.changes import change_tests
+from raymap.analysis.decide.verdict import write_verdict
 from raymap.analysis.judged import reduce_judged
 from raymap.analysis.map import entanglement_map, measured, noise_floor, with_entanglement
 from raymap.analysis.power import power
@@ -19,7 +21,7 @@ from raymap.analysis.statistics import Missing, Statistics
 from raymap.analysis.summary import summarize
 from raymap.store.files import as_json, files_in, read_each, read_file, read_if_there, write_atomically
 from raymap.store.folder import arrow_bytes
-from raymap.store.schema import MAP, SHIFTS, stamped
+from raymap.store.schema import CHANGES, MAP, SHIFTS, stamped
 
 
 def merge_noise(parts: Path, target: Path) -> None:
@@ -30,9 +32,9 @@ def merge_noise(parts: Path, target: Path) -> None:
 
 
 def reduce_run(folder: Path) -> Statistics:
-    """Write map.arrow, shifts.arrow and statistics.json from `scores/` and `noise.arrow`; return the statistics.
+    """Write map.arrow, shifts.arrow, changes.arrow, statistics.json and verdict.json; return the statistics.
 
-    If `judged/` has rows of further judges, judged.arrow is written too.
+    They come from `scores/` and `noise.arrow`. If `judged/` has rows of further judges, judged.arrow is written too.
 
     Raises:
         InputError: the folder lacks them, or they break the contract.
@@ -46,6 +48,8 @@ def reduce_run(folder: Path) -> Statistics:
     write_atomically(folder / "map.arrow", arrow_bytes(cells.to_arrow().cast(stamped(MAP, digest))))
     tests = shift_tests(scores, noise)
     write_atomically(folder / "shifts.arrow", arrow_bytes(tests.to_arrow().cast(stamped(SHIFTS, digest))))
+    changes = change_tests(scores, noise)
+    write_atomically(folder / "changes.arrow", arrow_bytes(changes.to_arrow().cast(stamped(CHANGES, digest))))
     drawn = scores.group_by("adapter").agg(pl.col("drawn").any())
     proved = drawn.filter(~pl.col("drawn"))["adapter"].cast(pl.String).to_list()
     statistics = summarize(cells, noise, tests, floor, digest, proved)
@@ -57,6 +61,7 @@ def reduce_run(folder: Path) -> Statistics:
     if judged := reduce_judged(folder, cells, digest):
         statistics["judged"] = judged
     write_atomically(folder / "statistics.json", as_json(statistics))
+    write_verdict(folder)
     return statistics
 
 

@@ -21,10 +21,10 @@ from typing import cast
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from raymap.analysis.floor import Pairs, pairs_of
 from raymap.analysis.map import finite, is_target
+from raymap.analysis.numerics.discoveries import adjusted
 from raymap.analysis.numerics.exchange import matching_p, rank_sum_p, sign_flip_p
 from raymap.analysis.read import KEY, MEASURED
 from raymap.analysis.statistics import ShiftCounts
@@ -73,7 +73,7 @@ def shift_tests(scores: pl.DataFrame, noise: pl.DataFrame) -> pl.DataFrame:
             found["per"][chosen] = rank_sum_p(lpips, reseeded)
     columns = {f"p_{name}": p for name, p in found.items()}
     family = cells.select(pl.struct("adapter", "target").rank("dense")).to_series().to_numpy()
-    columns |= {f"q_{name}": _adjusted(p, family) for name, p in found.items()}
+    columns |= {f"q_{name}": adjusted(p, family) for name, p in found.items()}
     for name in ("sem", "per"):
         held = pairs_of(noise, f"e_{name}")
         columns[f"matched_tau_{name}"] = held.matched(_numbers(cells, held), seeds)
@@ -113,11 +113,3 @@ def shift_counts(tests: pl.DataFrame, study: pl.DataFrame) -> list[ShiftCounts]:
         for row in counted.to_dicts()
     ]
     return cast(list[ShiftCounts], rows)
-
-
-def _adjusted(p: np.ndarray, family: np.ndarray) -> np.ndarray:
-    q, known = np.full(len(p), np.nan), ~np.isnan(p)
-    for one in np.unique(family[known]):
-        of = known & (family == one)
-        q[of] = stats.false_discovery_control(p[of])
-    return q

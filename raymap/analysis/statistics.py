@@ -131,9 +131,12 @@ class RangeOrder(TypedDict):
 
 
 class Sensitivity(TypedDict):
+    """E under other ranges; `orders_of_moving` leaves out the adapters that shift nothing (older files lack it)."""
+
     ranges: dict[str, str]
     adapters: list[AdapterUnderRanges]
     orders: list[RangeOrder]
+    orders_of_moving: NotRequired[list[RangeOrder]]
 
 
 class MethodRow(TypedDict):

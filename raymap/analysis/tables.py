@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from raymap.analysis.cube import cubes_of
+from raymap.analysis.cube import cubes_of, moving
 from raymap.analysis.map import NoiseFloor
 from raymap.analysis.measures import BASIC, E_PER, E_SEM, SIGNED, E
 from raymap.analysis.numerics.crossed import Group, contrast
@@ -77,7 +77,7 @@ def method_order(study: pl.DataFrame) -> list[MethodOrder]:
 
 def by_category(study: pl.DataFrame) -> list[CategoryRow]:
     """Return Figure 3: mean E_sem and E_per of each subject category on each prompt category, with intervals."""
-    cube, per = cubes_of(study, *(m.column for m in BASIC))
+    cube, per = cubes_of(moving(study), *(m.column for m in BASIC))
     return [
         {
             "subject_category": subjects,
@@ -117,7 +117,7 @@ def ranked_prompts(study: pl.DataFrame, descending: bool) -> list[RankedPrompt]:
     share of resamples of subjects, with replacement, that list the prompt again; None with a single subject. Prompts
     without a complete cell are not ranked.
     """
-    others = study.filter(~pl.col("target"))
+    others = moving(study).filter(~pl.col("target"))
     cube, per_cube = cubes_of(others, *(m.column for m in BASIC))
     means, e_per = cube.over_methods(), per_cube.over_methods()
     known = ~np.isnan(means)

@@ -42,7 +42,7 @@ app = typer.Typer(
     cls=Commands,
     help="Concept Entanglement Maps: what personalizing a text-to-image model does to all the other prompts.\n\n"
     "Exit codes: 0 done, 1 above a limit of audit --fail-above, 2 bad input, 3 ended incomplete (the same command "
-    "resumes), 130 interrupted.",
+    "resumes), 4 the seeds cannot tell whether a limit of audit is kept, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from raymap.analysis.measures import E_PER, E_SEM, IN_MAP
+from raymap.analysis.measures import IN_MAP
 from raymap.cli.app import Base, DryRun, Folder, Limit, Output, Overrides, Weights, app, console
 from raymap.cli.study import described, mapped
+from raymap.cli.summary import print_verdict
 from raymap.display.text import NOTHING, estimate, number, shown
 from raymap.errors import InputError
 from raymap.store.files import place, write_atomically
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from raymap.analysis.decide.compare import AdapterDifferences, Difference
-    from raymap.analysis.decide.gate import Verdict
 
-FIRST = 5
-"""How many prompts of a longer list are printed; files hold all of them."""
+EXIT: dict[str | None, int] = {"fail": 1, "undecided": 4}
+"""The exit codes of decisions other than to pass."""
 
 
 @app.command()
@@ -44,14 +43,17 @@ def audit(
     category: Annotated[
         list[str] | None,
         typer.Option(
-            help="face, object or style: prompts of that kind are not counted. Give it once, or once per adapter."
+            help="face, object or style: prompts of that kind are counted apart. Give it once, or once per adapter."
         ),
     ] = None,
     fail_above: Annotated[
-        str | None, typer.Option(help="Limits such as e_sem=0.03,e_per=0.5,prompts=3; exit code 1 if one is exceeded.")
+        str | None,
+        typer.Option(
+            help="Limits such as falls=0,fall=0.02,prompts=3; exit code 1 if one is exceeded, 4 if it cannot be told."
+        ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write a summary as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdict as JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the verdict as JSON.")] = None,
     output: Output = None,
     dry_run: DryRun = False,
     limit: Limit = None,
@@ -76,55 +78,18 @@ def audit(
     if dry_run:
         return
     from raymap.driver.commands import Audit  # loads what a dry run does without: scipy, polars and the report
-    from raymap.report import gate
-    from raymap.results import open_folder
+    from raymap.report.junit import junit as as_junit
+    from raymap.store.files import as_json
 
     mapped(prepared, target)
-    held = Audit.of(open_folder(target), limits)
+    held = Audit.of(target, limits)
     if json:
-        write_atomically(json, gate.summary(held.shifted, held.run.statistics, limits, held.verdicts))
+        write_atomically(json, as_json(held.verdict))
     if junit:
-        write_atomically(junit, gate.junit(held.verdicts, study.name))
-    _print_shifted(held.shifted)
-    _print_verdicts(held.verdicts)
-    if held.passed is False:
-        raise typer.Exit(1)
-
-
-def _print_shifted(cells: pl.DataFrame) -> None:
-    """Say for each adapter how many non-target prompts shifted, which ones most, and how that was judged."""
-    for part in cells.partition_by("adapter", maintain_order=True):
-        hits = part.filter(part["shifted_e_sem"] | part["shifted_e_per"]).sort("e_sem", descending=True)
-        tested = part["tested_e_sem"].any() or part["tested_e_per"].any()
-        by = (
-            "threshold and test"
-            if tested
-            else "threshold alone: too few seeds, or too many prompts, to test single prompts"
-        )
-        names = ", ".join(shown(prompt) for prompt in hits["prompt"][:FIRST])
-        line = f"{shown(part['adapter'][0])}: {hits.height} of {part.height} non-target prompts shifted ({by})"
-        console.print(f"{line}: {names}" if names else line, highlight=False, soft_wrap=True)
-
-
-def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Print one row per adapter and limit, with the prompts to look at if the limit is exceeded."""
-    from raymap.report.gate import message
-
-    if not verdicts:
-        return
-    table = Table(title="Limits", title_justify="left", show_lines=True)
-    for name in ("adapter", "verdict", "measured", "prompts to look at"):
-        table.add_column(name, overflow="fold")
-    for verdict in verdicts:
-        first, more = verdict.offenders[:FIRST], len(verdict.offenders) - FIRST
-        prompts = [
-            f"{shown(o.prompt)} (E_sem {number(o.e_sem, E_SEM.digits)}, E_per {number(o.e_per, E_PER.digits)})"
-            for o in first
-        ]
-        prompts += [f"and {more} more"] if more > 0 else []
-        word = "[green]passed[/green]" if verdict.passed else "[red]exceeded[/red]"
-        table.add_row(shown(verdict.adapter), word, message(verdict), "\n".join(prompts))
-    console.print(table)
+        write_atomically(junit, as_junit(held.verdict, study.name, {p.id: p.text for p in study.prompts}))
+    print_verdict(held.verdict)
+    if held.decision in EXIT:
+        raise typer.Exit(EXIT[held.decision])
 
 
 @app.command()

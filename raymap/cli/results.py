@@ -51,14 +51,14 @@ def report(
     from raymap.analysis.reduce import reduce_run
     from raymap.report.export.write import export, formats_of
     from raymap.report.page import write_page
-    from raymap.report.verdict import verdict
     from raymap.results import read_run
 
     wanted = formats_of(formats or ())
     root = place(folder)
     reduce_run(root)
     run = read_run(root)
-    print_verdict(verdict(run), run.statistics)
+    print_summary(run.statistics)
+    print_verdict(run.verdict)
     for path in export(run, wanted):
         console.print(f"written: {path}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"report: {write_page(run)}", soft_wrap=True, markup=False)

@@ -29,6 +29,7 @@ def demo(output: Output = None) -> None:
             f"--output {output}", "is not a local path, which the demo needs for its references", "give a folder"
         )
     mapped(described(demo_study(target / "references")), target)
+    _print_verdict(target)
 
 
 @app.command()
@@ -69,6 +70,14 @@ def run(
         console.print(estimate(prepared, price).sentence, highlight=False, soft_wrap=True)
     else:
         mapped(prepared, target)
+        _print_verdict(target)
+
+
+def _print_verdict(folder: Path) -> None:
+    from raymap.analysis.decide.verdict import read_verdict
+    from raymap.cli.summary import print_verdict
+
+    print_verdict(read_verdict(folder))
 
 
 def _prepared(

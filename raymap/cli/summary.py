@@ -12,10 +12,14 @@ from raymap.cli.app import console
 from raymap.display.text import NOTHING, estimate, number, scaled, shown, significant
 
 if TYPE_CHECKING:
+    from raymap.analysis.decide.answers import Verdict
     from raymap.analysis.statistics import Judged, Statistics
     from raymap.report.against import Beside
-    from raymap.report.verdict import Verdict
 
+FIRST = 5
+"""How many prompts of a longer list are printed; files hold all of them."""
+LONG = 4_000
+"""How many characters of a headline are printed."""
 LEVELS = {"ok": "green", "note": "default", "warn": "yellow", "bad": "bold red"}
 
 
@@ -78,22 +82,33 @@ def print_comparison(rows: list[Beside]) -> None:
     console.print(table)
 
 
-def print_verdict(verdict: Verdict, statistics: Statistics) -> None:
-    """Print what the report says first: what shifted, how sure that is, and where to look."""
-    if verdict.alarm:
-        console.print(verdict.alarm.text, style=LEVELS["bad"], highlight=False)
-    console.print(verdict.headline, style="bold", highlight=False)
-    print_summary(statistics)
+def print_verdict(verdict: Verdict) -> None:
+    """Print a run's verdict: the headline, each adapter with its shifted prompts, the limits, and what to know."""
+    level = {"pass": "ok", "fail": "bad", "undecided": "warn"}.get(verdict["decision"] or "", "note")
     table = Table(title="Adapter by adapter", title_justify="left", show_lines=True)
-    for name in ("adapter", "what shifted", "look first at (E_sem)"):
+    for name in ("adapter", "verdict", "look first at (change of the CLIP score)"):
         table.add_column(name, overflow="fold")
-    for a in verdict.adapters:
-        look = "\n".join(f"{shown(cell.prompt)} ({cell.e_sem:.3f})" for cell in a.look)
-        style = LEVELS[a.sentence.level]
-        table.add_row(shown(a.adapter), f"[{style}]{escape(a.sentence.text)}[/]", look or NOTHING)
+    for a in verdict["adapters"]:
+        found = a["others"]["shifted_prompts"]
+        look = [f"{shown(p['prompt'])} ({number(p['signed'], SIGNED.digits, signed=True)})" for p in found[:FIRST]]
+        look += [f"and {len(found) - FIRST} more"] if len(found) > FIRST else []
+        style = LEVELS[{"shifted": "bad", "unchanged": "ok"}.get(a["answer"], "warn")]
+        table.add_row(shown(a["adapter"]), f"[{style}]{escape(a['sentence'])}[/]", "\n".join(look) or NOTHING)
     console.print(table)
-    for sentence in verdict.certainty:
-        console.print(f"- {sentence.text}", style=LEVELS[sentence.level], highlight=False, markup=False)
+    if verdict["limits"]:
+        limits = Table(title="Limits", title_justify="left")
+        for name in ("adapter", "decision", "found"):
+            limits.add_column(name, overflow="fold")
+        for a in verdict["adapters"]:
+            for held in a["limits"]:
+                style = LEVELS[{"pass": "ok", "fail": "bad"}.get(held["decision"], "warn")]
+                limits.add_row(shown(a["adapter"]), f"[{style}]{held['decision']}[/]", escape(held["message"]))
+        console.print(limits)
+    for note in verdict["notes"]:
+        console.print(note, style=LEVELS["warn"], highlight=False, markup=False)
+    console.print(verdict["margin"], highlight=False, markup=False)
+    style = f"bold {LEVELS[level]}" if level != "bad" else LEVELS[level]
+    console.print(shown(verdict["headline"], LONG), style=style, highlight=False, soft_wrap=True)
 
 
 def print_pair(numbers: dict[str, Any]) -> None:

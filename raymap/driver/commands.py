@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import polars as pl
 from rich.console import Console
 
+from raymap.analysis.decide.answers import Decision, Verdict
 from raymap.analysis.decide.compare import Comparison, compare_runs
-from raymap.analysis.decide.gate import Verdict
 from raymap.analysis.decide.limits import AuditLimits
+from raymap.analysis.decide.verdict import limits_of, write_verdict
 from raymap.display.progress import LiveProgress, Progress
 from raymap.driver import run as runs
 from raymap.driver.prepare import prepare
-from raymap.report.gate import flagged, verdicts
+from raymap.report.page import write_page
 from raymap.results import Run, open_folder
 from raymap.store.files import place
 from raymap.study.builtin import audit_study
@@ -27,27 +27,25 @@ from raymap.study.model import Study
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit's run and what its limits say.
-
-    Attributes:
-        shifted: the map's non-target cells, each with `shifted_e_sem` and `shifted_e_per`: whether the gate counts it.
-        verdicts: one per adapter and limit; none where no limit was given.
-    """
+    """An audit's run and its verdict, which verdict.json in the run folder holds, too."""
 
     run: Run
-    shifted: pl.DataFrame
-    verdicts: tuple[Verdict, ...]
+    verdict: Verdict
 
     @classmethod
-    def of(cls, run: Run, limits: AuditLimits) -> Self:
-        """Check every adapter of a finished run against limits."""
-        cells = flagged(run.folder)
-        return cls(run, cells, verdicts(cells, run.statistics, limits))
+    def of(cls, folder: Path, limits: AuditLimits) -> Self:
+        """Hold a finished run against limits, write verdict.json, and show other limits in the report, too."""
+        before = limits_of(folder)
+        verdict = write_verdict(folder, limits)
+        held = open_folder(folder)
+        if before != limits:
+            write_page(held)
+        return cls(held, verdict)
 
     @property
-    def passed(self) -> bool | None:
-        """Whether every adapter keeps every limit; None where no limit was given."""
-        return all(verdict.passed for verdict in self.verdicts) if self.verdicts else None
+    def decision(self) -> Decision | None:
+        """`pass`, `fail` or `undecided`; None where no limit was given."""
+        return self.verdict["decision"]
 
 
 def run(study: Study | str | Path, output: str | Path | None = None, *, quiet: bool = False) -> Run:
@@ -104,7 +102,7 @@ def audit(
     named = [str(path) for path in ([adapters] if isinstance(adapters, str | Path) else adapters)]
     chosen = {} if seeds is None else {"seeds": seeds}
     study = audit_study(base, named, categories, suite, overrides=overrides, weights=weights, **chosen)
-    return Audit.of(run(study, output, quiet=quiet), limits or AuditLimits())
+    return Audit.of(run(study, output, quiet=quiet).folder, limits or AuditLimits())
 
 
 def compare(before: str | Path, after: str | Path) -> Comparison:

@@ -131,10 +131,10 @@ def make_plan(
 
 
 def noise_pairs(seeds: int) -> tuple[tuple[int, int], ...]:
-    """Return up to three pairs of seed positions: disjoint ones from six seeds on, otherwise the first three."""
+    """Return pairs of seed positions: three disjoint ones from six seeds on, otherwise all pairs of the first four."""
     if seeds >= 6:
         return ((0, 1), (2, 3), (4, 5))
-    return tuple(combinations(range(seeds), 2))[:3]
+    return tuple(combinations(range(min(seeds, 4)), 2))
 
 
 def _digest(

@@ -16,12 +16,14 @@ PROVED = frozenset(name for name in METHODS if known_method(name).proved(known_m
 """The paper's methods whose adapters, trained by the default recipe, are exact identities by proof."""
 PROVED_TI = (
     "Textual Inversion leaves every row but its own token's, which no prompt holds: an exact identity, so that its "
-    "place at the bottom says nothing about the paper's figures for it, which are about what re-seeding gives"
+    "place at the bottom says nothing about the paper's figures for it"
 )
 SCALES = "another base, other judges, prompts and sizes have other scales"
 MIN_MAX = "E is scaled by the map's own range, so that only orders compare"
 POOLED = "the paper's p-value takes crossed cells for independent ones; compare direction and verdict, not size"
 NOT_ESTABLISHED = "same direction, not established"
+NOT_TOLD = "not told apart"
+"""The verdict on a direction or an order where the interval of the difference holds 0."""
 LEVEL = 0.05
 _paper = cache(load_paper)
 
@@ -29,7 +31,7 @@ _paper = cache(load_paper)
 class Beside(TypedDict):
     """One figure of the paper, printed at `place`, beside this run's; `ours` is None if the run has none.
 
-    `verdict` is `agrees`, `differs`, `not comparable` or NOT_ESTABLISHED; `why` says what it rests on.
+    `verdict` is `agrees`, `differs`, `not comparable`, NOT_TOLD or NOT_ESTABLISHED; `why` says what it rests on.
     """
 
     what: str
@@ -43,7 +45,8 @@ class Beside(TypedDict):
 def against_paper(statistics: Statistics, study: dict[str, Any]) -> list[Beside]:
     """Return every figure of the paper that the run has a counterpart of, beside that counterpart.
 
-    A hypothesis that the paper confirms is NOT_ESTABLISHED if its direction is found and Holm's p is at least LEVEL.
+    Where the interval of a difference holds 0, its direction is NOT_TOLD. A hypothesis that the paper confirms is
+    NOT_ESTABLISHED if its direction is found and Holm's p is at least LEVEL.
 
     Args:
         statistics: what statistics.json holds.
@@ -117,6 +120,8 @@ def _method_orders(paper: Paper, statistics: Statistics) -> list[Beside]:
                 PROVED_TI if identity else value["reason"] or "",
             )
         )  # fmt: skip
+        if not identity and _holds_zero(value):
+            rows[-1]["verdict"] = NOT_TOLD
     return rows
 
 
@@ -133,7 +138,11 @@ def _subject_order(paper: Paper, statistics: Statistics) -> list[Beside]:
         return [_row(what, order.place, shown, None, None, "a subject category has no adapter here")]
     values = [sum(means[name]) / len(means[name]) for name in names]
     ours = ", ".join(f"{name} {number(value, E.digits)}" for name, value in zip(names, values, strict=True))
-    return [_row(what, order.place, shown, ours, values == sorted(values))]
+    row = _row(what, order.place, shown, ours, values == sorted(values))
+    tests = [h for h in statistics["hypotheses"] if h["hypothesis"].split()[0] in ("H2", "H3") and "p_holm" in h]
+    if all(h["difference"]["value"] is None or _holds_zero(h["difference"]) for h in tests):
+        row["verdict"] = NOT_TOLD
+    return [row]
 
 
 def _hypotheses(paper: Paper, statistics: Statistics) -> list[Beside]:
@@ -153,10 +162,17 @@ def _hypotheses(paper: Paper, statistics: Statistics) -> list[Beside]:
             agrees = (difference["value"] > 0) == (held.verdict != "rejected")
             ours = f"difference {_shown(difference)}, {tests}"
             row = _row(f"{entry['hypothesis']}: {entry['claim']}", held.place, paper_says, ours, agrees, POOLED)
-            if agrees and held.verdict == "confirmed" and p_holm >= LEVEL:
+            if _holds_zero(difference):
+                row["verdict"] = NOT_TOLD
+            elif agrees and held.verdict == "confirmed" and p_holm >= LEVEL:
                 row["verdict"] = NOT_ESTABLISHED
             rows.append(row)
     return rows
+
+
+def _holds_zero(difference: Mapping[str, Any]) -> bool:
+    low, high = difference["low"], difference["high"]
+    return low is not None and high is not None and low <= 0 <= high
 
 
 def _shown(held: Mapping[str, Any] | None) -> str | None:

@@ -21,7 +21,7 @@ from raymap.report.colours import palette
 from raymap.report.images import GAIN
 from raymap.report.payload import payload, script_json
 from raymap.report.thumbnails import BUDGET, gallery
-from raymap.report.verdict import verdict
+from raymap.report.verdict import shown_verdict
 from raymap.results import Run, read_run
 from raymap.store.files import write_atomically
 
@@ -57,7 +57,8 @@ def page(run: Run, budget: int = BUDGET) -> str:
     context: dict[str, Any] = {
         "run": run,
         "statistics": run.statistics,
-        "verdict": verdict(run),
+        "verdict": shown_verdict(run),
+        "answers": {row["adapter"]: row for row in run.verdict["adapters"]},
         "figures": sections.drawn(run),
         "matrix": sections.matrix(run),
         "fragile": sections.prompt_cards(run, shown, run.statistics["most_fragile"]),

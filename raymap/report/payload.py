@@ -11,7 +11,6 @@ import polars as pl
 
 from raymap.analysis.measures import ALL, BASIC, Measure
 from raymap.analysis.read import KEY
-from raymap.analysis.shifts import FDR, TESTS
 from raymap.report import judged
 from raymap.report.images import GAIN
 from raymap.report.ordering import cluster_order, standardized
@@ -21,6 +20,7 @@ from raymap.study.methods.method import CONTROL
 from raymap.study.methods.registry import METHODS
 from raymap.study.suite import CATEGORIES
 
+WAYS = ("fell", "rose", "image")
 DIGITS = 4
 """Significant digits of numbers in the page."""
 
@@ -55,11 +55,11 @@ def payload(run: Run, gallery: Gallery) -> dict[str, Any]:
         ],
         "cells": {
             "values": {m.name: _numbers(grid[m.column]) for m in measures},
-            "q": {name: _numbers(grid[f"q_{name}"]) for name in TESTS},
+            "answer": grid["answer"].to_list(),
+            "ways": {way: grid[way].cast(pl.Int8).to_list() for way in WAYS},
             "seeds": grid["n_seeds"].to_list(),
             "target": grid["target"].cast(pl.Int8).to_list(),
         },
-        "fdr": FDR,
         "tau": {m.name: run.threshold(m) for m in BASIC} | judged.floors(run),
         "cluster": _clusters(grid, len(prompts), len(adapters)),
         "pairs": {
@@ -96,7 +96,7 @@ def _grid(run: Run, measures: Sequence[Measure]) -> tuple[pl.DataFrame, pl.DataF
             "adapter",
         )
     )
-    shown = (*(m.column for m in measures), *(f"q_{name}" for name in TESTS))
+    shown = (*(m.column for m in measures), "answer", *WAYS)
     columns = run.cells.join(judged.columns(run), on=KEY, how="left").select(*KEY, *shown, "n_seeds", "target")
     crossed = prompts.select("prompt_id").join(adapters.select("adapter"), how="cross").with_row_index("number")
     grid = crossed.join(columns, on=KEY, how="left", maintain_order="left")

@@ -214,6 +214,46 @@ SHIFTS = pa.schema(
     ]
 )
 
+_CHANGES = (
+    ("p_changed", "p-value that the mean cosine changed, by a moderated t"),
+    ("p_score", "p-value that it moved beyond the margin"),
+    ("p_score_within", "p-value that it is within the margin"),
+    ("p_not_fallen", "p-value that it did not fall beyond the margin"),
+    ("p_image", "p-value that LPIPS is beyond image_margin"),
+    ("p_image_within", "p-value that LPIPS is within image_margin"),
+    ("p_shifted", "twice the smaller of p_score and p_image, up to 1"),
+    ("p_unchanged", "the larger of p_score_within and p_image_within"),
+    ("q_changed", "false-discovery rate of p_changed"),
+    ("q_shifted", "false-discovery rate of p_shifted"),
+    ("q_unchanged", "false-discovery rate of p_unchanged"),
+)
+
+CHANGES = pa.schema(
+    [
+        _field("prompt_id", pa.string(), "id of the prompt in the suite"),
+        _field("adapter", pa.string(), "name of the adapter"),
+        _field("target", pa.bool_(), "whether the prompt is of the subject's own category"),
+        _field("drawn", pa.bool_(), "false: identical to the base image by proof in every seed, not drawn"),
+        _field("seeds", pa.int64(), "number of seeds that were scored"),
+        _field("signed", pa.float64(), "mean over seeds of clip_adapted - clip_base"),
+        _field("signed_sd", pa.float64(), "moderated standard deviation of one seed's difference", nullable=True),
+        _field("signed_df", pa.float64(), "its degrees of freedom, which may be infinite", nullable=True),
+        _field("margin", pa.float64(), "moderated standard deviation of the base's cosines over seeds", nullable=True),
+        _field("lpips", pa.float64(), "mean over seeds of LPIPS"),
+        _field("lpips_sd", pa.float64(), "moderated standard deviation of one seed's LPIPS", nullable=True),
+        _field("lpips_df", pa.float64(), "its degrees of freedom, which may be infinite", nullable=True),
+        _field("image_margin", pa.float64(), "mean LPIPS of the base's seed pairs plus two moderated deviations",
+               nullable=True),
+        _field("systematic", pa.float64(), "mean over pairs of different seeds of the product of their differences",
+               nullable=True),
+        _field("energy", pa.float64(), "energy distance of the cosines over pairs of different seeds", nullable=True),
+        *(_field(name, pa.float64(), meaning, nullable=True) for name, meaning in _CHANGES),
+        _field("seeds_to_settle", pa.int64(), "seeds that would settle a prompt that is open; null above 40",
+               nullable=True),
+    ]
+)  # fmt: skip
+"""Each cell's change against the prompt's own margin (raymap.analysis.changes)."""
+
 
 def stamped(schema: pa.Schema, digest: str) -> pa.Schema:
     """Return the schema with the run's digest and the version of this contract in its metadata."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from raymap.analysis.cube import cubes_of, moving
 from raymap.analysis.read import read_map
 from raymap.analysis.reduce import reduce_run
 from tests.analysis.samples import sample, write
@@ -42,3 +43,16 @@ def test_a_subject_of_two_categories_has_statistics(tmp_path: Path) -> None:
     subject = pl.when(pl.col("adapter").is_in([first, second])).then(pl.lit("dog")).otherwise(pl.col("subject"))
     statistics = reduce_run(write(tmp_path, scores.with_columns(subject=subject, subject_category=category)))
     assert {"object", "unknown"} <= {row["subject_category"] for row in statistics["table_1"]}
+
+
+def test_means_over_methods_are_over_those_that_draw() -> None:
+    """A proved zero is not a measurement; a subject of which nothing moves keeps its zeros."""
+    cells = pl.DataFrame(
+        {
+            "prompt_id": ["p0"] * 3, "prompt_category": ["people"] * 3, "subject_category": ["face"] * 3,
+            "adapter": ["a-ti", "a-lora", "b-ti"], "method": ["textual_inversion", "lora", "textual_inversion"],
+            "subject": ["a", "a", "b"], "e_sem": [0.0, 0.06, 0.0],
+        }
+    )  # fmt: skip
+    assert cubes_of(moving(cells), "e_sem")[0].over_methods().tolist() == [[0.06, 0.0]]
+    assert cubes_of(cells, "e_sem")[0].over_methods().tolist() == [[0.03, 0.0]]

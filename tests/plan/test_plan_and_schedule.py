@@ -47,9 +47,10 @@ def test_noise_pairs_join_two_seeds_of_one_prompt(tmp_path: Path, seeds: int, ba
     assert len(pairs) == 7 * (1 if seeds == 2 else 3 if seeds in (3, 6) or batch >= seeds else len(noise_pairs(batch)))
 
 
-def test_six_seeds_or_more_give_disjoint_noise_pairs() -> None:
+def test_four_seeds_give_all_noise_pairs_and_six_or_more_disjoint_ones() -> None:
     assert noise_pairs(2) == ((0, 1),)
     assert noise_pairs(3) == ((0, 1), (0, 2), (1, 2))
+    assert noise_pairs(4) == noise_pairs(5) == ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
     assert noise_pairs(10) == ((0, 1), (2, 3), (4, 5))
 
 

@@ -10,7 +10,6 @@ import polars as pl
 from raymap.analysis.numerics.exchange import least_matching_p, least_sign_flip_p
 from raymap.analysis.statistics import Statistics
 from raymap.analysis.why.statistics import FactorialSummary
-from raymap.report.verdict import verdict
 from raymap.results import Run, read_run
 from raymap.study.methods.method import CONTROL
 from tools.results_page.reduced import read_factorial
@@ -82,7 +81,7 @@ class Study:
     @property
     def headline(self) -> str:
         """The report's first sentence."""
-        return verdict(self.run).headline
+        return self.run.verdict["headline"]
 
     @property
     def least_p(self) -> tuple[float, float]:

@@ -21,7 +21,8 @@ const promptOf = (cell) => prompts[Math.floor(cell / adapters.length)];
 const adapterOf = (cell) => adapters[cell % adapters.length];
 const valueOf = (cell) => cells.values[state.measure.name][cell];
 const aboveFloor = (cell) => state.measure.floors.some((name) => tau[name] !== null && cells.values[name][cell] > tau[name]);
-const significant = (cell) => state.measure.tests.some((test) => cells.q[test][cell] !== null && cells.q[test][cell] <= data.fdr);
+const ways = { sem: ["fell", "rose"], signed: ["fell", "rose"], per: ["image"] }; // by which of them a measure's test shifted
+const significant = (cell) => state.measure.tests.some((test) => ways[test].some((way) => cells.ways[way][cell]));
 const matches = (cell) => (state.cells === "floor" ? aboveFloor(cell) : state.cells === "sure" ? significant(cell) : true);
 const format = (value, digits, signed) =>
   value === null ? "–" : (signed && value > 0 ? "+" : "") + value.toFixed(digits).replace("-", "−");
@@ -190,12 +191,11 @@ function moveTo(cell) {
 }
 
 function numbersOf(cell) {
-  const q = ({ tests }) => {
-    const known = tests.length === 1 ? cells.q[tests[0]][cell] : null; // E has two tests and no q of its own
-    return known === null ? "" : `, q ${format(known, 3)}`;
-  };
-  const numbers = data.measures.map((m) => [m.label, printed(m, cells.values[m.name][cell]) + q(m)]);
-  return [...numbers, ["seeds", String(cells.seeds[cell])]];
+  const numbers = data.measures.map((m) => [m.label, printed(m, cells.values[m.name][cell])]);
+  const said = { fell: "score fell", image: "images moved", rose: "score rose" };
+  const how = Object.keys(said).filter((way) => cells.ways[way][cell]).map((way) => said[way]);
+  const answer = cells.answer[cell] === null ? "–" : cells.answer[cell] + (how.length ? ` (${how.join(", ")})` : "");
+  return [["verdict", answer], ...numbers, ["seeds", String(cells.seeds[cell])]];
 }
 
 function described(cell) {

@@ -1,4 +1,4 @@
-"""The audit: three adapter files of three formats by the real command, its gate, and what CI systems get."""
+"""The audit: three adapter files of three formats by the real command, its verdict, and what CI systems get."""
 
 from __future__ import annotations
 
@@ -86,16 +86,16 @@ def test_an_audit_shows_its_cost_first_and_names_what_exceeds_a_limit(audited: P
     assert out.index("estimate:") < out.index("drawing")
     assert "0 adapters to train" in out
     assert "p002 is longer than the text encoder reads" in out
-    assert "exceeded" in out
+    assert "FAIL. A limit is exceeded by" in " ".join(out.split())
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert "[bold red]marked up[/] and [/wrong]" in out
 
 
-def test_the_summary_for_ci_is_what_the_scores_say(audited: Path) -> None:
+def test_the_verdict_for_ci_is_what_the_scores_say(audited: Path) -> None:
     found = json.loads((audited / "report.json").read_text())
-    assert found["passed"] is False
-    assert found["identity_control"]["exact"] is True
+    assert found == json.loads((audited / "run" / "verdict.json").read_text())
+    assert (found["decision"], found["refused"]) == ("fail", [])
     scores = pl.concat([pl.read_ipc(p.read_bytes()) for p in (audited / "run" / "scores").glob("*.arrow")])
     for adapter in found["adapters"]:
         own = scores.filter(pl.col("adapter") == adapter["adapter"])
@@ -105,11 +105,12 @@ def test_the_summary_for_ci_is_what_the_scores_say(audited: Path) -> None:
         )
         for measure in ("e_sem", "e_per"):
             assert adapter[measure]["value"] == pytest.approx(cells[measure].mean(), abs=1e-7)
-        e_sem = next(c for c in adapter["criteria"] if c["criterion"] == "e_sem")
+        e_sem = next(held for held in adapter["limits"] if held["limit"] == "e_sem")
         proved = adapter["method"] == "textual_inversion"
-        assert e_sem["passed"] is proved
-        assert len(e_sem["offenders"]) == (0 if proved else len(HOSTILE))
-        assert all(c["passed"] for c in adapter["criteria"] if c["criterion"] != "e_sem")
+        assert adapter["by_proof"] is proved
+        assert e_sem["decision"] == ("pass" if proved else "fail")
+        assert len(e_sem["look"]) == len(HOSTILE)
+        assert all(held["decision"] == "pass" for held in adapter["limits"] if held["limit"] == "prompts")
     assert {a["adapter"]: a["method"] for a in found["adapters"]} == {
         "ink": "lora", "cup": "textual_inversion", "clock": "custom_diffusion",
     }  # fmt: skip

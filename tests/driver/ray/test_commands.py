@@ -7,7 +7,6 @@ import re
 import shutil
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 import raymap
@@ -39,14 +38,12 @@ def test_run_returns_the_finished_run(documented: tuple[Path, list[str]], finish
     assert (folder / "runs" / "study" / "map.arrow").read_bytes() == (finished / "map.arrow").read_bytes()
 
 
-def test_audit_returns_verdicts_that_follow_from_the_map(documented: tuple[Path, list[str]]) -> None:
+def test_audit_returns_the_verdict_that_its_folder_holds(documented: tuple[Path, list[str]]) -> None:
     folder, printed = documented
-    cells = pl.read_ipc(folder / "runs" / "audit-my-lora" / "map.arrow")
-    assert cells.filter(pl.col("method") == "lora").height == 2
-    above = cells.filter(pl.col("method") == "lora", pl.col("above_tau_sem") | pl.col("above_tau_per"))
-    assert printed[1] == f"True [('prompts', {above.height})]"
-    moved = above.filter(pl.col("above_tau_sem"))["prompt"].to_list()
-    assert sorted(json.loads(printed[2].replace("'", '"'))) == sorted(moved)
+    verdict = json.loads((folder / "runs" / "audit-my-lora" / "verdict.json").read_bytes())
+    assert printed[1] == f"{verdict['decision']} {verdict['headline']}"
+    shifted = {p["prompt"] for a in verdict["adapters"] for p in a["others"]["shifted_prompts"]}
+    assert set(json.loads(printed[2].replace("'", '"'))) == shifted
 
 
 def test_bad_input_is_an_exception_that_says_what_to_correct(documented: tuple[Path, list[str]]) -> None:

@@ -93,7 +93,7 @@ def test_filters_keep_what_they_name(seen: Opened, cells: pl.DataFrame) -> None:
     [
         ("e_sem", "floor", pl.col("above_tau_sem")),
         ("e_per", "floor", pl.col("above_tau_per")),
-        ("e_sem_signed", "sure", pl.col("q_signed") <= 0.05),
+        ("e_sem_signed", "sure", pl.col("fell") | pl.col("rose")),
         ("e", "floor", pl.col("above_tau_sem") | pl.col("above_tau_per")),
     ],
 )
@@ -113,7 +113,7 @@ def test_cells_above_the_floor_or_significant_are_filtered(
 def test_target_and_significant_cells_are_marked(seen: Opened, cells: pl.DataFrame) -> None:
     assert seen.page.locator("#grid td.t").count() == cells["target"].sum()
     seen.page.select_option("[name=measure]", "e_sem_signed")
-    assert seen.page.locator("#grid td.q").count() == (cells["q_signed"] <= 0.05).sum()
+    assert seen.page.locator("#grid td.q").count() == (cells["fell"] | cells["rose"]).sum()
     worst = cells.sort("e_sem_signed").row(0, named=True)
     assert "d0" in (seen.cell(worst["prompt_id"], worst["adapter"]).get_attribute("class") or "").split()
 

@@ -71,7 +71,8 @@ def test_figures_and_tables_are_written_in_every_format(root: Path, call: Callab
 def test_a_run_of_any_shape_has_a_report_and_figures(tmp_path: Path, adapters: Any, prompts: Any, seeds: int) -> None:
     folder = write_run(tmp_path, SyntheticRun(adapters, prompts, seeds=seeds, side=16))
     reduce_run(folder)
-    assert "No shift is established on any single non-target prompt" in render(folder).read_text()
+    page = render(folder).read_text()
+    assert "Cannot tell" in page or "by proof" in page
     assert len(export(read_run(folder), FORMATS)) == 3 * 3 + 5 + 2 + 2
 
 
