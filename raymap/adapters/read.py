@@ -23,6 +23,7 @@ from raymap.base.header import Header, read_header
 from raymap.base.skeleton import Skeleton
 from raymap.errors import InputError, MisfitError
 from raymap.store.files import local_copy
+from raymap.study.methods.lora import LORA
 from raymap.study.methods.registry import METHODS, known_method, method_names
 from raymap.study.methods.textual_inversion import TEXTUAL_INVERSION
 
@@ -72,19 +73,24 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
         InputError: naming the file and the problem: it is unreadable or of an unknown layout, a key cannot be used, a
             shape does not fit the base, a value is not finite, or nothing in it would change the base.
     """
-    if path.is_dir() and is_model(path):
+    maybe_whole = method in (None, CHECKPOINT)
+    if maybe_whole and path.is_dir() and is_model(path):
         model = _some(read_model(path, skeleton), path)
         return Read(model, CHECKPOINT, adapter_files(path), {})
     files = adapter_files(path)
     parts, methods = [], []
     metadata: dict[str, str] = {}
     for file in files:
-        if is_model(file):
+        if maybe_whole and is_model(file):
             header = read_header(file)
             try:
                 parts.append(read_model(file, skeleton))
             except MisfitError as error:
-                raise _named(error, file, header, skeleton) from error
+                added = _of_packages(file, skeleton, trigger)
+                if added is None:
+                    raise _named(error, file, header, skeleton) from error
+                methods.append(added[0])
+                parts.append(added[1])
             metadata |= header.metadata
             continue
         container = _floats(open_file(file))
@@ -109,6 +115,8 @@ def read_adapter(path: Path, skeleton: Skeleton, trigger: str | None = None, met
     if len(kinds) > 1:
         problem = f"mixes files of {' and '.join(sorted(kinds))}"
         raise InputError(str(path), problem, "put each adapter into a folder of its own")
+    if method != LORA.name and set(methods) == {method}:  # a package's own reader may build on another method's
+        return Read(adapter, str(method), files, metadata)
     return Read(adapter, kinds.pop() if kinds else _method(methods, path), files, metadata)
 
 
@@ -237,6 +245,14 @@ def _names(expected: str | None) -> Iterator[str]:
     yield from ([expected] if expected else [])
     yield from own
     yield from (name for name in method_names() if name not in own and name != expected)
+
+
+def _of_packages(path: Path, skeleton: Skeleton, trigger: str | None) -> tuple[str, Adapter] | None:
+    """Return the method of an installed package that reads a file, and what it holds; None where there is none."""
+    names = [name for name in method_names() if name not in METHODS]
+    file = _floats(open_file(path)) if names else None
+    parts = ((name, _reader(name)(file, skeleton, trigger)) for name in names if file is not None)
+    return next(((name, part) for name, part in parts if part is not None), None)
 
 
 def _unknown(file: Container) -> InputError:

@@ -17,6 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from raymap.actors.attention import attention_table, token_table
 from raymap.adapters.resident import AdapterStore
 from raymap.adapters.update import Adapter, LowRank, Token
+from raymap.base.clip_tokenizer import clip_tokenizer
 from raymap.base.families.stable_diffusion import STABLE_DIFFUSION as SD
 from raymap.base.pipeline import load
 from raymap.drawing.attention.denoise import Compared, Comparer
@@ -200,9 +201,9 @@ def test_tokens_are_told_apart_by_what_they_mean(setting: Setting) -> None:
     assert masks[0].argmax(1)[:6].tolist() == [1, 0, 0, 0, 2, 3]
 
 
-def test_words_are_found_within_a_template_and_in_the_spelling_of_the_pipeline(setting: Setting) -> None:
+def test_words_are_found_within_a_template_and_in_the_spelling_of_the_pipeline() -> None:
     """The template repeats the prompt's words; where a tokenizer joins a blank to a word, the first piece differs."""
-    clip = setting.pipeline.tokenizer
+    clip = clip_tokenizer()
     ids = clip("describe a red car, as in: a red car now").input_ids
     classes, words = classify(ids, "A Red Car", clip)
     assert clip.decode(ids[words.start : words.stop]) == "a red car"

@@ -188,7 +188,7 @@ def test_a_method_that_no_package_has_is_refused_by_name(added: Path, tmp_path: 
     with pytest.raises(InputError, match=r"methods\.attention_output: is not a personalization method; use one of"):
         load_study(small_study(tmp_path, methods={"attention_output": {}}))
     folder = added / "adapters" / "star-cup-attention_output"
-    with pytest.raises(InputError, match=r"attention_output\.safetensors: has no known layout"):
+    with pytest.raises(InputError, match=r"method attention_output: is not known here; install the package"):
         prepare(load_study(small_study(tmp_path, subjects=None, adapters=[str(folder)])))
 
 

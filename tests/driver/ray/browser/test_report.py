@@ -24,7 +24,7 @@ def test_the_report_of_a_real_run_shows_map_and_pairs_without_a_complaint(finish
         assert images.count() >= 10
         assert images.evaluate_all("all => all.every(i => i.complete && i.naturalWidth === 64)")
         assert seen.page.get_by_text("The identity control is exactly zero in all 7 cells.").is_visible()
-        assert seen.page.get_by_text("With 2 seeds, a shift that is equal in all of them").is_visible()
+        assert seen.page.get_by_text("Two seeds give a single pair").is_visible()
         assert seen.page.get_by_text("torch 2.").is_visible()
         assert [url for url in seen.asked if not url.startswith("data:")] == []
         assert seen.complaints == []
