@@ -250,8 +250,10 @@ def _names(expected: str | None) -> Iterator[str]:
 def _of_packages(path: Path, skeleton: Skeleton, trigger: str | None) -> tuple[str, Adapter] | None:
     """Return the method of an installed package that reads a file, and what it holds; None where there is none."""
     names = [name for name in method_names() if name not in METHODS]
-    file = _floats(open_file(path)) if names else None
-    parts = ((name, _reader(name)(file, skeleton, trigger)) for name in names if file is not None)
+    if not names:  # nearly always: a file of gigabytes is not read for nothing
+        return None
+    file = _floats(open_file(path))
+    parts = ((name, _reader(name)(file, skeleton, trigger)) for name in names)
     return next(((name, part) for name, part in parts if part is not None), None)
 
 

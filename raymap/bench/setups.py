@@ -18,7 +18,7 @@ from raymap.base.model import open_base
 from raymap.bench.models import SIZES
 from raymap.embedded.model import PIPELINES
 from raymap.errors import InputError
-from raymap.scoring.names import RANDOM, check_judges
+from raymap.scoring.names import RANDOM, check_timed_judges
 from raymap.study.file import override
 from raymap.study.model import Compile, SpeedSettings
 from raymap.study.recipes import Positive
@@ -118,7 +118,7 @@ def read_setups(path: Path | None, overrides: tuple[str, ...] = (), quick: bool 
             where = ".".join([source, *(str(part) for part in first["loc"])])
             remedy = f"a setup's keys are {', '.join(Setup.model_fields)}"
             raise InputError(where, first["msg"].removeprefix("Value error, "), remedy) from None
-        check_judges(*("embedded" if name.startswith(RANDOM) else name for name in (setup.clip, setup.lpips)))
+        check_timed_judges(setup.clip, setup.lpips)
         setups[setup.key] = setup
     return tuple(setups.values())
 

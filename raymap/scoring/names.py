@@ -32,6 +32,24 @@ def check_judges(clip: str, lpips: str, judges: Iterable[str] = ()) -> None:
     judge_infos(judges)
 
 
+def check_timed_judges(clip: str, lpips: str) -> None:
+    """Check the CLIP and LPIPS models of a measurement, which may have random weights (`random:ARCHITECTURE`).
+
+    Raises:
+        InputError: as `check_judges`; an architecture that open_clip or lpips does not have.
+    """
+    if clip.startswith(RANDOM):
+        import open_clip  # takes seconds, and the embedded judge needs no check
+
+        if clip.removeprefix(RANDOM) not in open_clip.list_models():
+            raise InputError(f"clip: {clip}", "is no architecture of open_clip", f"write {RANDOM}ViT-L-14, for example")
+        clip = "embedded"
+    net = lpips.removeprefix(RANDOM)
+    if net != lpips and net not in LPIPS_NETS:
+        raise InputError(f"lpips: {lpips}", "is no LPIPS net", f"write {RANDOM} and one of {', '.join(LPIPS_NETS)}")
+    check_judges(clip, net)
+
+
 def judge_digests(clip: str, lpips: str) -> dict[str, str]:
     """Return SHA-256 digests of the embedded judges that a study uses: a run must not mix two versions of one."""
     files = {"clip": CLIP / "open_clip_model.safetensors", "lpips": LPIPS}
